@@ -1,0 +1,281 @@
+"""The configuration of one trial, and the overrides that users and search spaces apply to it.
+
+A hyperparameter's name is its dotted path here (``model.num_fusion_tokens``), everywhere.
+No heavy imports: the CLI reads this module to answer ``--help``.
+"""
+
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from deepmlf.errors import ConfigError
+
+Part = Literal["av_encoder", "fusion", "heads"]
+LossTerm = Literal["task", "fusion", "av", "text", "lm", "av_only"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class DataConfig(_Frozen):
+    path: str = ""
+    """Folder of an imported dataset (``deepmlf data import`` or ``data synthetic``)."""
+    standardize: bool = True
+    """Subtract each feature's mean and divide by its standard deviation, both of the train split."""
+
+
+class ModelConfig(_Frozen):
+    language_model: str = "smollm2-135m"
+    """A name that ``deepmlf lm get`` has made available, a local folder, or ``tiny-random``."""
+    lm_layers: int | None = Field(None, ge=1)
+    """Keep only the first so many layers of the language model; None keeps all."""
+    max_text_len: int = Field(50, ge=1)
+    """Longest text in tokens; fusion tokens sit at the positions that follow it."""
+    num_fusion_tokens: int = Field(8, ge=1, le=256)
+    """Learnable fusion tokens appended to the text."""
+    fusion_depth: int = Field(5, ge=1)
+    """Number of MM blocks."""
+    fusion_start: float = Field(0.45, ge=0.0, lt=1.0)
+    """First fused layer, as a fraction of the language model's layers."""
+    fusion_spacing: Literal["even", "top"] = "even"
+    """``even``: from the first fused layer to the last layer; ``top``: the last layers, one after another."""
+    fusion_layers: tuple[int, ...] | None = None
+    """Explicit 0-based fused layers, ascending; overrides depth, start and spacing."""
+    gate_init: float = 0.0
+    """Initial value of the gates before the sigmoid (0 opens a gate by half)."""
+    cross_attention_heads: int = Field(16, ge=1)
+    """Heads of the gated cross-attention; must divide the language model's width."""
+    dropout: float = Field(0.1, ge=0.0, lt=1.0)
+    """Dropout inside the MM blocks."""
+    ffn: Literal["full", "lora"] = "lora"
+    """MM block's FFN: all weights trained, or the copied weights frozen with LoRA beside them."""
+    lora_rank: int = Field(64, ge=1)
+    """Rank of LoRA in the MM blocks' FFN."""
+    lora_alpha: float = Field(128.0, gt=0.0)
+    """LoRA's scale is ``lora_alpha / lora_rank``."""
+    lora_dropout: float = Field(0.05, ge=0.0, lt=1.0)
+    """Dropout on LoRA's input."""
+    swiglu: Literal["multiply", "sum"] = "multiply"
+    """How a Llama FFN joins gate and up; the authors' LoRA branch sums them."""
+    head_width: int = Field(64, ge=1)
+    """Hidden width of the task head."""
+    av_width: int = Field(30, ge=2)
+    """Width of the audiovisual encoder."""
+    av_layers: int = Field(3, ge=0)
+    """Transformer layers of each audiovisual encoder."""
+    av_heads: int = Field(6, ge=1)
+    """Attention heads of the audiovisual encoders; must divide ``av_width``."""
+    av_frames: int = Field(50, ge=1)
+    """Frames each modality is pooled to."""
+    av_dropout: float = Field(0.1, ge=0.0, lt=1.0)
+    """Dropout of the audiovisual encoders."""
+    av_pooling: Literal["consecutive", "strided"] = "consecutive"
+    """Mean over neighbouring frames (keeps time order) or over strided frames (the authors')."""
+    av_batch_norm: Literal["none", "audio", "vision", "both"] = "none"
+    """Modalities whose features pass through BatchNorm1d first."""
+    softperm_text_features: float = Field(0.0, ge=0.0, le=1.0)
+    """SoftPerm on text embeddings: probability that a feature of a sample is permuted in time."""
+    softperm_text_apply: float = Field(0.0, ge=0.0, le=1.0)
+    """SoftPerm on text embeddings: probability that a batch is augmented at all."""
+    softperm_av_features: float = Field(0.0, ge=0.0, le=1.0)
+    """SoftPerm on raw audio and vision features: probability per sample and feature."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "ModelConfig":
+        if self.av_width % self.av_heads:
+            raise ValueError(
+                f"`av_heads` must divide `av_width`, but got (av_heads={self.av_heads}, av_width={self.av_width})"
+            )
+        layers = self.fusion_layers
+        if layers is not None and (not layers or list(layers) != sorted(set(layers)) or layers[0] < 0):
+            raise ValueError(f"`fusion_layers` must be ascending 0-based layers, but got {list(layers)}")
+        return self
+
+    def resolve_fusion_layers(self, num_layers: int) -> tuple[int, ...]:
+        """The 0-based layers of a language model with `num_layers` layers that get an MM block.
+
+        Raises:
+            ConfigError: If the depth or an explicit layer does not fit the language model.
+        """
+        if self.fusion_layers is not None:
+            if self.fusion_layers[-1] >= num_layers:
+                raise ConfigError(
+                    f"model.fusion_layers={list(self.fusion_layers)}: the language model has layers 0 to {num_layers - 1}"
+                )
+            return self.fusion_layers
+        first = int(self.fusion_start * num_layers)
+        if self.fusion_spacing == "top":
+            first = max(first, num_layers - self.fusion_depth)
+        if self.fusion_depth > num_layers - first:
+            raise ConfigError(
+                f"model.fusion_depth={self.fusion_depth}: at most {num_layers - first} of the language model's "
+                f"{num_layers} layers lie at or above model.fusion_start={self.fusion_start}"
+            )
+        if self.fusion_spacing == "top":
+            return tuple(range(num_layers - self.fusion_depth, num_layers))
+        if self.fusion_depth == 1:
+            return (num_layers - 1,)
+        step = (num_layers - 1 - first) / (self.fusion_depth - 1)
+        return tuple(round(first + i * step) for i in range(self.fusion_depth))
+
+
+class TrainingConfig(_Frozen):
+    epochs: int = Field(15, ge=1)
+    """Fusion epochs: the fidelity that a scheduler counts."""
+    batch_size: int = Field(32, ge=2)
+    """Utterances per batch (batch norm needs two)."""
+    accumulation_steps: int = Field(1, ge=1)
+    """Batches whose gradients are averaged into one optimiser step."""
+    lr_fusion: float = Field(1e-4, gt=0.0)
+    """Peak learning rate of fusion tokens, MM blocks and heads."""
+    lr_av: float = Field(1e-3, gt=0.0)
+    """Peak learning rate of the audiovisual encoder."""
+    min_lr: float = Field(1e-7, ge=0.0)
+    """Learning rate at the end of the cosine."""
+    warmup_epochs: float = Field(1.0, ge=0.0)
+    """Epochs of linear warm-up at the start of each stage."""
+    weight_decay: float = Field(1e-2, ge=0.0)
+    """AdamW's decay of matrices; biases, norms and gates are never decayed."""
+    clip_value: float = Field(5.0, gt=0.0)
+    """Gradients are clipped to this absolute value."""
+    loss_fusion: float = Field(1.0, ge=0.0)
+    """λ_f: weight of the fusion tokens' L1 loss."""
+    loss_av: float = Field(1.0, ge=0.0)
+    """λ_av: weight of the audiovisual head's L1 loss."""
+    loss_text: float = Field(1.0, ge=0.0)
+    """λ_t: weight of the text head's L1 loss."""
+    loss_lm: float = Field(0.0, ge=0.0)
+    """γ: weight of the next-token loss."""
+    patience: int | None = Field(None, ge=1)
+    """Stop after so many fusion epochs without a better validation MAE; None never stops."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """``bfloat16`` runs the forward pass under autocast."""
+    device: str = "auto"
+    """``auto`` takes a GPU if there is one; else a torch device."""
+    seed: int = Field(0, ge=0)
+    """Seed of initial weights, batches, dropout and SoftPerm."""
+
+
+class Stage(_Frozen):
+    name: str
+    """Shown in TensorBoard and logs."""
+    trains: tuple[Part, ...]
+    """Parts whose weights change."""
+    losses: tuple[LossTerm, ...]
+    """Loss terms that count; ``av_only`` trains the audiovisual encoder alone on the labels."""
+    epochs: int = Field(ge=1)
+    """Epochs of this stage."""
+    lr_scale: float = Field(1.0, gt=0.0)
+    """Factor on both learning rates."""
+
+    @property
+    def is_fusion(self) -> bool:
+        """Whether its epochs count as fidelity."""
+        return "fusion" in self.trains
+
+
+class CurriculumConfig(_Frozen):
+    name: Literal["joint", "av_first", "av_frozen"] = "av_first"
+    """``joint``: no curriculum; ``av_first``: AV encoder alone, then all; ``av_frozen``: then all but the AV encoder."""
+    av_epochs: int = Field(5, ge=1)
+    """Epochs of the audiovisual encoder alone (``av_first``, ``av_frozen``)."""
+    av_lr: float = Field(1e-3, gt=0.0)
+    """Peak learning rate of that stage."""
+
+
+class TrialConfig(_Frozen):
+    """One trial, whole."""
+
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    curriculum: CurriculumConfig = CurriculumConfig()
+
+    @classmethod
+    def from_overrides(cls, *layers: Mapping[str, Any]) -> "TrialConfig":
+        """Build a config from dotted overrides; a later layer wins.
+
+        Raises:
+            ConfigError: With the path, the value and what is allowed.
+        """
+        tree: dict[str, Any] = {}
+        for overrides in layers:
+            for path, value in overrides.items():
+                section, _, field = path.partition(".")
+                known = cls.model_fields.get(section)
+                if known is None or not field:
+                    raise ConfigError(f"{path}: no such setting; sections are {', '.join(cls.model_fields)}")
+                fields = known.annotation.model_fields  # type: ignore[union-attr]
+                if field not in fields:
+                    raise ConfigError(f"{path}: no such setting; {section} has {', '.join(fields)}")
+                tree.setdefault(section, {})[field] = value
+        return cls.from_dict(tree)
+
+    @classmethod
+    def from_dict(cls, tree: Mapping[str, Any]) -> "TrialConfig":
+        """Build a config from nested plain values, e.g. a parsed JSON or TOML file.
+
+        Raises:
+            ConfigError: With the path, the value and what is allowed.
+        """
+        try:
+            return cls.model_validate(tree)
+        except ValidationError as error:
+            first = error.errors()[0]
+            path = ".".join(str(part) for part in first["loc"])
+            if first["type"] == "extra_forbidden":
+                raise ConfigError(f"{path}: no such setting") from None
+            value = "" if isinstance(first["input"], dict) else f"={first['input']!r}"
+            raise ConfigError(f"{path}{value}: {first['msg'].removeprefix('Value error, ')}") from None
+
+    def flat(self) -> dict[str, Any]:
+        """All settings under their dotted names."""
+        tree = self.model_dump(mode="json")
+        return {f"{section}.{name}": value for section, fields in tree.items() for name, value in fields.items()}
+
+    def to_json(self) -> str:
+        """Indented JSON that ``from_dict(json.loads(...))`` reads back."""
+        return json.dumps(self.model_dump(mode="json"), indent=2)
+
+
+def read_overrides(pairs: tuple[str, ...] | list[str]) -> dict[str, Any]:
+    """Parse ``K=V`` pairs of ``--set``; V is a TOML value, or else a plain string.
+
+    Raises:
+        ConfigError: If a pair has no ``=``.
+    """
+    overrides: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--set {pair}: expected NAME=VALUE, e.g. model.num_fusion_tokens=12")
+        try:
+            overrides[key] = tomllib.loads(f"v = {text}")["v"]
+        except tomllib.TOMLDecodeError:
+            overrides[key] = None if text == "none" else text
+    return overrides
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML config file into dotted overrides.
+
+    Raises:
+        ConfigError: If the file is missing or not TOML.
+    """
+    try:
+        tree = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"--config {path}: {error.strerror}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"--config {path}: not TOML ({error})") from None
+    overrides: dict[str, Any] = {}
+    for section, fields in tree.items():
+        if not isinstance(fields, dict):
+            raise ConfigError(f"--config {path}: {section}: settings live in sections, e.g. [model]")
+        overrides |= {f"{section}.{name}": value for name, value in fields.items()}
+    return overrides

@@ -1,0 +1,29 @@
+"""Errors that are meant for users: one line that says what is wrong and what to do."""
+
+
+class DeepMLFError(Exception):
+    """A condition the user can mend. The CLI prints its text on one line and exits with 2."""
+
+
+class ConfigError(DeepMLFError):
+    """An unknown or impossible setting."""
+
+
+class DataError(DeepMLFError):
+    """A dataset that cannot be read or used."""
+
+
+class LanguageModelError(DeepMLFError):
+    """A language model that cannot be found or used."""
+
+
+class CheckpointError(DeepMLFError):
+    """A checkpoint that is missing, torn or foreign."""
+
+
+class NonFiniteLossError(DeepMLFError):
+    """The loss or a validation metric became NaN or infinite."""
+
+
+class SearchError(DeepMLFError):
+    """A search that cannot start or go on."""

@@ -1,0 +1,203 @@
+"""The frozen decoder LM, wrapped so that MM blocks can run between its layers."""
+
+import copy
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, LlamaConfig, PretrainedConfig
+
+from deepmlf.errors import LanguageModelError
+from deepmlf.model import lm_store
+
+Family = Literal["gpt2", "llama"]
+
+
+class LanguageModel:
+    """A Hugging Face decoder of the GPT-2 or the Llama family, frozen and in eval mode.
+
+    Deliberately not an ``nn.Module``: a DeepMLF neither registers, copies nor saves these weights, so any
+    number of DeepMLFs in a process share one language model.
+
+    Args:
+        model: A causal LM with ``transformer.h`` (GPT-2) or ``model.layers`` (Llama and its like).
+        num_layers: Keep only the first so many layers; None keeps all.
+
+    Raises:
+        LanguageModelError: If the architecture is of neither family or has fewer layers.
+    """
+
+    def __init__(self, model: Any, num_layers: int | None = None) -> None:
+        model.requires_grad_(False).eval()
+        self.config: PretrainedConfig = model.config
+        base = model.base_model
+        if hasattr(base, "h") and hasattr(base, "wpe"):
+            self.family: Family = "gpt2"
+            layers, self.embedding, self._final_norm = base.h, base.wte, base.ln_f
+        elif hasattr(base, "layers") and hasattr(base, "rotary_emb"):
+            self.family = "llama"
+            layers, self.embedding, self._final_norm = base.layers, base.embed_tokens, base.norm
+        else:
+            raise LanguageModelError(
+                f"{type(model).__name__} is neither of the GPT-2 nor of the Llama family; "
+                "it needs `transformer.h` with learned positions, or `model.layers` with rotary ones"
+            )
+        if num_layers is not None and num_layers > len(layers):
+            raise LanguageModelError(f"model.lm_layers={num_layers}: the language model has {len(layers)} layers")
+        self._base = base
+        self._lm_head = model.get_output_embeddings()
+        self.layers: list[nn.Module] = list(layers[:num_layers])
+        self.num_layers = len(self.layers)
+        self.width: int = self.embedding.weight.shape[1]
+        self.vocab_size: int = self.embedding.weight.shape[0]
+        self.max_positions: int = self.config.max_position_embeddings
+
+    @property
+    def device(self) -> torch.device:
+        return self.embedding.weight.device
+
+    def first_layers(self, num_layers: int | None) -> "LanguageModel":
+        """The same weights, only the first `num_layers` layers; shares everything.
+
+        Raises:
+            LanguageModelError: If there are fewer layers.
+        """
+        if num_layers is None or num_layers == self.num_layers:
+            return self
+        if num_layers > self.num_layers:
+            raise LanguageModelError(f"model.lm_layers={num_layers}: the language model has {self.num_layers} layers")
+        part = copy.copy(self)
+        part.layers = self.layers[:num_layers]
+        part.num_layers = num_layers
+        return part
+
+    def embed(self, input_ids: Tensor) -> Tensor:
+        """Token embeddings without positions: [batch, seq] to [batch, seq, width]."""
+        hidden: Tensor = self.embedding(input_ids)
+        return hidden
+
+    def add_positions(self, hidden: Tensor, positions: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+        """Place [batch, seq, width] at `positions` [seq]: learned ones are added, rotary ones returned."""
+        if self.family == "gpt2":
+            return hidden + self._base.wpe(positions), None
+        return hidden, self._base.rotary_emb(hidden, position_ids=positions[None])
+
+    def layer(self, index: int, hidden: Tensor, mask: Tensor, rotary: tuple[Tensor, Tensor] | None) -> Tensor:
+        """Run one decoder layer.
+
+        Args:
+            index: 0-based layer.
+            hidden: [batch, seq, width].
+            mask: Boolean [batch, 1, seq, seq]; True where a query (row) may attend to a key (column).
+            rotary: What `add_positions` returned.
+
+        Returns:
+            [batch, seq, width].
+        """
+        extra = {} if rotary is None else {"position_embeddings": rotary}
+        output: Tensor = self.layers[index](hidden, attention_mask=mask, **extra)
+        return output
+
+    def final_norm(self, hidden: Tensor) -> Tensor:
+        """The norm before the LM head, [..., width]."""
+        output: Tensor = self._final_norm(hidden)
+        return output
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Next-token logits of normed states: [..., width] to [..., vocab]."""
+        output: Tensor = self._lm_head(hidden)
+        return output
+
+    def ffn_weights(self, index: int) -> dict[str, Tensor]:
+        """One layer's FFN weights as [out, in] matrices and biases, sharing the language model's memory.
+
+        GPT-2: ``up``, ``up_bias``, ``down``, ``down_bias``. Llama: ``gate``, ``up``, ``down``.
+        """
+        mlp = self.layers[index].mlp
+        if self.family == "gpt2":
+            return {
+                "up": mlp.c_fc.weight.t(),  # GPT-2 stores [in, out]
+                "up_bias": mlp.c_fc.bias,
+                "down": mlp.c_proj.weight.t(),
+                "down_bias": mlp.c_proj.bias,
+            }
+        return {"gate": mlp.gate_proj.weight, "up": mlp.up_proj.weight, "down": mlp.down_proj.weight}
+
+    def new_norm(self) -> nn.Module:
+        """A fresh norm of the family: LayerNorm with bias, or RMSNorm with ε=1e-6."""
+        return nn.LayerNorm(self.width) if self.family == "gpt2" else nn.RMSNorm(self.width, eps=1e-6)
+
+
+class ByteTokenizer:
+    """UTF-8 bytes as tokens, for the ``tiny-random`` language model; 256 pads."""
+
+    pad_token_id = 256
+    vocab_size = 257
+
+    def encode(self, text: str, max_length: int) -> list[int]:
+        """At most `max_length` token ids."""
+        return list(text.encode())[:max_length]
+
+
+class Tokenizer:
+    """A Hugging Face tokenizer that returns plain lists of ids, without special tokens.
+
+    Raises:
+        LanguageModelError: If the folder holds no tokenizer.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            self._tokenizer = AutoTokenizer.from_pretrained(folder)
+        except (OSError, ValueError) as error:
+            raise LanguageModelError(f"{folder}: no usable tokenizer ({error})") from None
+        pad, end = self._tokenizer.pad_token_id, self._tokenizer.eos_token_id
+        self.pad_token_id: int = pad if pad is not None else end if end is not None else 0
+
+    def encode(self, text: str, max_length: int) -> list[int]:
+        """At most `max_length` token ids."""
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False).input_ids[:max_length]
+        return ids
+
+
+def tiny_random(family: Family = "llama", num_layers: int = 4, seed: int = 0) -> LanguageModel:
+    """A seeded random language model over bytes, for tests; leaves the global random state as it was."""
+    common: dict[str, Any] = {"vocab_size": ByteTokenizer.vocab_size, "bos_token_id": 0, "eos_token_id": 0}
+    config: PretrainedConfig
+    if family == "gpt2":
+        config = GPT2Config(
+            n_positions=512, n_embd=64, n_layer=num_layers, n_head=4, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0, **common
+        )
+    else:
+        config = LlamaConfig(
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=num_layers,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=512,
+            **common,
+        )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return LanguageModel(AutoModelForCausalLM.from_config(config))
+
+
+@lru_cache(maxsize=2)
+def load_language_model(name: str, device: str = "cpu") -> tuple[LanguageModel, "Tokenizer | ByteTokenizer"]:
+    """Load a language model and its tokenizer once per process and device.
+
+    Args:
+        name: A name known to ``deepmlf lm get``, a local folder, or ``tiny-random``.
+        device: A torch device.
+
+    Raises:
+        LanguageModelError: If it is not available offline or not of a supported family.
+    """
+    if name == lm_store.TINY_RANDOM:
+        return tiny_random(), ByteTokenizer()
+    folder = lm_store.resolve(name)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
+    return LanguageModel(model.to(device)), Tokenizer(folder)

@@ -1,0 +1,117 @@
+"""The MM block: gated cross-attention from fusion tokens to audiovisual frames, then a gated FFN."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from deepmlf.config import ModelConfig
+from deepmlf.model.av_encoder import AudioVisualStates
+from deepmlf.model.language_model import LanguageModel
+
+
+class GatedCrossAttention(nn.Module):
+    """Cross-attention of fusion tokens [batch, n, d] over audiovisual frames [batch, A, e]; no biases."""
+
+    def __init__(self, width: int, av_width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(
+                f"`cross_attention_heads` must divide the language model's width, but got (heads={heads}, width={width})"
+            )
+        self.heads, self.dropout = heads, dropout
+        self.query = nn.Linear(width, width, bias=False)
+        self.key = nn.Linear(av_width, width, bias=False)
+        self.value = nn.Linear(av_width, width, bias=False)
+        self.output = nn.Linear(width, width, bias=False)
+
+    def forward(self, fusion: Tensor, av: AudioVisualStates) -> Tensor:
+        """[batch, n, d] from [batch, n, d]; zero where a sample has no audiovisual frame."""
+        query, key, value = (
+            linear(states).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, T, D)
+            for linear, states in ((self.query, fusion), (self.key, av.frames), (self.value, av.frames))
+        )
+        # Without any frame, values are zero (masked frames are), so attending to all of them yields zero, not NaN.
+        visible = av.mask | ~av.mask.any(1, keepdim=True)
+        attended = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=visible[:, None, None, :], dropout_p=self.dropout if self.training else 0.0
+        )
+        return F.dropout(self.output(attended.transpose(1, 2).flatten(2)), self.dropout, self.training)
+
+
+class LoRA(nn.Module):
+    """A low-rank update x·A·B·(α/r); B starts at zero, so it starts as no update."""
+
+    def __init__(self, inputs: int, outputs: int, config: ModelConfig) -> None:
+        super().__init__()
+        self.a = nn.Parameter(torch.empty(inputs, config.lora_rank))
+        self.b = nn.Parameter(torch.zeros(config.lora_rank, outputs))
+        nn.init.normal_(self.a, std=1 / math.sqrt(inputs))
+        self.scale = config.lora_alpha / config.lora_rank
+        self.dropout = nn.Dropout(config.lora_dropout)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """[..., inputs] to [..., outputs]."""
+        return self.dropout(values) @ self.a @ self.b * self.scale
+
+
+class FeedForward(nn.Module):
+    """An FFN that starts as one of the language model's own: its weights trained, or frozen with LoRA beside them.
+
+    GPT-2 family: up → GELU (exact) → down → dropout. Llama family: down(silu(gate) · up).
+    Frozen weights share the language model's memory.
+    """
+
+    def __init__(self, weights: dict[str, Tensor], config: ModelConfig) -> None:
+        super().__init__()
+        trained = config.ffn == "full"
+        for name, tensor in weights.items():
+            data = tensor.detach().clone() if trained else tensor.detach()
+            self.register_parameter(name, nn.Parameter(data, requires_grad=trained))
+        matrices = [name for name in ("gate", "up", "down") if name in weights]
+        self.lora = (
+            None
+            if trained
+            else nn.ModuleDict({name: LoRA(weights[name].shape[1], weights[name].shape[0], config) for name in matrices})
+        )
+        self.is_swiglu = "gate" in weights
+        self.sums_gate = config.swiglu == "sum"
+        self.dropout = nn.Dropout(config.dropout)
+
+    def _linear(self, name: str, values: Tensor) -> Tensor:
+        output = F.linear(values, getattr(self, name), getattr(self, f"{name}_bias", None))
+        return output if self.lora is None else output + self.lora[name](values)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """[..., d] to [..., d]."""
+        if not self.is_swiglu:
+            return self.dropout(self._linear("down", F.gelu(self._linear("up", values))))
+        gate, up = F.silu(self._linear("gate", values)), self._linear("up", values)
+        return self._linear("down", gate + up if self.sums_gate else gate * up)
+
+
+class MMBlock(nn.Module):
+    """A multimodal block after one LM layer (DeepMLF, MM block).
+
+    u = h_f + σ(α₁)·CrossAttention(Norm₁(h_f), c);  z = [h_t ; u];  out = z + σ(α₂)·FFN(Norm₂(z)).
+    A gate driven to -inf gives the language model back, bit for bit.
+    """
+
+    def __init__(self, language_model: LanguageModel, layer: int, config: ModelConfig) -> None:
+        super().__init__()
+        self.attention_gate = nn.Parameter(torch.tensor([config.gate_init]))
+        self.ffn_gate = nn.Parameter(torch.tensor([config.gate_init]))
+        self.attention_norm = language_model.new_norm()
+        self.ffn_norm = language_model.new_norm()
+        self.attention = GatedCrossAttention(
+            language_model.width, config.av_width, config.cross_attention_heads, config.dropout
+        )
+        self.ffn = FeedForward(language_model.ffn_weights(layer), config)
+
+    def forward(self, hidden: Tensor, num_fusion_tokens: int, av: AudioVisualStates) -> Tensor:
+        """[batch, text + fusion, d] to the same; the last `num_fusion_tokens` positions are the fusion tokens."""
+        text, fusion = hidden[:, :-num_fusion_tokens], hidden[:, -num_fusion_tokens:]
+        fusion = fusion + self.attention_gate.sigmoid() * self.attention(self.attention_norm(fusion), av)
+        joined = torch.cat([text, fusion], dim=1)
+        return joined + self.ffn_gate.sigmoid() * self.ffn(self.ffn_norm(joined))

@@ -1,0 +1,38 @@
+"""SoftPerm: a batch keeps its values but some features lose their order in time."""
+
+import torch
+from torch import Tensor, nn
+
+
+class SoftPerm(nn.Module):
+    """Permute randomly drawn features along time, in training only (DeepMLF, SoftPerm augmentation).
+
+    One permutation of the time axis is drawn per batch; per sample and feature a Bernoulli(`p_features`) decides
+    whether that feature takes the permuted values.
+
+    Args:
+        p_features: Probability per sample and feature.
+        p_apply: Probability that a batch is augmented at all.
+    """
+
+    def __init__(self, p_features: float, p_apply: float = 1.0) -> None:
+        super().__init__()
+        self.p_features = p_features
+        self.p_apply = p_apply
+
+    def forward(self, values: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Augment [batch, time, features]; with a boolean `mask` [batch, time], padding stays where it is."""
+        if not self.training or self.p_features == 0 or self.p_apply == 0 or values.shape[1] < 2:
+            return values
+        if self.p_apply < 1 and torch.rand(()) >= self.p_apply:
+            return values
+        batch, time, features = values.shape
+        # A rank per frame makes the batch's permutation; padding ranks last in place, so valid frames only swap
+        # among themselves and the outcome does not depend on how far the batch is padded.
+        order = torch.randperm(time).to(values.device).expand(batch, time)
+        if mask is not None:
+            order = torch.where(mask, order, time + torch.arange(time, device=values.device))
+        permutation = order.argsort(dim=1)  # (B, T)
+        permuted = values.gather(1, permutation[..., None].expand(-1, -1, features))
+        drawn = torch.rand(batch, 1, features).to(values.device) < self.p_features
+        return torch.where(drawn, permuted, values)

@@ -1,0 +1,85 @@
+"""The loss of DeepMLF: L1 on every head plus the next-token loss."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from deepmlf.config import TrainingConfig
+from deepmlf.model.deepmlf import DeepMLF, DeepMLFOutput
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """λ_f, λ_av, λ_t and γ."""
+
+    fusion: float
+    av: float
+    text: float
+    lm: float
+
+    @classmethod
+    def from_config(cls, config: TrainingConfig) -> "LossWeights":
+        return cls(config.loss_fusion, config.loss_av, config.loss_text, config.loss_lm)
+
+
+def next_token_targets(input_ids: Tensor, mask: Tensor, max_text_len: int, pad_token_id: int) -> Tensor:
+    """The token each text position must predict, [batch, seq].
+
+    The last valid token predicts the pad token, however far the batch is padded; in a row that fills
+    `max_text_len` it predicts id 0 (as the authors' code does).
+    """
+    targets = F.pad(input_ids[:, 1:], (0, 1), value=pad_token_id)
+    lengths = mask.sum(1)
+    rows = lengths.nonzero()[:, 0]
+    last = torch.where(lengths[rows] == max_text_len, 0, pad_token_id)
+    targets[rows, lengths[rows] - 1] = last.to(targets.dtype)
+    return targets
+
+
+def lm_loss(
+    model: DeepMLF, text_states: Tensor, input_ids: Tensor, mask: Tensor, pad_token_id: int
+) -> Tensor:
+    """Mean next-token cross-entropy over valid text positions; logits are made for those alone."""
+    targets = next_token_targets(input_ids, mask, model.config.max_text_len, pad_token_id)
+    valid = mask.bool()
+    logits = model.language_model.logits(text_states[valid])  # (valid positions, vocab)
+    return F.cross_entropy(logits.float(), targets[valid])
+
+
+def compute_losses(
+    model: DeepMLF,
+    output: DeepMLFOutput,
+    input_ids: Tensor,
+    mask: Tensor,
+    labels: Tensor,
+    weights: LossWeights,
+    *,
+    pad_token_id: int,
+) -> dict[str, Tensor]:
+    """All loss terms and their weighted ``total``, scalars.
+
+    L = L1(task) + λ_f·L1(fusion, mean over tokens) + λ_av·L1(av) + λ_t·L1(text) + γ·CE. A term of weight zero is
+    computed all the same, for the curves, except CE, which is costly.
+
+    Args:
+        model: For its LM head and its longest text.
+        output: The forward pass of the batch.
+        input_ids: [batch, seq].
+        mask: [batch, seq].
+        labels: [batch, 1].
+        weights: λ and γ.
+        pad_token_id: What the last token of a text predicts.
+    """
+    losses = {
+        "task": F.l1_loss(output.task, labels),
+        "fusion": F.l1_loss(output.fusion, labels[:, None].expand_as(output.fusion)),
+        "av": F.l1_loss(output.av, labels),
+        "text": F.l1_loss(output.text, labels),
+    }
+    total = losses["task"] + weights.fusion * losses["fusion"] + weights.av * losses["av"] + weights.text * losses["text"]
+    if weights.lm > 0:
+        losses["lm"] = lm_loss(model, output.text_states, input_ids, mask, pad_token_id)
+        total = total + weights.lm * losses["lm"]
+    return losses | {"total": total}

@@ -1,0 +1,80 @@
+"""Parity with the authors' code: outputs, losses and gradients from its own checkpoints."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from deepmlf.model.deepmlf import DeepMLF, DeepMLFOutput
+from deepmlf.model.reference import from_reference_layout, load_reference, parameter_names
+from deepmlf.training.losses import LossWeights, compute_losses
+
+CASES = ["gpt2_depth2_tokens4", "llama_depth3_tokens3"]
+
+
+def load_case(shared: Path, name: str) -> tuple[DeepMLF, dict[str, torch.Tensor], dict[str, Any]]:
+    tensors = load_file(shared / "parity" / f"{name}.safetensors")
+    meta = json.loads((shared / "parity" / f"{name}.json").read_text())
+    state = {key: tensor for key, tensor in tensors.items() if key.startswith("state.")}
+    return load_reference(state, meta["reference_config"], meta["lm_config"]), tensors, meta
+
+
+def run(model: DeepMLF, tensors: dict[str, torch.Tensor], lm_logits: bool = False) -> DeepMLFOutput:
+    inputs = (tensors[f"in.{name}"] for name in ("input_ids", "attention_mask", "audio", "vision"))
+    return model(*inputs, lm_logits=lm_logits)
+
+
+def losses_of(
+    model: DeepMLF, output: DeepMLFOutput, tensors: dict[str, torch.Tensor], meta: dict[str, Any]
+) -> dict[str, torch.Tensor]:
+    reference = meta["reference_config"]
+    weights = LossWeights(reference["l_bn"], reference["l_av"], reference["l_t"], reference["gamma"])
+    ids, mask, labels = (tensors[f"in.{name}"] for name in ("input_ids", "attention_mask", "labels"))
+    return compute_losses(model, output, ids, mask, labels, weights, pad_token_id=0)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_outputs_equal_the_authors(shared: Path, name: str) -> None:
+    model, tensors, _ = load_case(shared, name)
+    with torch.no_grad():
+        output = run(model, tensors, lm_logits=True)
+    assert output.lm_logits is not None
+    outputs = {"task": output.task, "text": output.text, "av": output.av, "fusion": output.fusion}
+    for key, actual in (outputs | {"lm": output.lm_logits}).items():
+        torch.testing.assert_close(actual, tensors[f"eval.{key}"], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_losses_equal_the_authors(shared: Path, name: str, mode: str) -> None:
+    model, tensors, meta = load_case(shared, name)
+    losses = losses_of(model, run(model.train(mode == "train"), tensors), tensors, meta)
+    for key, theirs in (("task", "task"), ("fusion", "fusion"), ("av", "av"), ("text", "text"), ("lm", "clm"), ("total", "total")):
+        torch.testing.assert_close(losses[key], tensors[f"{mode}.loss.{theirs}"][0], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_gradients_equal_the_authors(shared: Path, name: str) -> None:
+    model, tensors, meta = load_case(shared, name)
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)  # the case holds gradients of frozen weights, too
+    losses_of(model, run(model.train(), tensors), tensors, meta)["total"].backward()
+    names = parameter_names(model)
+    # Sums that cancel (a bias in front of batch norm has gradient zero, a gate's is a sum over all positions) carry
+    # the rounding of their terms: no float32 gradient is known better than epsilon times the largest one.
+    largest = max(float(tensor.abs().max()) for key, tensor in tensors.items() if key.startswith("grad."))
+    rounding = torch.finfo(torch.float32).eps * largest
+    compared = set()
+    for ours, parameter in model.named_parameters():
+        expected = tensors[f"grad.{names[ours]}"]
+        # The scale folded into the query divides its gradient where it multiplies its weight.
+        heads = model.config.cross_attention_heads
+        scale = heads if ours.endswith("attention.query.weight") else 1
+        expected = from_reference_layout(ours, expected, heads) * scale
+        assert parameter.grad is not None
+        torch.testing.assert_close(parameter.grad, expected, atol=max(1e-4 * float(expected.abs().max()), rounding), rtol=0)
+        compared.add(f"grad.{names[ours]}")
+    assert compared == {key for key in tensors if key.startswith("grad.")}

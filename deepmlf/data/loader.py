@@ -1,0 +1,132 @@
+"""Batches: token ids and audiovisual frames, padded to the batch's own longest."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deepmlf.data.dataset import Dataset, Split
+
+_BUCKET_BATCHES = 8  # texts are sorted by length within so many batches: little padding, still random batches
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One padded batch."""
+
+    input_ids: Tensor
+    """[batch, seq]"""
+    attention_mask: Tensor
+    """[batch, seq], 1 on valid tokens."""
+    audio: Tensor
+    """[batch, time, audio_dim], zero beyond each length."""
+    audio_lengths: Tensor
+    """[batch]"""
+    vision: Tensor
+    """[batch, time, vision_dim]"""
+    vision_lengths: Tensor
+    """[batch]"""
+    labels: Tensor
+    """[batch, 1]"""
+    index: Tensor
+    """[batch], positions in the split."""
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch on a device."""
+        return Batch(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+
+
+class Loader:
+    """Batches of one split.
+
+    Args:
+        dataset: For the train split's feature statistics.
+        split: ``train``, ``valid`` or ``test``.
+        encode: Text to at most `max_text_len` token ids.
+        pad_token_id: Fills texts up to the batch's longest.
+        batch_size: Utterances per batch; a last batch of one joins the one before (batch norm needs two).
+        standardize: Scale features by the train split's mean and standard deviation.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        split: str,
+        encode: Callable[[str], list[int]],
+        pad_token_id: int,
+        batch_size: int,
+        *,
+        standardize: bool,
+    ) -> None:
+        self._split: Split = dataset.split(split)
+        self._tokens = [encode(text) for text in self._split.texts]
+        self._pad = pad_token_id
+        self.batch_size = batch_size
+        info = dataset.info
+        self._audio_scale = _scale(info.audio_mean, info.audio_std, standardize)
+        self._vision_scale = _scale(info.vision_mean, info.vision_std, standardize)
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+        return len(_chunks(np.arange(len(self._split)), self.batch_size))
+
+    @property
+    def labels(self) -> np.ndarray:
+        """All labels in the split's order, [N]."""
+        return np.asarray(self._split.labels)
+
+    def epoch(self, seed: tuple[int, int]) -> Iterator[Batch]:
+        """Every utterance once, in random batches of similar length; the same seed gives the same batches."""
+        generator = np.random.default_rng(seed)
+        order = generator.permutation(len(self._split))
+        lengths = np.array([len(tokens) for tokens in self._tokens])
+        bucket = self.batch_size * _BUCKET_BATCHES
+        pools = [order[start : start + bucket] for start in range(0, len(order), bucket)]
+        ordered = np.concatenate([pool[np.argsort(lengths[pool], kind="stable")] for pool in pools])
+        chunks = _chunks(ordered, self.batch_size)
+        for position in generator.permutation(len(chunks)):
+            yield self._batch(chunks[position])
+
+    def in_order(self) -> Iterator[Batch]:
+        """Every utterance once, shortest texts first."""
+        lengths = np.array([len(tokens) for tokens in self._tokens])
+        for chunk in _chunks(np.argsort(lengths, kind="stable"), self.batch_size):
+            yield self._batch(chunk)
+
+    def _batch(self, rows: np.ndarray) -> Batch:
+        tokens = [self._tokens[row] for row in rows]
+        longest = max(1, max(len(ids) for ids in tokens))
+        input_ids = torch.full((len(rows), longest), self._pad)
+        attention_mask = torch.zeros(len(rows), longest, dtype=torch.long)
+        for position, ids in enumerate(tokens):
+            input_ids[position, : len(ids)] = torch.tensor(ids, dtype=torch.long)
+            attention_mask[position, : len(ids)] = 1
+        audio, audio_lengths = _pad_frames([self._split.audio(int(row)) for row in rows], self._audio_scale)
+        vision, vision_lengths = _pad_frames([self._split.vision(int(row)) for row in rows], self._vision_scale)
+        labels = torch.tensor(np.asarray(self._split.labels)[rows], dtype=torch.float32)[:, None]
+        index = torch.from_numpy(np.ascontiguousarray(rows))
+        return Batch(input_ids, attention_mask, audio, audio_lengths, vision, vision_lengths, labels, index)
+
+
+def _scale(mean: list[float], std: list[float], standardize: bool) -> tuple[np.ndarray, np.ndarray]:
+    if not standardize:
+        return np.zeros(len(mean), np.float32), np.ones(len(std), np.float32)
+    return np.array(mean, np.float32), np.array(std, np.float32)
+
+
+def _pad_frames(sequences: list[np.ndarray], scale: tuple[np.ndarray, np.ndarray]) -> tuple[Tensor, Tensor]:
+    mean, std = scale
+    longest = max(1, max(len(frames) for frames in sequences))
+    padded = np.zeros((len(sequences), longest, len(mean)), np.float32)
+    for position, frames in enumerate(sequences):
+        padded[position, : len(frames)] = (frames - mean) / std
+    return torch.from_numpy(padded), torch.tensor([len(frames) for frames in sequences])
+
+
+def _chunks(rows: np.ndarray, size: int) -> list[np.ndarray]:
+    chunks = [rows[start : start + size] for start in range(0, len(rows), size)]
+    if len(chunks) > 1 and len(chunks[-1]) == 1:
+        chunks[-2:] = [np.concatenate(chunks[-2:])]
+    return chunks

@@ -1,0 +1,140 @@
+"""Checkpoints: trained tensors only, as safetensors and JSON; nothing is unpickled.
+
+A checkpoint is written to a temporary folder, then renamed; it counts only if its ``state.json`` is there.
+"""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from deepmlf.errors import CheckpointError
+from deepmlf.model.deepmlf import DeepMLF
+
+_NAME = re.compile(r"epoch_(\d{6})")
+
+
+def trained_state(model: DeepMLF) -> dict[str, Tensor]:
+    """Weights and buffers to save: all but the frozen copies of the language model's weights."""
+    frozen = {
+        f"{name}.{weight}"
+        for name, module in model.named_modules()
+        if getattr(module, "lora", None) is not None
+        for weight, _ in module.named_parameters(recurse=False)
+    }
+    return {name: tensor for name, tensor in model.state_dict().items() if name not in frozen}
+
+
+def save_weights(folder: Path, model: DeepMLF, metadata: dict[str, Any]) -> None:
+    """Write ``model.safetensors`` and ``state.json`` into `folder`, whole or not at all."""
+    _publish(folder, {"model": trained_state(model)}, metadata)
+
+
+def load_weights(folder: Path, model: DeepMLF) -> dict[str, Any]:
+    """Read what `save_weights` wrote into `model` and return its metadata.
+
+    Raises:
+        CheckpointError: If it is missing, torn, or of another model.
+    """
+    metadata = read_metadata(folder)
+    weights = _read_tensors(folder / "model.safetensors")
+    expected = trained_state(model)
+    for name, tensor in expected.items():
+        if name not in weights or weights[name].shape != tensor.shape:
+            raise CheckpointError(f"{folder}: is of another model ({name} differs)")
+    model.load_state_dict(weights, strict=False)
+    return metadata
+
+
+def save_checkpoint(
+    out_dir: Path,
+    epoch: int,
+    model: DeepMLF,
+    parameters: dict[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    metadata: dict[str, Any],
+) -> Path:
+    """Write ``checkpoints/epoch_NNNNNN`` with weights, optimiser, random states and position; drop older ones."""
+    moments = {
+        f"{name}.{key}": value
+        for name, parameter in parameters.items()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+    random = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        random["cuda"] = torch.cuda.get_rng_state()
+    folder = out_dir / "checkpoints" / f"epoch_{epoch:06d}"
+    _publish(folder, {"model": trained_state(model), "optimizer": moments, "random": random}, metadata)
+    for older in folder.parent.iterdir():
+        if older != folder:
+            shutil.rmtree(older, ignore_errors=True)
+    return folder
+
+
+def load_checkpoint(
+    folder: Path, model: DeepMLF, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer
+) -> dict[str, Any]:
+    """Restore everything that `save_checkpoint` wrote and return its metadata.
+
+    Raises:
+        CheckpointError: If it is missing, torn, or of another model.
+    """
+    metadata = load_weights(folder, model)
+    moments = _read_tensors(folder / "optimizer.safetensors")
+    for name, parameter in parameters.items():
+        state = {key.removeprefix(f"{name}."): t for key, t in moments.items() if key.rpartition(".")[0] == name}
+        if state:
+            moved = {key: t if key == "step" else t.to(parameter.device) for key, t in state.items()}
+            optimizer.state[parameter] = moved
+    random = _read_tensors(folder / "random.safetensors")
+    torch.set_rng_state(random["cpu"])
+    if "cuda" in random and torch.cuda.is_available():
+        torch.cuda.set_rng_state(random["cuda"])
+    return metadata
+
+
+def latest_checkpoint(out_dir: Path) -> Path | None:
+    """The newest complete checkpoint of a trial's folder, or None."""
+    root = out_dir / "checkpoints"
+    if not root.is_dir():
+        return None
+    complete = [p for p in root.iterdir() if _NAME.fullmatch(p.name) and (p / "state.json").is_file()]
+    return max(complete, key=lambda folder: folder.name, default=None)
+
+
+def read_metadata(folder: Path) -> dict[str, Any]:
+    """The metadata of a checkpoint.
+
+    Raises:
+        CheckpointError: If there is none.
+    """
+    try:
+        metadata: dict[str, Any] = json.loads((folder / "state.json").read_text())
+    except (OSError, ValueError):
+        raise CheckpointError(f"{folder}: no complete checkpoint there") from None
+    return metadata
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except Exception as error:  # safetensors raises its own types for torn files
+        raise CheckpointError(f"{path}: torn or not safetensors ({error})") from None
+
+
+def _publish(folder: Path, parts: dict[str, dict[str, Tensor]], metadata: dict[str, Any]) -> None:
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    for name, tensors in parts.items():
+        save_file({key: t.detach().contiguous() for key, t in tensors.items()}, temporary / f"{name}.safetensors")
+    (temporary / "state.json").write_text(json.dumps(metadata))
+    if folder.exists():
+        shutil.rmtree(folder)
+    temporary.rename(folder)

@@ -1,0 +1,37 @@
+"""Metrics of a finished trial on a split of its own choosing, the test split included."""
+
+import json
+from pathlib import Path
+
+from deepmlf.config import TrialConfig
+from deepmlf.data.dataset import Dataset
+from deepmlf.data.loader import Loader
+from deepmlf.errors import CheckpointError
+from deepmlf.training.checkpoint import load_weights
+from deepmlf.training.metrics import compute_metrics
+from deepmlf.training.trainer import build_model, predict
+
+
+def evaluate_trial(trial: Path, data: Path | None = None, split: str = "test") -> dict[str, float]:
+    """Metrics of a trial's best epoch.
+
+    Args:
+        trial: The trial's folder, with ``config.json`` and ``best/``.
+        data: Dataset to evaluate on; None takes the one it was trained on.
+        split: ``train``, ``valid`` or ``test``.
+
+    Raises:
+        CheckpointError: If the folder holds no trained trial.
+        DataError: If the dataset cannot be read or its features have other dimensions.
+    """
+    try:
+        tree = json.loads((trial / "config.json").read_text())
+    except (OSError, ValueError):
+        raise CheckpointError(f"{trial}: not a trial's folder (no config.json there)") from None
+    config = TrialConfig.from_dict(tree)
+    dataset = Dataset.open(data if data is not None else config.data.path)
+    model, encode, pad_token_id = build_model(config, dataset)
+    load_weights(trial / "best", model)
+    size = 2 * config.training.batch_size
+    loader = Loader(dataset, split, encode, pad_token_id, size, standardize=config.data.standardize)
+    return compute_metrics(dataset.info.name, predict(model, loader, config.training.precision), loader.labels)

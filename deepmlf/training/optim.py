@@ -1,0 +1,64 @@
+"""AdamW with DeepMLF's parameter groups, and its learning-rate schedule."""
+
+import math
+
+import torch
+from torch import nn
+
+from deepmlf.config import Part, Stage, TrainingConfig
+from deepmlf.model.deepmlf import DeepMLF
+
+
+def part_of(name: str) -> Part:
+    """The part of the model that a parameter belongs to."""
+    if name.startswith("av_encoder."):
+        return "av_encoder"
+    return "fusion" if name.startswith(("fusion_tokens", "mm_blocks.")) else "heads"
+
+
+def trained_parameters(model: DeepMLF) -> dict[str, nn.Parameter]:
+    """Parameters that any stage may train: all but the frozen copies of the language model's weights."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def make_optimizer(parameters: dict[str, nn.Parameter], config: TrainingConfig) -> torch.optim.AdamW:
+    """AdamW, β=(0.9, 0.95), with groups by learning rate and decay; biases, norms and gates are not decayed."""
+    groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
+    for name, parameter in parameters.items():
+        # The AV head learns with the encoder that it is the only reader of.
+        rate = "av" if name.startswith(("av_encoder.", "av_head.")) else "fusion"
+        groups.setdefault((rate, parameter.ndim > 1), []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {
+                "params": members,
+                "rate": rate,
+                "lr": config.lr_av if rate == "av" else config.lr_fusion,
+                "weight_decay": config.weight_decay if decayed else 0.0,
+            }
+            for (rate, decayed), members in groups.items()
+        ],
+        betas=(0.9, 0.95),
+    )
+
+
+def learning_rate(peak: float, step: int, steps: int, warmup_steps: int, floor: float) -> float:
+    """Linear warm-up to `peak` over `warmup_steps`, then a cosine to `floor` at `steps`; `step` counts from 0."""
+    if step < warmup_steps:
+        return peak * (step + 1) / warmup_steps
+    progress = (step - warmup_steps) / max(1, steps - warmup_steps)
+    low = min(floor, peak)
+    return low + (peak - low) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def start_stage(model: DeepMLF, parameters: dict[str, nn.Parameter], stage: Stage) -> None:
+    """Freeze what a stage does not train; frozen encoders also stop dropping out and updating statistics."""
+    alone = stage.losses == ("av_only",)
+    for name, parameter in parameters.items():
+        trained = part_of(name) in stage.trains or (alone and name.startswith("av_head."))
+        parameter.requires_grad_(trained)
+        if not trained:
+            parameter.grad = None
+    model.train()
+    if "av_encoder" not in stage.trains:
+        model.av_encoder.eval()

@@ -1,0 +1,129 @@
+"""Behaviour of the assembled model on the tiny random language models of both families."""
+
+import pytest
+import torch
+
+from deepmlf.config import ModelConfig
+from deepmlf.errors import ConfigError, LanguageModelError
+from deepmlf.model.deepmlf import DeepMLF, DeepMLFOutput, attention_mask_of
+from deepmlf.model.language_model import Family, tiny_random
+
+FAMILIES: list[Family] = ["gpt2", "llama"]
+
+
+def make_model(family: Family = "llama", **settings: object) -> DeepMLF:
+    torch.manual_seed(0)
+    defaults: dict[str, object] = {"fusion_layers": (1, 3), "max_text_len": 20, "av_frames": 8, "lora_rank": 4}
+    config = ModelConfig.model_validate(defaults | settings)
+    return DeepMLF(tiny_random(family), 5, 7, config)
+
+
+def make_batch(lengths: list[int], frames: list[int], pad_text: int = 0, pad_frames: int = 0) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    seq, time = max(lengths) + pad_text, max(1, max(frames)) + pad_frames
+    ids, mask = torch.zeros(len(lengths), seq, dtype=torch.long), torch.zeros(len(lengths), seq, dtype=torch.long)
+    audio, vision = torch.zeros(len(lengths), time, 5), torch.zeros(len(lengths), time, 7)
+    for row, (length, count) in enumerate(zip(lengths, frames, strict=True)):
+        ids[row, :length] = torch.randint(0, 255, (length,), generator=generator)
+        mask[row, :length] = 1
+        audio[row, :count] = torch.randn(count, 5, generator=generator)
+        vision[row, :count] = torch.randn(count, 7, generator=generator)
+    counts = torch.tensor(frames)
+    return {
+        "input_ids": ids, "attention_mask": mask, "audio": audio, "vision": vision,
+        "audio_lengths": counts, "vision_lengths": counts,
+    }  # fmt: skip
+
+
+def assert_same(first: DeepMLFOutput, second: DeepMLFOutput, row: slice = slice(None)) -> None:
+    for name in ("task", "text", "av", "fusion"):
+        torch.testing.assert_close(getattr(first, name)[row], getattr(second, name), atol=2e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("pooling", ["consecutive", "strided"])
+def test_outputs_do_not_depend_on_padding_or_company(family: Family, pooling: str) -> None:
+    model = make_model(family, av_pooling=pooling, av_batch_norm="both").eval()
+    lengths, frames = [3, 9, 1], [20, 5, 0]
+    with torch.no_grad():
+        together = model(**make_batch(lengths, frames))
+        assert_same(together, model(**make_batch(lengths, frames, pad_text=6, pad_frames=13)))
+        for row in range(3):
+            batch = {name: tensor[row : row + 1] for name, tensor in make_batch(lengths, frames).items()}
+            length, count = lengths[row], max(1, frames[row])
+            batch |= {"input_ids": batch["input_ids"][:, :length], "attention_mask": batch["attention_mask"][:, :length]}
+            batch |= {"audio": batch["audio"][:, :count], "vision": batch["vision"][:, :count]}
+            assert_same(together, model(**batch), slice(row, row + 1))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_closed_gates_give_the_language_model_back_bit_for_bit(family: Family) -> None:
+    model = make_model(family, gate_init=float("-inf")).eval()
+    batch = make_batch([6, 6], [4, 4])
+    with torch.no_grad():
+        states = model(**batch).text_states
+        lm = model.language_model
+        hidden, rotary = lm.add_positions(lm.embed(batch["input_ids"]), torch.arange(6))
+        # Same shapes as inside the model, so that the same kernels run.
+        hidden, rotary = lm.add_positions(
+            torch.cat([lm.embed(batch["input_ids"]), model.fusion_tokens.expand(2, -1, -1)], 1),
+            torch.cat([torch.arange(6), torch.arange(20, 28)]),
+        )
+        for index in range(lm.num_layers):
+            hidden = lm.layer(index, hidden, attention_mask_of(batch["attention_mask"], 8), rotary)
+        assert torch.equal(states, lm.final_norm(hidden)[:, :6])
+
+
+def test_gates_start_half_open() -> None:
+    assert make_model().gates() == {f"gate/{layer}/{name}": 0.5 for layer in (1, 3) for name in ("attention", "ffn")}
+
+
+def test_text_states_do_not_depend_on_fusion_tokens() -> None:
+    model = make_model().eval()
+    batch = make_batch([6, 3], [4, 2])
+    with torch.no_grad():
+        before = model(**batch)
+        model.fusion_tokens.add_(1.0)
+        after = model(**batch)
+    torch.testing.assert_close(before.text, after.text, atol=0, rtol=0)
+    assert not torch.equal(before.task, after.task)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("ffn", ["full", "lora"])
+def test_language_model_is_shared_and_never_changes(family: Family, ffn: str) -> None:
+    model = make_model(family, ffn=ffn)
+    lm = model.language_model
+    before = [weight.clone() for layer in lm.layers for weight in layer.parameters()]
+    other = DeepMLF(lm, 5, 7, model.config)
+    model(**make_batch([6, 3], [4, 2])).task.sum().backward()
+    torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 1.0).step()
+    assert other.language_model.layers[0] is lm.layers[0]
+    after = [weight for layer in lm.layers for weight in layer.parameters()]
+    assert all(torch.equal(old, new) for old, new in zip(before, after, strict=True))
+    assert not any("language_model" in name for name in model.state_dict())
+
+
+def test_absent_modalities_give_finite_outputs_and_gradients() -> None:
+    model = make_model()
+    output = model(**make_batch([6, 3], [0, 0]))
+    (output.task.sum() + output.fusion.sum() + output.av.sum()).backward()
+    assert torch.isfinite(output.task).all()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+def test_settings_that_do_not_fit_the_language_model_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"model.cross_attention_heads=7: must divide the language model's width 64"):
+        make_model(cross_attention_heads=7)
+    with pytest.raises(ConfigError, match=r"fusion_layers=\[1, 9\]: the language model has layers 0 to 3"):
+        make_model(fusion_layers=(1, 9))
+    with pytest.raises(ConfigError, match="the language model has 512 positions"):
+        make_model(max_text_len=510)
+    with pytest.raises(LanguageModelError, match="model.lm_layers=9: the language model has 4 layers"):
+        tiny_random().first_layers(9)
+
+
+def test_attention_mask_hides_pads_and_fusion_tokens_from_text() -> None:
+    mask = attention_mask_of(torch.tensor([[1, 1, 0], [0, 0, 0]]), 2)[:, 0].int().tolist()
+    assert mask[0] == [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 0, 1, 0], [1, 1, 0, 1, 1]]
+    assert mask[1] == [[1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, 0, 1, 0, 0], [0, 0, 0, 1, 0], [0, 0, 0, 1, 1]]

@@ -1,0 +1,233 @@
+"""Datasets on disk: one memory-mapped Arrow file per split, ragged sequences without their padding."""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from deepmlf.errors import DataError
+
+SPLITS = ("train", "valid", "test")
+LABEL_RANGE = {"mosi": 3.0, "mosei": 3.0, "sims": 1.0}
+"""Largest absolute label of each known dataset."""
+_STD_FLOOR = 1e-6  # a feature that never changes is not scaled up to noise
+
+
+class DatasetInfo(BaseModel):
+    """What ``info.json`` of an imported dataset holds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    fingerprint: str
+    audio_dim: int
+    vision_dim: int
+    splits: dict[str, int]
+    audio_mean: list[float]
+    audio_std: list[float]
+    vision_mean: list[float]
+    vision_std: list[float]
+    missing: list[str]
+    lowercase: bool
+
+
+@dataclass(frozen=True)
+class SplitData:
+    """One split in memory, to be written."""
+
+    ids: list[str]
+    texts: list[str]
+    labels: np.ndarray
+    """[N]"""
+    audio: list[np.ndarray]
+    """N arrays [frames, audio_dim], frames may be 0."""
+    vision: list[np.ndarray]
+
+
+class Split:
+    """One split of a dataset; sequences are views of the memory-mapped file."""
+
+    def __init__(self, table: pa.Table, audio_dim: int, vision_dim: int) -> None:
+        self.ids: list[str] = table["id"].to_pylist()
+        self.texts: list[str] = table["text"].to_pylist()
+        self.labels: np.ndarray = table["label"].to_numpy()
+        self._frames = {
+            name: (column.chunk(0).offsets.to_numpy(), column.chunk(0).values.to_numpy(), dim)
+            for name, column, dim in (("audio", table["audio"], audio_dim), ("vision", table["vision"], vision_dim))
+        }
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def audio(self, row: int) -> np.ndarray:
+        """Audio frames of one utterance, [frames, audio_dim]."""
+        return self._sequence("audio", row)
+
+    def vision(self, row: int) -> np.ndarray:
+        """Vision frames of one utterance, [frames, vision_dim]."""
+        return self._sequence("vision", row)
+
+    def _sequence(self, modality: str, row: int) -> np.ndarray:
+        offsets, values, dim = self._frames[modality]
+        sequence: np.ndarray = values[offsets[row] : offsets[row + 1]].reshape(-1, dim)
+        return sequence
+
+
+class Dataset:
+    """An imported dataset."""
+
+    def __init__(self, path: Path, info: DatasetInfo) -> None:
+        self.path, self.info = path, info
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Dataset":
+        """Open a folder that `write_dataset` made.
+
+        Raises:
+            DataError: If it is no such folder, or torn.
+        """
+        folder = Path(path)
+        try:
+            info = DatasetInfo.model_validate_json((folder / "info.json").read_text())
+        except (OSError, ValidationError):
+            raise DataError(
+                f"{path or '(none given)'}: not an imported dataset; make one with "
+                "`deepmlf data import PICKLE OUT` or `deepmlf data synthetic OUT`"
+            ) from None
+        return cls(folder, info)
+
+    def split(self, name: str) -> Split:
+        """Map one split into memory.
+
+        Raises:
+            DataError: If there is no such split or its file is torn.
+        """
+        if name not in self.info.splits:
+            raise DataError(f"split must be one of {', '.join(SPLITS)}, but got {name!r}")
+        path = self.path / f"{name}.arrow"
+        try:
+            table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        except (OSError, pa.ArrowInvalid) as error:
+            raise DataError(f"{path}: missing or torn ({error}); import the dataset again") from None
+        if len(table) != self.info.splits[name]:
+            raise DataError(f"{path}: holds {len(table)} utterances, info.json says {self.info.splits[name]}")
+        return Split(table, self.info.audio_dim, self.info.vision_dim)
+
+
+def write_dataset(
+    out: Path, name: str, splits: Mapping[str, SplitData], dims: tuple[int, int], lowercase: bool
+) -> DatasetInfo:
+    """Write a dataset folder, whole or not at all.
+
+    Args:
+        out: Folder to make; an imported dataset there is replaced.
+        name: ``mosi``, ``mosei`` or ``sims``: decides metrics and label range.
+        splits: ``train``, ``valid`` and ``test``.
+        dims: Features per audio and per vision frame.
+        lowercase: Lower-case the texts.
+
+    Raises:
+        DataError: If `out` holds something else.
+    """
+    if out.exists() and not (out / "info.json").is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(f"{out}: exists and is no dataset; choose another folder")
+    temporary = out.with_name(f".{out.name}.{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    digest = hashlib.sha256(f"{name}{dims}".encode())
+    for split in SPLITS:
+        table = _table(splits[split], lowercase)
+        for column in table.columns:
+            for buffer in column.chunk(0).buffers():
+                digest.update(buffer if buffer is not None else b"")
+        with pa.OSFile(str(temporary / f"{split}.arrow"), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+    audio_mean, audio_std = _statistics(splits["train"].audio, dims[0])
+    vision_mean, vision_std = _statistics(splits["train"].vision, dims[1])
+    every = {
+        modality: [sequence for split in splits.values() for sequence in getattr(split, modality)]
+        for modality in ("audio", "vision")
+    }
+    info = DatasetInfo(
+        name=name,
+        fingerprint=digest.hexdigest(),
+        audio_dim=dims[0],
+        vision_dim=dims[1],
+        splits={split: len(splits[split].ids) for split in SPLITS},
+        audio_mean=audio_mean,
+        audio_std=audio_std,
+        vision_mean=vision_mean,
+        vision_std=vision_std,
+        missing=[modality for modality, sequences in every.items() if not any(len(s) for s in sequences)],
+        lowercase=lowercase,
+    )
+    (temporary / "info.json").write_text(info.model_dump_json(indent=2))
+    if out.exists():
+        shutil.rmtree(out)
+    temporary.rename(out)
+    return info
+
+
+def _table(data: SplitData, lowercase: bool) -> pa.Table:
+    texts = [text.lower() for text in data.texts] if lowercase else data.texts
+    columns = {
+        "id": pa.array(data.ids, pa.string()),
+        "text": pa.array(texts, pa.string()),
+        "label": pa.array(np.asarray(data.labels, np.float32)),
+        "audio": _ragged(data.audio),
+        "vision": _ragged(data.vision),
+    }
+    return pa.Table.from_batches([pa.record_batch(list(columns.values()), names=list(columns))])
+
+
+def _ragged(sequences: list[np.ndarray]) -> pa.LargeListArray:
+    offsets = np.concatenate([[0], np.cumsum([sequence.size for sequence in sequences])]).astype(np.int64)
+    values = np.concatenate([np.asarray(s, np.float32).ravel() for s in sequences]) if sequences else np.zeros(0)
+    return pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(values.astype(np.float32)))
+
+
+def _statistics(sequences: list[np.ndarray], dim: int) -> tuple[list[float], list[float]]:
+    frames = [sequence for sequence in sequences if len(sequence)]
+    if not frames:
+        return [0.0] * dim, [1.0] * dim
+    stacked = np.concatenate(frames).astype(np.float64)
+    std = stacked.std(0)
+    return stacked.mean(0).tolist(), np.where(std < _STD_FLOOR, 1.0, std).tolist()
+
+
+def describe(dataset: Dataset) -> dict[str, Any]:
+    """Splits, lengths, label histogram, dimensions and missing modalities, for ``deepmlf data info``."""
+    bound, step = LABEL_RANGE[dataset.info.name], 1.0 if LABEL_RANGE[dataset.info.name] > 1 else 0.2
+    edges = np.arange(-bound, bound + step / 2, step)
+    splits: dict[str, Any] = {}
+    for name in SPLITS:
+        split = dataset.split(name)
+        nearest = np.abs(split.labels[:, None] - edges).argmin(1)
+        splits[name] = {
+            "utterances": len(split),
+            "words": _spread([len(text.split()) for text in split.texts]),
+            "audio_frames": _spread([len(split.audio(row)) for row in range(len(split))]),
+            "vision_frames": _spread([len(split.vision(row)) for row in range(len(split))]),
+            "labels": {f"{edge:g}": int((nearest == index).sum()) for index, edge in enumerate(edges.round(1))},
+        }
+    info = dataset.info
+    return {
+        "name": info.name,
+        "fingerprint": info.fingerprint,
+        "audio_dim": info.audio_dim,
+        "vision_dim": info.vision_dim,
+        "missing": info.missing,
+        "lowercase": info.lowercase,
+        "splits": splits,
+    }
+
+
+def _spread(lengths: list[int]) -> dict[str, float]:
+    return {"min": min(lengths), "median": float(np.median(lengths)), "max": max(lengths)}

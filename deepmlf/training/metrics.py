@@ -1,0 +1,72 @@
+"""The metrics of the field, by MMSA's definitions."""
+
+import numpy as np
+from sklearn.metrics import f1_score
+
+METRIC_NAMES = {
+    "mosi": ("Has0_acc_2", "Has0_F1_score", "Non0_acc_2", "Non0_F1_score", "Mult_acc_5", "Mult_acc_7", "MAE", "Corr"),
+    "sims": ("Mult_acc_2", "Mult_acc_3", "Mult_acc_5", "F1_score", "MAE", "Corr"),
+}
+METRIC_NAMES["mosei"] = METRIC_NAMES["mosi"]
+LOWER_IS_BETTER = frozenset({"MAE"})
+
+
+def compute_metrics(dataset: str, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """All metrics of a dataset, unrounded.
+
+    ``Has0`` counts zero as positive-or-neutral against negative, ``Non0`` leaves labels of exactly zero out. ``Corr``
+    is 0 where predictions or labels are constant and correlation is undefined.
+
+    Args:
+        dataset: ``mosi``, ``mosei`` or ``sims``.
+        predictions: [N]
+        labels: [N]
+    """
+    predictions, labels = predictions.astype(np.float32).ravel(), labels.astype(np.float32).ravel()
+    if dataset == "sims":  # MMSA clips before every metric of SIMS, MAE and Corr included
+        predictions, labels = predictions.clip(-1, 1), labels.clip(-1, 1)
+    shared = {"MAE": float(np.abs(predictions - labels).mean(dtype=np.float64)), "Corr": _correlation(predictions, labels)}
+    metrics = _sims(predictions, labels) if dataset == "sims" else _mosi(predictions, labels)
+    return {name: (metrics | shared)[name] for name in METRIC_NAMES[dataset]}
+
+
+def _mosi(predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    decided = labels != 0
+    metrics = {
+        f"Mult_acc_{2 * bound + 1}": _agreement(
+            predictions.clip(-bound, bound).round(), labels.clip(-bound, bound).round()
+        )
+        for bound in (2, 3)
+    }
+    for name, predicted, true in (
+        ("Has0", predictions >= 0, labels >= 0),
+        ("Non0", predictions[decided] > 0, labels[decided] > 0),
+    ):
+        metrics[f"{name}_acc_2"] = _agreement(predicted, true)
+        metrics[f"{name}_F1_score"] = _weighted_f1(true, predicted)
+    return metrics
+
+
+def _sims(predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    # Upper bounds of the classes, inclusive.
+    bounds = {2: [0.0], 3: [-0.1, 0.1], 5: [-0.7, -0.1, 0.1, 0.7]}
+    classes = {
+        count: (np.searchsorted(edges, predictions), np.searchsorted(edges, labels)) for count, edges in bounds.items()
+    }
+    metrics = {f"Mult_acc_{count}": _agreement(*pair) for count, pair in classes.items()}
+    predicted, true = classes[2]
+    return metrics | {"F1_score": _weighted_f1(true, predicted)}
+
+
+def _agreement(predicted: np.ndarray, true: np.ndarray) -> float:
+    return float((predicted == true).mean()) if len(true) else 0.0
+
+
+def _weighted_f1(true: np.ndarray, predicted: np.ndarray) -> float:
+    return float(f1_score(true, predicted, average="weighted", zero_division=0)) if len(true) else 0.0
+
+
+def _correlation(predictions: np.ndarray, labels: np.ndarray) -> float:
+    if predictions.std() == 0 or labels.std() == 0:
+        return 0.0
+    return float(np.corrcoef(predictions, labels)[0, 1])

@@ -1,0 +1,155 @@
+"""What the driver does as trials go on: records, TensorBoard, and the live table."""
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import optuna
+from ray.tune import Callback
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from deepmlf.config import TrialConfig
+from deepmlf.training.tensorboard import TrialWriter
+from deepmlf.tune.searcher import OBJECTIVE
+from deepmlf.tune.trainable import trial_folder
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class _Record:
+    """One trial as the driver has seen it."""
+
+    def __init__(self, folder: Path, overrides: dict[str, Any]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.overrides = folder, overrides
+        self.lines = read_metrics(folder)
+        self.best: dict[str, float] = {}
+        for metrics in self.lines:
+            self._keep_best(metrics)
+        # What an earlier driver wrote after the last recorded epoch is hidden, so that curves stay one line.
+        self.writer = TrialWriter(folder, purge_step=self.lines[-1]["epoch"] + 1 if self.lines else None)
+        self.writer.start(overrides, metrics=tuple(self.best) or ("MAE",))
+
+    def add(self, metrics: dict[str, Any]) -> bool:
+        """Record one epoch; False if it is known already (a resumed trial reports its last epoch again)."""
+        if self.lines and metrics["epoch"] <= self.lines[-1]["epoch"]:
+            return False
+        self.lines.append(metrics)
+        with (self.folder / METRICS_FILE).open("a") as file:
+            file.write(json.dumps(metrics) + "\n")
+        self._keep_best(metrics)
+        self.writer.write(metrics, self.best)
+        return True
+
+    def _keep_best(self, metrics: dict[str, Any]) -> None:
+        if metrics.get(OBJECTIVE, math.inf) < self.best.get("MAE", math.inf):
+            self.best = {
+                name.removeprefix("valid/"): value for name, value in metrics.items() if name.startswith("valid/")
+            }
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The recorded epochs of a trial, in order; a last line torn by a kill is left out."""
+    path = folder / METRICS_FILE
+    if not path.is_file():
+        return []
+    lines: dict[int, dict[str, Any]] = {}
+    for line in path.read_text().splitlines():
+        try:
+            metrics = json.loads(line)
+        except ValueError:
+            continue
+        lines[metrics["epoch"]] = metrics
+    return [lines[epoch] for epoch in sorted(lines)]
+
+
+class ExperimentRecorder(Callback):
+    """Writes each trial's metrics and TensorBoard events from its start, and shows how the search goes.
+
+    Args:
+        experiment: The experiment's folder.
+        base: Overrides common to all trials.
+        study: To read the states that trials ended with.
+        quiet: Print nothing.
+    """
+
+    def __init__(self, experiment: Path, base: dict[str, Any], study: optuna.Study, *, quiet: bool = False) -> None:
+        self._experiment, self._base, self._study = experiment, base, study
+        self._records: dict[int, _Record] = {}
+        self._console = Console(file=sys.stderr, quiet=quiet)
+        self._live = Live(console=self._console, auto_refresh=False) if self._console.is_terminal else None
+
+    def __reduce__(self) -> tuple[type[object], tuple[()]]:
+        # Ray pickles its run config for a restore that this project never does; files and screens stay here.
+        return object, ()
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._record(trial)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        metrics = {
+            name: value
+            for name, value in result.items()
+            if name in ("stage", "epoch", "fusion_epoch", "finished") or "/" in name
+        }
+        if "epoch" in metrics and self._record(trial).add(metrics):
+            self._say(trial.config["number"], metrics)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._close(trial)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._close(trial)
+
+    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def _record(self, trial: Any) -> _Record:
+        number = trial.config["number"]
+        if number not in self._records:
+            overrides = TrialConfig.from_overrides(self._base, trial.config["overrides"]).flat()
+            shown = {name: overrides[name] for name in trial.config["overrides"]}
+            self._records[number] = _Record(trial_folder(self._experiment, number), shown)
+        return self._records[number]
+
+    def _close(self, trial: Any) -> None:
+        number = trial.config["number"]
+        frozen = self._study.get_trials(deepcopy=False)[number]
+        self._record(trial).writer.close(frozen.state.name)
+        reason = frozen.user_attrs.get("fail_reason")
+        if self._live is None:
+            self._console.print(f"trial {number}: {frozen.state.name}" + (f" ({reason})" if reason else ""))
+        else:
+            self._live.update(self._table(), refresh=True)
+
+    def _say(self, number: int, metrics: dict[str, Any]) -> None:
+        if self._live is None:
+            value = f"valid/MAE {metrics[OBJECTIVE]:.4f}" if OBJECTIVE in metrics else f"loss {metrics['train/loss']:.4f}"
+            self._console.print(f"trial {number}: {metrics['stage']} epoch {metrics['epoch']}, {value}", highlight=False)
+            return
+        if not self._live.is_started:
+            self._live.start()
+        self._live.update(self._table(), refresh=True)
+
+    def _table(self) -> Table:
+        table = Table("trial", "state", "stage", "fusion epoch", "valid/MAE", "best", title=self._experiment.name)
+        states = {trial.number: trial.state.name for trial in self._study.get_trials(deepcopy=False)}
+        for number, record in sorted(self._records.items()):
+            last = record.lines[-1] if record.lines else {}
+            value, best = last.get(OBJECTIVE), record.best.get("MAE")
+            table.add_row(
+                str(number),
+                states.get(number, ""),
+                str(last.get("stage", "")),
+                str(last.get("fusion_epoch", "")),
+                f"{value:.4f}" if value is not None else "",
+                f"{best:.4f}" if best is not None else "",
+            )
+        return table

@@ -1,0 +1,149 @@
+"""The searcher: Optuna asks and is told honestly, with a state for every ending.
+
+The study is the single source of truth of a search. Ray holds nothing that a resume would need: trials that a dead
+driver left RUNNING are handed out again under their own number, and go on from their newest checkpoint.
+"""
+
+import json
+import math
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+from ray.tune.search import Searcher
+
+from deepmlf.errors import DeepMLFError
+from deepmlf.tune.space import SearchSpace
+
+OBJECTIVE = "valid/MAE"
+OVERRIDES = "overrides"
+FAIL_REASON = "fail_reason"
+_FIRST_FAILURES = 3
+
+Check = Callable[[dict[str, Any]], None]
+
+
+def make_sampler(seed: int, number: int, trials: int) -> optuna.samplers.BaseSampler:
+    """TPE, seeded anew for each trial number: a resumed search draws what an uninterrupted one would have drawn."""
+    return optuna.samplers.TPESampler(
+        n_startup_trials=max(4, min(10, trials // 3)),
+        multivariate=True,
+        group=True,
+        constant_liar=True,
+        seed=(seed * 1_000_003 + number) % 2**32,
+    )
+
+
+class OptunaSearcher(Searcher):
+    """Hands trials of an Optuna study to Ray Tune and tells it how they end.
+
+    Args:
+        study: The study; created or loaded by the caller.
+        space: Where settings come from.
+        trials: Trials the search is to end with, failed ones included.
+        num_layers: Layers of the language model in use.
+        seed: Seed of the sampler.
+        check: Raises DeepMLFError for a setting that cannot be trained; such a trial is FAIL at once.
+    """
+
+    def __init__(
+        self, study: optuna.Study, space: SearchSpace, trials: int, num_layers: int, seed: int, check: Check
+    ) -> None:
+        super().__init__(metric=OBJECTIVE, mode="min")
+        self._study, self._space, self._num_layers, self._seed, self._check = study, space, num_layers, seed, check
+        self._trials = trials
+        self._lock = threading.Lock()
+        self._numbers: dict[str, int] = {}  # Ray's trial id → Optuna's number
+        self._unfinished = [t for t in study.get_trials(deepcopy=False) if t.state == TrialState.RUNNING]
+        self.stop_reason: str | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "OptunaSearcher":
+        # Ray copies its tune config; a study and its storage must stay one.
+        return self
+
+    def __reduce__(self) -> tuple[type[object], tuple[()]]:
+        # Ray pickles its tune config for a restore that this project never does: a resume reads the study.
+        return object, ()
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next trial's number and overrides, or FINISHED."""
+        with self._lock:
+            while True:
+                if self._unfinished:
+                    trial = self._unfinished.pop(0)
+                    overrides = trial.user_attrs.get(OVERRIDES)
+                    if overrides is None:  # killed between ask and the note of what was asked
+                        self._fail(trial.number, "the driver died before the trial began")
+                        continue
+                    self._numbers[trial_id] = trial.number
+                    return {"number": trial.number, OVERRIDES: json.loads(overrides)}
+                if self._first_trials_all_failed() or len(self._study.get_trials(deepcopy=False)) >= self._trials:
+                    return str(Searcher.FINISHED)
+                suggested = self._ask(trial_id)
+                if suggested is not None:
+                    return suggested
+
+    def _ask(self, trial_id: str) -> dict[str, Any] | None:
+        number = len(self._study.get_trials(deepcopy=False))
+        self._study.sampler = make_sampler(self._seed, number, self._trials)
+        trial = self._study.ask()
+        try:
+            overrides = self._space.sample(trial, self._num_layers)
+            self._check(overrides)
+        except (DeepMLFError, ValueError) as error:
+            self._fail(trial.number, f"{type(error).__name__}: {error}")
+            return None
+        trial.set_user_attr(OVERRIDES, json.dumps(overrides))
+        self._numbers[trial_id] = trial.number
+        return {"number": trial.number, OVERRIDES: overrides}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Report a fusion epoch's objective at its fidelity, once."""
+        step, value = result.get("fusion_epoch"), result.get(OBJECTIVE)
+        if step is None or value is None or not math.isfinite(value):
+            return
+        frozen = self._frozen(self._numbers[trial_id])
+        if frozen.state == TrialState.RUNNING and step not in frozen.intermediate_values:
+            optuna.Trial(self._study, frozen._trial_id).report(value, step)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Tell the ending: COMPLETE, PRUNED by the scheduler, or FAIL with its reason. Never told twice."""
+        number = self._numbers[trial_id]
+        if result is not None:
+            self.on_trial_result(trial_id, result)
+        frozen = self._frozen(number)
+        if frozen.state.is_finished():
+            return
+        values = [value for value in frozen.intermediate_values.values() if math.isfinite(value)]
+        failed = (result or {}).get("failed")
+        if failed or error or not values:
+            self._fail(number, failed or "the worker died more often than --max-failures allows; see error.txt")
+        elif (result or {}).get("finished"):
+            # The best epoch's weights are kept, so its value is the trial's.
+            self._study.tell(number, min(values))
+        else:
+            self._study.tell(number, state=TrialState.PRUNED)
+
+    def _fail(self, number: int, reason: str) -> None:
+        self._study._storage.set_trial_user_attr(self._frozen(number)._trial_id, FAIL_REASON, reason)
+        self._study.tell(number, state=TrialState.FAIL)
+
+    def _first_trials_all_failed(self) -> bool:
+        finished = [t for t in self._study.get_trials(deepcopy=False) if t.state.is_finished()]
+        first = sorted(finished, key=lambda t: t.datetime_complete)[:_FIRST_FAILURES]
+        if len(first) == _FIRST_FAILURES and all(t.state == TrialState.FAIL for t in first):
+            self.stop_reason = f"the first {_FIRST_FAILURES} trials all failed: {first[0].user_attrs.get(FAIL_REASON)}"
+        return self.stop_reason is not None
+
+    def _frozen(self, number: int) -> FrozenTrial:
+        return self._study.get_trials(deepcopy=False)[number]
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save: the study is on disk already."""
+        with open(checkpoint_path, "w") as file:
+            file.write("{}")
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to restore: the study is on disk already."""

@@ -1,0 +1,61 @@
+"""The only adapter between the trainer and Ray: one trial, run by a worker."""
+
+import importlib
+import json
+import traceback
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from deepmlf.config import TrialConfig
+from deepmlf.errors import DeepMLFError
+from deepmlf.training.checkpoint import latest_checkpoint
+
+DEFAULT_TRAIN = "deepmlf.training.trainer:train"
+
+
+def trial_folder(experiment: Path, number: int) -> Path:
+    """The folder of a trial; the same on every resume. Its id is the experiment's name."""
+    return experiment / "trials" / f"{number:04d}_{experiment.name}"
+
+
+def is_deterministic(error: Exception) -> bool:
+    """Whether the same trial would fail the same way again: a bad setting, out of memory, a non-finite loss."""
+    if isinstance(error, (DeepMLFError, ValueError, TypeError, MemoryError)):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and ("out of memory" in text or "allocate memory" in text)
+
+
+def run_trial(config: dict[str, Any]) -> None:
+    """Train the trial that the searcher chose, from its newest checkpoint if it has one.
+
+    A deterministic failure is reported and recorded; anything else is raised, so that Ray tries again.
+
+    Args:
+        config: ``number`` and ``overrides`` from the searcher; ``experiment``, ``base``, ``train`` and ``threads``
+            from the search.
+    """
+    out_dir = trial_folder(Path(config["experiment"]), config["number"])
+    out_dir.mkdir(parents=True, exist_ok=True)
+    module, _, name = config["train"].partition(":")
+
+    def report(metrics: dict[str, Any], checkpoint: Path | None) -> None:
+        tune.report(metrics)
+
+    try:
+        import torch
+
+        torch.set_num_threads(config["threads"])
+        trial = TrialConfig.from_overrides(config["base"], config["overrides"])
+        (out_dir / "config.json").write_text(trial.to_json())
+        train = getattr(importlib.import_module(module), name)
+        train(trial, report, out_dir=out_dir, resume_from=latest_checkpoint(out_dir))
+    except Exception as error:
+        (out_dir / "error.txt").write_text(traceback.format_exc())
+        if not is_deterministic(error):
+            raise
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        (out_dir / "failed.json").write_text(json.dumps({"failed": reason}))
+        tune.report({"failed": reason})

@@ -1,0 +1,44 @@
+"""A mock of the trainer, for tests of the search: instant epochs with a known learning curve.
+
+The curve falls towards a floor that depends on the setting; ``training.lr_av`` of 0.5 raises, 0.25 is not finite.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from deepmlf.config import TrialConfig
+from deepmlf.errors import NonFiniteLossError
+
+EPOCH_SECONDS = 0.05
+
+
+def train(
+    config: TrialConfig,
+    report: Callable[[dict[str, Any], Path | None], None],
+    *,
+    out_dir: Path,
+    resume_from: Path | None = None,
+) -> None:
+    if config.training.lr_av == 0.5:
+        raise ValueError("learning rate of 0.5")
+    if config.training.lr_av == 0.25:
+        raise NonFiniteLossError("the loss became nan in epoch 1")
+    start = json.loads((resume_from / "state.json").read_text())["epoch"] if resume_from else 0
+    floor = 0.5 + abs(config.model.num_fusion_tokens - 8) / 10
+    for epoch in range(max(start, 1), config.training.epochs + 1):
+        time.sleep(EPOCH_SECONDS)
+        folder = out_dir / "checkpoints" / f"epoch_{epoch:06d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "state.json").write_text(json.dumps({"epoch": epoch}))
+        with (out_dir / "epochs.log").open("a") as log:
+            log.write(f"{epoch}\n")
+        metrics = {
+            "stage": "fusion", "epoch": epoch, "fusion_epoch": epoch,
+            "valid/MAE": floor + 1 / epoch, "train/loss": 1 / epoch,
+        }  # fmt: skip
+        if epoch == config.training.epochs:
+            metrics["finished"] = "full"
+        report(metrics, folder)

@@ -1,0 +1,111 @@
+"""An experiment as a table: one row per trial and fusion epoch."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pyarrow as pa
+import pyarrow.parquet as pq
+from optuna.trial import TrialState
+from rich.console import Console
+from rich.table import Table
+
+from deepmlf.config import TrialConfig
+from deepmlf.tune.callbacks import read_metrics
+from deepmlf.tune.search import open_study, read_manifest
+from deepmlf.tune.searcher import FAIL_REASON, OBJECTIVE, OVERRIDES
+from deepmlf.tune.trainable import trial_folder
+
+
+def load_results(experiment: Path) -> pa.Table:
+    """All trials of an experiment: one row per trial and fusion epoch, dotted parameters as columns.
+
+    A trial without any finished fusion epoch has one row whose epoch and metrics are null.
+
+    Raises:
+        SearchError: If the folder is no experiment.
+    """
+    experiment = experiment.absolute()
+    base = read_manifest(experiment)["base"]
+    rows: list[dict[str, Any]] = []
+    for trial in open_study(experiment).get_trials(deepcopy=False):
+        if trial.state == TrialState.WAITING:
+            continue
+        folder = trial_folder(experiment, trial.number)
+        overrides = json.loads(trial.user_attrs.get(OVERRIDES, "{}"))
+        settings = TrialConfig.from_overrides(base, overrides).flat() if overrides else {}
+        common = {
+            "trial": trial.number,
+            "state": trial.state.name,
+            "fail_reason": trial.user_attrs.get(FAIL_REASON),
+            "objective": trial.value,
+        } | {name: json.dumps(v) if isinstance(v, list) else v for name, v in settings.items()}
+        epochs = [metrics for metrics in read_metrics(folder) if "fusion_epoch" in metrics]
+        rows += [common | metrics for metrics in epochs] or [common | {"fusion_epoch": None}]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return pa.table({name: [row.get(name) for row in rows] for name in names})
+
+
+def write_results(experiment: Path) -> Path:
+    """Write ``results.parquet`` into the experiment and return its path.
+
+    Raises:
+        SearchError: If the folder is no experiment.
+    """
+    path = experiment / "results.parquet"
+    temporary = experiment / f".results.parquet.{os.getpid()}"
+    pq.write_table(load_results(experiment), temporary)
+    temporary.rename(path)
+    return path
+
+
+def summarise(experiment: Path, *, top: int = 10, quiet: bool = False) -> dict[str, Any]:
+    """Print best trials, states, failures and the epochs that early stopping saved; return the same as a dict.
+
+    Args:
+        experiment: The experiment's folder.
+        top: Trials to list.
+        quiet: Print nothing.
+
+    Raises:
+        SearchError: If the folder is no experiment.
+    """
+    experiment = experiment.absolute()
+    manifest = read_manifest(experiment)
+    path = write_results(experiment)
+    trials = [t for t in open_study(experiment).get_trials(deepcopy=False) if t.state != TrialState.WAITING]
+    complete = sorted((t for t in trials if t.state == TrialState.COMPLETE), key=lambda t: float(t.value or 0.0))
+    spent = sum(max(t.intermediate_values, default=0) for t in trials)
+    full = len(trials) * manifest["settings"]["epochs"]
+    console = Console(quiet=quiet)
+    table = Table("trial", f"best {OBJECTIVE}", "fusion epochs", "settings", title=f"Best trials of {experiment.name}")
+    for trial in complete[:top]:
+        table.add_row(str(trial.number), f"{trial.value:.4f}", str(max(trial.intermediate_values)), _short(trial))
+    console.print(table)
+    states = {state.name: sum(t.state == state for t in trials) for state in TrialState if state.name != "WAITING"}
+    console.print("states: " + ", ".join(f"{count} {name}" for name, count in states.items() if count))
+    console.print(f"fusion epochs: {spent} spent of {full} in full training ({1 - spent / max(full, 1):.0%} saved)")
+    failures = {t.number: t.user_attrs.get(FAIL_REASON, "") for t in trials if t.state == TrialState.FAIL}
+    for number, reason in failures.items():
+        console.print(f"trial {number} failed: {reason}", markup=False)
+    console.print(f"table: {path}", soft_wrap=True)
+    return {
+        "experiment": str(experiment),
+        "best_trial": complete[0].number if complete else None,
+        "best_folder": str(trial_folder(experiment, complete[0].number)) if complete else None,
+        "metric": OBJECTIVE,
+        "value": complete[0].value if complete else None,
+        "states": states,
+        "failures": failures,
+        "fusion_epochs_spent": spent,
+        "fusion_epochs_full": full,
+    }
+
+
+def _short(trial: optuna.trial.FrozenTrial) -> str:
+    return ", ".join(
+        f"{name.rpartition('.')[2]}={value:.3g}" if isinstance(value, float) else f"{name.rpartition('.')[2]}={value}"
+        for name, value in trial.params.items()
+    )

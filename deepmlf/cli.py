@@ -1,0 +1,284 @@
+"""The command line: parse, build a config, call one function. Heavy imports happen inside commands."""
+
+import json
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import click
+
+from deepmlf import __version__
+from deepmlf.config import TrialConfig, read_overrides, read_toml
+from deepmlf.errors import DeepMLFError
+
+DEMO_LAYERS = 8
+_PATH = click.Path(path_type=Path)
+
+as_json = click.option("--json", "json_output", is_flag=True, help="Last line of stdout is one JSON object.")
+set_option = click.option("--set", "pairs", multiple=True, metavar="K=V", help="Override a setting by its dotted name.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__)
+@click.option("--debug", is_flag=True, help="Show stack traces.")
+def cli(debug: bool) -> None:
+    """Find the best DeepMLF for your data: how deep to fuse, with how many tokens, under which curriculum."""
+
+
+def main() -> None:
+    """Entry point: errors meant for users are one line on stderr and exit status 2."""
+    try:
+        cli.main(standalone_mode=False)
+    except DeepMLFError as error:
+        if "--debug" in sys.argv:
+            traceback.print_exc()
+        click.echo(f"deepmlf: {error}", err=True)
+        sys.exit(2)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("deepmlf: interrupted", err=True)
+        sys.exit(130)
+
+
+def _emit(result: dict[str, Any], json_output: bool) -> None:
+    if json_output:
+        click.echo(json.dumps(result))
+
+
+@cli.group()
+def data() -> None:
+    """Import, make and describe datasets."""
+
+
+@data.command("import")
+@click.argument("pickle", type=_PATH)
+@click.argument("out", type=_PATH)
+@click.option("--dataset", default="mosi", show_default=True, help="mosi, mosei or sims: metrics and label range.")
+@click.option("--lowercase", is_flag=True, help="Lower-case texts, e.g. ASR transcripts.")
+@as_json
+def data_import(pickle: Path, out: Path, dataset: str, lowercase: bool, json_output: bool) -> None:
+    """Import an MMSA pickle into a memory-mapped dataset folder."""
+    from deepmlf.data.mmsa import import_mmsa
+
+    info = import_mmsa(pickle, out, dataset, lowercase)
+    for modality in info.missing:
+        click.echo(f"deepmlf: {modality} is absent (all zero) and will not be used", err=True)
+    counts = ", ".join(f"{count} {name}" for name, count in info.splits.items())
+    click.echo(f"{out}: {counts}; audio {info.audio_dim}, vision {info.vision_dim} features")
+    _emit(info.model_dump(include={"name", "fingerprint", "splits", "missing"}), json_output)
+
+
+@data.command("synthetic")
+@click.argument("out", type=_PATH)
+@click.option("--seed", default=0, show_default=True)
+@click.option("--size", default=512, show_default=True, help="Train utterances; a quarter of it in valid and test.")
+@as_json
+def data_synthetic(out: Path, seed: int, size: int, json_output: bool) -> None:
+    """Write a seeded set on which fusion must beat every single modality."""
+    from deepmlf.data.synthetic import make_synthetic, reachable_mae
+
+    info = make_synthetic(out, seed=seed, sizes=(size, max(2, size // 4), max(2, size // 4)))
+    best = reachable_mae()
+    click.echo(f"{out}: best reachable MAE " + ", ".join(f"{value:.2f} from {name}" for name, value in best.items()))
+    _emit({"fingerprint": info.fingerprint, "splits": info.splits, "reachable_mae": best}, json_output)
+
+
+@data.command("info")
+@click.argument("folder", type=_PATH)
+@as_json
+def data_info(folder: Path, json_output: bool) -> None:
+    """Print splits, lengths, label histogram, dimensions and missing modalities."""
+    from deepmlf.data.dataset import Dataset, describe
+
+    facts = describe(Dataset.open(folder))
+    for name, value in facts.items():
+        if name != "splits":
+            click.echo(f"{name}: {', '.join(value) or 'none' if isinstance(value, list) else value}")
+    for split, details in facts["splits"].items():
+        click.echo(f"{split}: {details['utterances']} utterances")
+        for kind in ("words", "audio_frames", "vision_frames"):
+            click.echo("  {}: {min:g} to {max:g}, median {median:g}".format(kind, **details[kind]))
+        click.echo("  labels: " + ", ".join(f"{label}: {count}" for label, count in details["labels"].items()))
+    _emit(facts, json_output)
+
+
+@cli.group()
+def lm() -> None:
+    """Make language models available offline."""
+
+
+@lm.command("get")
+@click.argument("name")
+@as_json
+def lm_get(name: str, json_output: bool) -> None:
+    """Fetch or convert a language model: a hub id, a folder, a .gguf file, or smollm2-135m."""
+    from deepmlf.model import lm_store
+
+    folder = lm_store.get(name)
+    click.echo(f"{name}: {folder}")
+    _emit({"name": name, "folder": str(folder), "layers": lm_store.num_layers(name)}, json_output)
+
+
+@cli.command()
+@click.argument("dataset", type=_PATH, metavar="DATA")
+@click.option("--config", type=_PATH, help="TOML file of settings.")
+@set_option
+@click.option("--out", type=_PATH, default=Path("runs/train"), show_default=True, help="Folder of the trial.")
+@as_json
+def train(dataset: Path, config: Path | None, pairs: tuple[str, ...], out: Path, json_output: bool) -> None:
+    """Train one DeepMLF; run it again to resume."""
+    overrides = (read_toml(config) if config else {}) | {"data.path": str(dataset.absolute())} | read_overrides(pairs)
+    trial = TrialConfig.from_overrides(overrides)
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from deepmlf.training.checkpoint import latest_checkpoint
+    from deepmlf.training.curriculum import stages_of
+    from deepmlf.training.tensorboard import TrialWriter
+    from deepmlf.training.trainer import train as run_train
+
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "config.json").write_text(trial.to_json())
+    resume_from = latest_checkpoint(out)
+    writer = TrialWriter(out)
+    writer.start({name: value for name, value in trial.flat().items() if name in overrides})
+    best: dict[str, float] = {}
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task("epochs", total=sum(stage.epochs for stage in stages_of(trial)))
+
+        def report(metrics: dict[str, Any], checkpoint: Path | None) -> None:
+            valid = {n.removeprefix("valid/"): v for n, v in metrics.items() if n.startswith("valid/")}
+            if valid and valid["MAE"] < best.get("MAE", float("inf")):
+                best.update(valid)
+            writer.write(metrics, best)
+            progress.update(task, completed=metrics["epoch"], description=str(metrics["stage"]))
+            shown = valid or {"loss": metrics["train/loss"]}
+            line = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
+            progress.console.print(f"{metrics['stage']} epoch {metrics['epoch']}: {line}", highlight=False)
+
+        run_train(trial, report, out_dir=out, resume_from=resume_from)
+    writer.close("COMPLETE")
+    _emit({"folder": str(out), "valid": best}, json_output)
+
+
+@cli.command()
+@click.argument("dataset", type=_PATH, metavar="[DATA]", required=False)
+@click.option("--space", help="A space's name or a .py file; default: the dataset's name.")
+@click.option("--lm", default="smollm2-135m", show_default=True, help="Language model, as `deepmlf lm get` knows it.")
+@click.option("--trials", default=None, type=click.IntRange(1), help="Trials in all (default 20).")
+@click.option("--epochs", default=None, type=click.IntRange(1), help="Fusion epochs of a full trial (default 15).")
+@click.option("--concurrent", default=None, type=click.IntRange(1), help="Trials at a time (default 1).")
+@click.option("--cpus-per-trial", default=1.0, show_default=True)
+@click.option("--gpus-per-trial", default=0.0, show_default=True)
+@click.option("--storage", default="runs", show_default=True, help="Folder of experiments.")
+@click.option("--name", help="Name of the experiment; default: space and time.")
+@click.option("--address", help="Address of a running Ray cluster.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--scheduler", default="asha", type=click.Choice(["asha", "none"]), show_default=True)
+@set_option
+@as_json
+def search(dataset: Path | None, pairs: tuple[str, ...], json_output: bool, **options: Any) -> None:
+    """Search; without DATA on the synthetic set with the first 8 layers of smollm2-135m."""
+    overrides = read_overrides(pairs)
+    TrialConfig.from_overrides(overrides)
+    from deepmlf.data.dataset import Dataset
+    from deepmlf.model import lm_store
+
+    if dataset is None:
+        dataset = _demo_data()
+        overrides = {"model.lm_layers": DEMO_LAYERS} | overrides
+        defaults = {"space": "demo", "trials": 8, "epochs": 9, "concurrent": 2}
+    else:
+        defaults = {"space": Dataset.open(dataset).info.name, "trials": 20, "epochs": 15, "concurrent": 1}
+    if options["lm"] != lm_store.TINY_RANDOM:
+        lm_store.get(options["lm"])
+    from deepmlf.tune.search import SearchSettings, run_search
+
+    chosen = defaults | {name: value for name, value in options.items() if value is not None}
+    _end_search(run_search(SearchSettings(data=str(dataset), overrides=overrides, **chosen)), json_output)
+
+
+def _demo_data() -> Path:
+    from deepmlf.data.synthetic import make_synthetic
+    from deepmlf.model import lm_store
+
+    folder = lm_store.home() / "data" / "synthetic"
+    if not (folder / "info.json").is_file():
+        make_synthetic(folder)
+    return folder
+
+
+@cli.command()
+@click.argument("experiment", type=_PATH)
+@as_json
+def resume(experiment: Path, json_output: bool) -> None:
+    """Go on with a search after a crash, a kill or Ctrl-C."""
+    from deepmlf.tune.search import resume_search
+
+    _end_search(resume_search(experiment), json_output)
+
+
+def _end_search(summary: Any, json_output: bool) -> None:
+    from deepmlf.analysis.results import summarise
+    from deepmlf.errors import SearchError
+
+    experiment = Path(summary.experiment)
+    facts = summarise(experiment)
+    _emit(summary.model_dump() | {"best_folder": facts["best_folder"]}, json_output)
+    if summary.stop_reason:
+        raise SearchError(f"the search stopped: {summary.stop_reason}")
+    if summary.interrupted:
+        click.echo(f"stopped; go on with `deepmlf resume {experiment}`", err=True)
+        sys.exit(130)
+    if not json_output:
+        click.echo(f"TensorBoard: tensorboard --logdir {experiment / 'trials'}")
+        click.echo(f"Test metrics of the best: deepmlf evaluate {facts['best_folder']}")
+
+
+@cli.command()
+@click.argument("experiment", type=_PATH)
+@as_json
+def analyze(experiment: Path, json_output: bool) -> None:
+    """Best trials, states, epochs saved; writes results.parquet."""
+    from deepmlf.analysis.results import summarise
+
+    _emit(summarise(experiment), json_output)
+
+
+@cli.command()
+@click.argument("trial", type=_PATH)
+@click.argument("dataset", type=_PATH, metavar="[DATA]", required=False)
+@click.option("--split", default="test", type=click.Choice(["train", "valid", "test"]), show_default=True)
+@as_json
+def evaluate(trial: Path, dataset: Path | None, split: str, json_output: bool) -> None:
+    """Metrics of a trial's best epoch on a split."""
+    from deepmlf.training.evaluate import evaluate_trial
+
+    metrics = evaluate_trial(trial, dataset, split)
+    for name, value in metrics.items():
+        click.echo(f"{name}: {value:.4f}")
+    _emit(metrics, json_output)
+
+
+@cli.command("import-reference")
+@click.argument("checkpoint", type=_PATH)
+@click.argument("config", type=_PATH)
+@click.argument("out", type=_PATH)
+@click.option("--lm-config", type=_PATH, help="The language model's Hugging Face config.json.")
+@as_json
+def import_reference_command(
+    checkpoint: Path, config: Path, out: Path, lm_config: Path | None, json_output: bool
+) -> None:
+    """Convert a checkpoint of the authors' code."""
+    from deepmlf.model.reference import import_reference
+
+    import_reference(checkpoint, config, out, lm_config)
+    click.echo(str(out))
+    _emit({"out": str(out)}, json_output)
+
+
+if __name__ == "__main__":
+    main()

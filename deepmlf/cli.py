@@ -197,7 +197,7 @@ def search(dataset: Path | None, pairs: tuple[str, ...], json_output: bool, **op
         lm_store.get(options["lm"])
     from deepmlf.tune.search import SearchSettings, run_search
 
-    chosen = defaults | {name: value for name, value in options.items() if value is not None}
+    chosen: dict[str, Any] = defaults | {name: value for name, value in options.items() if value is not None}
     _end_search(run_search(SearchSettings(data=str(dataset), overrides=overrides, **chosen)), json_output)
 
 

@@ -105,7 +105,8 @@ class ModelConfig(_Frozen):
         if self.fusion_layers is not None:
             if self.fusion_layers[-1] >= num_layers:
                 raise ConfigError(
-                    f"model.fusion_layers={list(self.fusion_layers)}: the language model has layers 0 to {num_layers - 1}"
+                    f"model.fusion_layers={list(self.fusion_layers)}: "
+                    f"the language model has layers 0 to {num_layers - 1}"
                 )
             return self.fusion_layers
         first = int(self.fusion_start * num_layers)
@@ -181,7 +182,7 @@ class Stage(_Frozen):
 
 class CurriculumConfig(_Frozen):
     name: Literal["joint", "av_first", "av_frozen"] = "av_first"
-    """``joint``: no curriculum; ``av_first``: AV encoder alone, then all; ``av_frozen``: then all but the AV encoder."""
+    """``joint``: none; ``av_first``: AV encoder alone, then all; ``av_frozen``: then all but the AV encoder."""
     av_epochs: int = Field(5, ge=1)
     """Epochs of the audiovisual encoder alone (``av_first``, ``av_frozen``)."""
     av_lr: float = Field(1e-3, gt=0.0)

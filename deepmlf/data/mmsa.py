@@ -57,7 +57,9 @@ def import_mmsa(pickle_path: Path, out: Path, dataset: str = "mosi", lowercase: 
     dims: dict[str, int] = {}
     for name in SPLITS:
         if not isinstance(content.get(name), Mapping):
-            raise DataError(f"{pickle_path}: split {name!r} is missing; found {', '.join(map(str, content)) or 'nothing'}")
+            raise DataError(
+                f"{pickle_path}: split {name!r} is missing; found {', '.join(map(str, content)) or 'nothing'}"
+            )
         splits[name] = _read_split(name, content[name], LABEL_RANGE[dataset], dims)
     return write_dataset(out, dataset, splits, (dims["audio"], dims["vision"]), lowercase)
 
@@ -110,7 +112,9 @@ def _sequences(split: str, modality: str, data: Mapping[str, Any], dims: dict[st
     rows = [_floats(split, modality, sequence) for sequence in data[modality]]
     for row, frames in enumerate(rows):
         if frames.ndim != 2:
-            raise DataError(f"split {split!r}, {modality}, row {row}: must be [frames, features], but has {frames.ndim} axes")
+            raise DataError(
+                f"split {split!r}, {modality}, row {row}: must be [frames, features], but has {frames.ndim} axes"
+            )
         dim = dims.setdefault(modality, frames.shape[1])
         if frames.shape[1] != dim:
             raise DataError(f"split {split!r}, {modality}, row {row}: {frames.shape[1]} features, but {dim} before")
@@ -124,9 +128,13 @@ def _sequences(split: str, modality: str, data: Mapping[str, Any], dims: dict[st
             raise DataError(f"split {split!r}: {len(rows)} labels, but {len(lengths)} entries in '{modality}_lengths'")
         for row, (length, frames) in enumerate(zip(lengths, rows, strict=True)):
             if not 0 <= length <= len(frames):
-                raise DataError(f"split {split!r}, {modality}, row {row}: length {length} is outside 0 to {len(frames)}")
+                raise DataError(
+                    f"split {split!r}, {modality}, row {row}: length {length} is outside 0 to {len(frames)}"
+                )
     # A sequence of zeros alone is an absent one, whatever its stated length.
-    return [frames[:length] if frames[:length].any() else frames[:0] for frames, length in zip(rows, lengths, strict=True)]
+    return [
+        frames[:length] if frames[:length].any() else frames[:0] for frames, length in zip(rows, lengths, strict=True)
+    ]
 
 
 def _length_without_padding(frames: np.ndarray) -> int:

@@ -97,7 +97,8 @@ class ModalityEncoder(nn.Module):
         """
         batch, time, _ = values.shape
         known = lengths is not None
-        lengths = lengths if known else torch.full((batch,), time, device=values.device)
+        if lengths is None:
+            lengths = torch.full((batch,), time, device=values.device)
         valid = torch.arange(time, device=values.device) < lengths[:, None]  # (B, T)
         values = self.softperm(values, valid)
         if self.batch_norm is not None:

@@ -75,7 +75,8 @@ class DeepMLF(nn.Module):
         width, n = language_model.width, config.num_fusion_tokens
         if width % config.cross_attention_heads:
             raise ConfigError(
-                f"model.cross_attention_heads={config.cross_attention_heads}: must divide the language model's width {width}"
+                f"model.cross_attention_heads={config.cross_attention_heads}: "
+                f"must divide the language model's width {width}"
             )
         if config.max_text_len + n > language_model.max_positions:
             raise ConfigError(
@@ -137,7 +138,9 @@ class DeepMLF(nn.Module):
         hidden = lm.final_norm(hidden)
         return self._heads(hidden, attention_mask, av, lm.logits(hidden) if lm_logits else None)
 
-    def _heads(self, hidden: Tensor, attention_mask: Tensor, av: AudioVisualStates, logits: Tensor | None) -> DeepMLFOutput:
+    def _heads(
+        self, hidden: Tensor, attention_mask: Tensor, av: AudioVisualStates, logits: Tensor | None
+    ) -> DeepMLFOutput:
         n = self.config.num_fusion_tokens
         text_states, fusion_states = hidden[:, :-n], hidden[:, -n:]
         last = (attention_mask.sum(1) - 1).clamp(min=0)
@@ -162,7 +165,7 @@ class DeepMLF(nn.Module):
     def gates(self) -> dict[str, float]:
         """Open fraction of each MM block's gates, by fused layer: ``{"gate/9/attention": 0.5, ...}``."""
         return {
-            f"gate/{layer}/{name}": torch.sigmoid(gate.detach()).item()
+            f"gate/{layer}/{name.removesuffix('_gate')}": torch.sigmoid(gate.detach()).item()
             for layer, block in self.mm_blocks.items()
-            for name, gate in (("attention", block.attention_gate), ("ffn", block.ffn_gate))
+            for name, gate in block.named_parameters(recurse=False)
         }

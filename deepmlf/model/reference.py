@@ -92,7 +92,11 @@ def parameter_names(model: DeepMLF) -> dict[str, str]:
         for full in model.state_dict():
             if full.startswith(f"{ours}.layers."):
                 names[full] = full.replace(f"{ours}.layers.", f"{encoder}.enc_{key}.layers.")
-    pairs = (("av_encoder.join", f"{encoder}.fusion"), ("av_encoder.norm", "Model.LN"), ("text_head", "Model.W_text"))
+    pairs: tuple[tuple[str, str], ...] = (
+        ("av_encoder.join", f"{encoder}.fusion"),
+        ("av_encoder.norm", "Model.LN"),
+        ("text_head", "Model.W_text"),
+    )
     pairs += (("av_head", "Model.W_av"), ("fusion_head", "Model.W_bn"), ("task_head", "Model.W_task"))
     for ours, theirs in pairs:
         names |= {f: f.replace(ours, theirs, 1) for f in model.state_dict() if f.startswith(f"{ours}.")}

@@ -1,8 +1,8 @@
 """Curricula: which parts train on which losses, stage by stage."""
 
-from deepmlf.config import Stage, TrialConfig
+from deepmlf.config import LossTerm, Stage, TrialConfig
 
-_ALL_LOSSES = ("task", "fusion", "av", "text", "lm")
+_ALL_LOSSES: tuple[LossTerm, ...] = ("task", "fusion", "av", "text", "lm")
 
 
 def stages_of(config: TrialConfig) -> list[Stage]:

@@ -38,9 +38,7 @@ def next_token_targets(input_ids: Tensor, mask: Tensor, max_text_len: int, pad_t
     return targets
 
 
-def lm_loss(
-    model: DeepMLF, text_states: Tensor, input_ids: Tensor, mask: Tensor, pad_token_id: int
-) -> Tensor:
+def lm_loss(model: DeepMLF, text_states: Tensor, input_ids: Tensor, mask: Tensor, pad_token_id: int) -> Tensor:
     """Mean next-token cross-entropy over valid text positions; logits are made for those alone."""
     targets = next_token_targets(input_ids, mask, model.config.max_text_len, pad_token_id)
     valid = mask.bool()
@@ -78,7 +76,9 @@ def compute_losses(
         "av": F.l1_loss(output.av, labels),
         "text": F.l1_loss(output.text, labels),
     }
-    total = losses["task"] + weights.fusion * losses["fusion"] + weights.av * losses["av"] + weights.text * losses["text"]
+    total = (
+        losses["task"] + weights.fusion * losses["fusion"] + weights.av * losses["av"] + weights.text * losses["text"]
+    )
     if weights.lm > 0:
         losses["lm"] = lm_loss(model, output.text_states, input_ids, mask, pad_token_id)
         total = total + weights.lm * losses["lm"]

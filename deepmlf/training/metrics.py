@@ -25,7 +25,10 @@ def compute_metrics(dataset: str, predictions: np.ndarray, labels: np.ndarray) -
     predictions, labels = predictions.astype(np.float32).ravel(), labels.astype(np.float32).ravel()
     if dataset == "sims":  # MMSA clips before every metric of SIMS, MAE and Corr included
         predictions, labels = predictions.clip(-1, 1), labels.clip(-1, 1)
-    shared = {"MAE": float(np.abs(predictions - labels).mean(dtype=np.float64)), "Corr": _correlation(predictions, labels)}
+    shared = {
+        "MAE": float(np.abs(predictions - labels).mean(dtype=np.float64)),
+        "Corr": _correlation(predictions, labels),
+    }
     metrics = _sims(predictions, labels) if dataset == "sims" else _mosi(predictions, labels)
     return {name: (metrics | shared)[name] for name in METRIC_NAMES[dataset]}
 

@@ -29,7 +29,9 @@ class TrialWriter:
 
     def start(self, params: Mapping[str, Any], metrics: tuple[str, ...] = ("MAE",)) -> None:
         """Show the trial in the HParams tab at once: `params` under their dotted names, ``best/…`` as metrics."""
-        shown = {name: value if isinstance(value, (bool, int, float, str)) else str(value) for name, value in params.items()}
+        shown = {
+            name: value if isinstance(value, (bool, int, float, str)) else str(value) for name, value in params.items()
+        }
         experiment, session, _ = hparams(shown, {f"best/{name}": None for name in metrics})
         for summary in (experiment, session):
             self._writer.file_writer.add_summary(summary)

@@ -131,8 +131,12 @@ class ExperimentRecorder(Callback):
 
     def _say(self, number: int, metrics: dict[str, Any]) -> None:
         if self._live is None:
-            value = f"valid/MAE {metrics[OBJECTIVE]:.4f}" if OBJECTIVE in metrics else f"loss {metrics['train/loss']:.4f}"
-            self._console.print(f"trial {number}: {metrics['stage']} epoch {metrics['epoch']}, {value}", highlight=False)
+            value = (
+                f"valid/MAE {metrics[OBJECTIVE]:.4f}" if OBJECTIVE in metrics else f"loss {metrics['train/loss']:.4f}"
+            )
+            self._console.print(
+                f"trial {number}: {metrics['stage']} epoch {metrics['epoch']}, {value}", highlight=False
+            )
             return
         if not self._live.is_started:
             self._live.start()

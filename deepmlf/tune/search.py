@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import logging
 import os
 import sys
 import time
@@ -101,6 +102,7 @@ def run_search(settings: SearchSettings) -> SearchSummary:
     if (experiment / "search.json").exists():
         raise SearchError(f"{experiment}: exists; choose another --name, or run `deepmlf resume {experiment}`")
     experiment.mkdir(parents=True, exist_ok=True)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         study_name=name, storage=_storage(experiment / "optuna.journal"), direction="minimize", load_if_exists=True
     )
@@ -185,7 +187,8 @@ def _fit(
     """Run Ray Tune until the searcher has no more trials."""
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # stages before fusion report no objective
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
-    os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # its tables print at any verbosity
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
     own_cluster = not ray.is_initialized()
     if own_cluster:
         ray.init(
@@ -275,7 +278,12 @@ def _summarise(
 
 def _base(settings: SearchSettings, space_base: dict[str, Any]) -> dict[str, Any]:
     own = {"data.path": settings.data, "model.language_model": settings.lm, "training.epochs": settings.epochs}
-    return space_base | own | settings.overrides | {"training.seed": settings.overrides.get("training.seed", settings.seed)}
+    return (
+        space_base
+        | own
+        | settings.overrides
+        | {"training.seed": settings.overrides.get("training.seed", settings.seed)}
+    )
 
 
 def _num_layers(settings: SearchSettings, space_base: dict[str, Any]) -> int:

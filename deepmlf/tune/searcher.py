@@ -7,6 +7,7 @@ driver left RUNNING are handed out again under their own number, and go on from 
 import json
 import math
 import threading
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +28,8 @@ Check = Callable[[dict[str, Any]], None]
 
 def make_sampler(seed: int, number: int, trials: int) -> optuna.samplers.BaseSampler:
     """TPE, seeded anew for each trial number: a resumed search draws what an uninterrupted one would have drawn."""
+    # Multivariate, group and constant liar are marked experimental; a search needs all three.
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     return optuna.samplers.TPESampler(
         n_startup_trials=max(4, min(10, trials // 3)),
         multivariate=True,
@@ -131,8 +134,9 @@ class OptunaSearcher(Searcher):
         self._study.tell(number, state=TrialState.FAIL)
 
     def _first_trials_all_failed(self) -> bool:
-        finished = [t for t in self._study.get_trials(deepcopy=False) if t.state.is_finished()]
-        first = sorted(finished, key=lambda t: t.datetime_complete)[:_FIRST_FAILURES]
+        trials = self._study.get_trials(deepcopy=False)
+        finished = [(t.datetime_complete, t.number, t) for t in trials if t.datetime_complete is not None]
+        first = [trial for _, _, trial in sorted(finished)[:_FIRST_FAILURES]]
         if len(first) == _FIRST_FAILURES and all(t.state == TrialState.FAIL for t in first):
             self.stop_reason = f"the first {_FIRST_FAILURES} trials all failed: {first[0].user_attrs.get(FAIL_REASON)}"
         return self.stop_reason is not None

@@ -18,7 +18,9 @@ def make_model(family: Family = "llama", **settings: object) -> DeepMLF:
     return DeepMLF(tiny_random(family), 5, 7, config)
 
 
-def make_batch(lengths: list[int], frames: list[int], pad_text: int = 0, pad_frames: int = 0) -> dict[str, torch.Tensor]:
+def make_batch(
+    lengths: list[int], frames: list[int], pad_text: int = 0, pad_frames: int = 0
+) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
     seq, time = max(lengths) + pad_text, max(1, max(frames)) + pad_frames
     ids, mask = torch.zeros(len(lengths), seq, dtype=torch.long), torch.zeros(len(lengths), seq, dtype=torch.long)
@@ -51,7 +53,10 @@ def test_outputs_do_not_depend_on_padding_or_company(family: Family, pooling: st
         for row in range(3):
             batch = {name: tensor[row : row + 1] for name, tensor in make_batch(lengths, frames).items()}
             length, count = lengths[row], max(1, frames[row])
-            batch |= {"input_ids": batch["input_ids"][:, :length], "attention_mask": batch["attention_mask"][:, :length]}
+            batch |= {
+                "input_ids": batch["input_ids"][:, :length],
+                "attention_mask": batch["attention_mask"][:, :length],
+            }
             batch |= {"audio": batch["audio"][:, :count], "vision": batch["vision"][:, :count]}
             assert_same(together, model(**batch), slice(row, row + 1))
 

@@ -52,7 +52,14 @@ def test_outputs_equal_the_authors(shared: Path, name: str) -> None:
 def test_losses_equal_the_authors(shared: Path, name: str, mode: str) -> None:
     model, tensors, meta = load_case(shared, name)
     losses = losses_of(model, run(model.train(mode == "train"), tensors), tensors, meta)
-    for key, theirs in (("task", "task"), ("fusion", "fusion"), ("av", "av"), ("text", "text"), ("lm", "clm"), ("total", "total")):
+    for key, theirs in (
+        ("task", "task"),
+        ("fusion", "fusion"),
+        ("av", "av"),
+        ("text", "text"),
+        ("lm", "clm"),
+        ("total", "total"),
+    ):
         torch.testing.assert_close(losses[key], tensors[f"{mode}.loss.{theirs}"][0], atol=1e-5, rtol=0)
 
 
@@ -75,6 +82,8 @@ def test_gradients_equal_the_authors(shared: Path, name: str) -> None:
         scale = heads if ours.endswith("attention.query.weight") else 1
         expected = from_reference_layout(ours, expected, heads) * scale
         assert parameter.grad is not None
-        torch.testing.assert_close(parameter.grad, expected, atol=max(1e-4 * float(expected.abs().max()), rounding), rtol=0)
+        torch.testing.assert_close(
+            parameter.grad, expected, atol=max(1e-4 * float(expected.abs().max()), rounding), rtol=0
+        )
         compared.add(f"grad.{names[ours]}")
     assert compared == {key for key in tensors if key.startswith("grad.")}

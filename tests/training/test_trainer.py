@@ -30,7 +30,9 @@ def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(out: Path, data: Path, resume_from: Path | None = None, stop_after: int | None = None, **settings: Any) -> list[dict]:
+def run(
+    out: Path, data: Path, resume_from: Path | None = None, stop_after: int | None = None, **settings: Any
+) -> list[dict]:
     """Train and return the reports; `stop_after` breaks off at that epoch as a kill would."""
     reports: list[dict] = []
     dotted = {name.replace("__", "."): value for name, value in settings.items()}

@@ -1,0 +1,187 @@
+"""Whole searches with a mock trainer on a real Ray cluster: states, failures, kills."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from deepmlf.analysis.results import load_results, summarise
+from deepmlf.errors import SearchError
+from deepmlf.tune.search import SearchSettings, open_study, resume_search, run_search
+
+MOCK = "fake_training:train"
+
+
+def settings(data: Path, storage: Path, **changes: Any) -> SearchSettings:
+    defaults: dict[str, Any] = {
+        "data": str(data), "space": "demo", "lm": "tiny-random", "trials": 8, "epochs": 9, "concurrent": 2,
+        "storage": str(storage), "name": "search", "train_function": MOCK, "quiet": True,
+    }  # fmt: skip
+    return SearchSettings.model_validate(defaults | changes)
+
+
+def ray_records(experiment: Path) -> Counter[int]:
+    """Ray's own records of all drivers together: how many drivers ended each trial number."""
+    ended: Counter[int] = Counter()
+    for path in (experiment / "ray").glob("experiment_state-*.json"):
+        for dumped, _ in json.loads(path.read_text())["trial_data"]:
+            trial = json.loads(dumped)
+            if trial["status"] == "TERMINATED":
+                ended[trial["config"]["number"]] += 1
+    return ended
+
+
+def assert_whole(experiment: Path, trials: int) -> None:
+    """N trials, none lost and none doubled, in Optuna's study, Ray's records and results.parquet alike."""
+    study = open_study(experiment).get_trials()
+    assert [trial.number for trial in study] == list(range(trials))
+    assert all(trial.state.is_finished() for trial in study)
+    table = load_results(experiment).to_pydict()
+    assert set(table["trial"]) == set(range(trials))
+    rows = list(zip(table["trial"], table["fusion_epoch"], strict=True))
+    assert len(rows) == len(set(rows))
+    assert set(ray_records(experiment)) == set(range(trials))
+    folders = sorted(path.name[:4] for path in (experiment / "trials").iterdir())
+    assert folders == [f"{number:04d}" for number in range(trials)]
+    for trial in study:
+        epochs = [epoch for number, epoch in rows if number == trial.number and epoch is not None]
+        assert epochs == sorted(trial.intermediate_values)
+
+
+@pytest.mark.ray
+def test_states_reach_optuna_at_their_fidelity(ray_cluster: None, tmp_path: Path, small_data: Path) -> None:
+    summary = run_search(settings(small_data, tmp_path))
+    experiment = tmp_path / "search"
+    assert_whole(experiment, 8)
+    assert summary.states["COMPLETE"] >= 1
+    assert summary.states["PRUNED"] >= 1
+    assert summary.fusion_epochs_spent < summary.fusion_epochs_full == 72
+    for trial in open_study(experiment).get_trials():
+        last = max(trial.intermediate_values)
+        assert (last == 9) == (trial.state.name == "COMPLETE")
+        if trial.state.name == "COMPLETE":
+            assert trial.value == min(trial.intermediate_values.values())
+    with pytest.raises(SearchError, match=r"search: exists; choose another --name, or run `deepmlf resume"):
+        run_search(settings(small_data, tmp_path))
+    again = resume_search(experiment)
+    assert again.states == summary.states
+    facts = summarise(experiment, quiet=True)
+    assert facts["best_trial"] == summary.best_trial
+    assert pq.read_table(experiment / "results.parquet").num_rows == summary.fusion_epochs_spent
+
+
+@pytest.mark.ray
+def test_the_same_seed_gives_the_same_trials(ray_cluster: None, tmp_path: Path, small_data: Path) -> None:
+    params = []
+    for name in ("first", "second"):
+        run_search(settings(small_data, tmp_path, name=name, concurrent=1, trials=5, epochs=2))
+        params.append([trial.params for trial in open_study(tmp_path / name).get_trials()])
+    assert params[0] == params[1]
+
+
+def failing_space(path: Path, condition: str) -> str:
+    path.write_text(
+        "def space(trial):\n"
+        f"    bad = {condition}\n"
+        "    kind = (0.5, 0.25)[trial.number % 2] if bad else 0.001\n"
+        "    return {'training.lr_av': kind, 'model.fusion_depth': 2,\n"
+        "            'model.num_fusion_tokens': trial.suggest_int('model.num_fusion_tokens', 2, 12)}\n"
+    )
+    return str(path)
+
+
+@pytest.mark.ray
+def test_a_failed_trial_is_recorded_and_the_search_goes_on(
+    ray_cluster: None, tmp_path: Path, small_data: Path
+) -> None:
+    space = failing_space(tmp_path / "mine.py", "trial.number in (1, 4)")
+    summary = run_search(settings(small_data, tmp_path, space=space, trials=6, epochs=2, scheduler="none"))
+    assert_whole(tmp_path / "search", 6)
+    assert summary.states["FAIL"] == 2
+    assert summary.states["COMPLETE"] == 4
+    failures = summarise(tmp_path / "search", quiet=True)["failures"]
+    assert failures == {
+        1: "NonFiniteLossError: the loss became nan in epoch 1",
+        4: "ValueError: learning rate of 0.5",
+    }
+    assert "learning rate of 0.5" in next((tmp_path / "search/trials").glob("0004_*/error.txt")).read_text()
+
+
+@pytest.mark.ray
+def test_three_failures_at_the_start_stop_the_search(ray_cluster: None, tmp_path: Path, small_data: Path) -> None:
+    space = failing_space(tmp_path / "mine.py", "True")
+    summary = run_search(settings(small_data, tmp_path, space=space, trials=20, concurrent=1))
+    assert summary.states["FAIL"] == 3
+    assert summary.stop_reason == "the first 3 trials all failed: ValueError: learning rate of 0.5"
+
+
+DRIVER = """
+import sys
+from pathlib import Path
+from deepmlf.tune.search import SearchSettings, resume_search, run_search
+what, argument = sys.argv[1:]
+if what == "resume":
+    summary = resume_search(Path(argument))
+else:
+    summary = run_search(SearchSettings.model_validate_json(argument))
+print(summary.interrupted)
+"""
+
+
+def start_driver(what: str, argument: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", DRIVER, what, argument], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def wait_for_epochs(experiment: Path, count: int) -> None:
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        lines = [line for log in experiment.glob("trials/*/epochs.log") for line in log.read_text().splitlines()]
+        if len(lines) >= count:
+            return
+        time.sleep(0.05)
+    raise TimeoutError(f"{experiment}: no {count} epochs within 90 s")
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_killed_driver_resumes_with_nothing_lost_or_doubled(tmp_path: Path, small_data: Path) -> None:
+    experiment = tmp_path / "search"
+    driver = start_driver("run", settings(small_data, tmp_path, trials=8, epochs=9).model_dump_json())
+    wait_for_epochs(experiment, 12)
+    os.killpg(driver.pid, signal.SIGKILL)
+    driver.wait()
+    assert any(not trial.state.is_finished() for trial in open_study(experiment).get_trials())
+    resumed = start_driver("resume", str(experiment))
+    output, _ = resumed.communicate(timeout=120)
+    assert resumed.returncode == 0
+    assert output.strip().endswith("False")
+    assert_whole(experiment, 8)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_an_interrupt_stops_cleanly_and_can_be_resumed(tmp_path: Path, small_data: Path) -> None:
+    experiment = tmp_path / "search"
+    driver = start_driver("run", settings(small_data, tmp_path, trials=8, epochs=9).model_dump_json())
+    wait_for_epochs(experiment, 6)
+    driver.send_signal(signal.SIGINT)
+    output, _ = driver.communicate(timeout=60)
+    assert output.strip().endswith("True")
+    resumed = start_driver("resume", str(experiment))
+    resumed.communicate(timeout=120)
+    assert_whole(experiment, 8)
+
+
+def test_resume_names_a_folder_that_is_no_experiment(tmp_path: Path) -> None:
+    with pytest.raises(SearchError, match=r"not an experiment \(no search.json there\)"):
+        resume_search(tmp_path)

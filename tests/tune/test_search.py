@@ -99,9 +99,7 @@ def failing_space(path: Path, condition: str) -> str:
 
 
 @pytest.mark.ray
-def test_a_failed_trial_is_recorded_and_the_search_goes_on(
-    ray_cluster: None, tmp_path: Path, small_data: Path
-) -> None:
+def test_a_failed_trial_is_recorded_and_the_search_goes_on(ray_cluster: None, tmp_path: Path, small_data: Path) -> None:
     space = failing_space(tmp_path / "mine.py", "trial.number in (1, 4)")
     summary = run_search(settings(small_data, tmp_path, space=space, trials=6, epochs=2, scheduler="none"))
     assert_whole(tmp_path / "search", 6)

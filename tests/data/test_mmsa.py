@@ -1,0 +1,150 @@
+"""Import of MMSA pickles: real data, ragged sequences, and every refusal by its text."""
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from deepmlf.data.dataset import Dataset, describe
+from deepmlf.data.mmsa import import_mmsa
+from deepmlf.errors import DataError
+
+
+def make_split(count: int = 3, dims: tuple[int, int] = (2, 4)) -> dict[str, Any]:
+    generator = np.random.default_rng(0)
+    split: dict[str, Any] = {
+        "raw_text": np.array([f"Text {row}" for row in range(count)], dtype=object),
+        "id": [f"clip$_${row}" for row in range(count)],
+        "regression_labels": np.linspace(-1, 1, count),
+        "audio": generator.normal(size=(count, 6, dims[0])).astype(np.float32),
+        "vision": generator.normal(size=(count, 5, dims[1])),
+    }
+    split["audio"][1, 4:] = 0  # padding
+    return split
+
+
+def write(path: Path, **changes: Any) -> Path:
+    content: dict[str, Any] = {name: make_split() for name in ("train", "valid", "test")}
+    for key, value in changes.items():
+        content["train"][key] = value
+    path.write_bytes(pickle.dumps(content))
+    return path
+
+
+def import_with(tmp_path: Path, **changes: Any) -> Dataset:
+    import_mmsa(write(tmp_path / "data.pkl", **changes), tmp_path / "out")
+    return Dataset.open(tmp_path / "out")
+
+
+def test_real_mosi(shared: Path, tmp_path: Path) -> None:
+    info = import_mmsa(shared / "data" / "mosi_text_audio.pkl", tmp_path / "mosi", lowercase=True)
+    assert info.splits == {"train": 1170, "valid": 277, "test": 752}
+    assert (info.audio_dim, info.vision_dim, info.missing) == (73, 1, ["vision"])
+    split = Dataset.open(tmp_path / "mosi").split("test")
+    assert all(text == text.lower() for text in split.texts)
+    assert {len(split.vision(row)) for row in range(len(split))} == {0}
+    assert describe(Dataset.open(tmp_path / "mosi"))["splits"]["train"]["labels"]["1"] == 583
+
+
+def test_padding_is_dropped_and_values_kept(tmp_path: Path) -> None:
+    split = import_with(tmp_path).split("train")
+    source = make_split()
+    assert [len(split.audio(row)) for row in range(3)] == [6, 4, 6]
+    for row in range(3):
+        np.testing.assert_array_equal(split.audio(row), source["audio"][row][: len(split.audio(row))])
+        np.testing.assert_array_equal(split.vision(row), source["vision"][row].astype(np.float32))
+    assert split.texts == ["Text 0", "Text 1", "Text 2"]
+
+
+def test_given_lengths_decide(tmp_path: Path) -> None:
+    split = import_with(tmp_path, audio_lengths=[1, 2, 6]).split("train")
+    assert [len(split.audio(row)) for row in range(3)] == [1, 2, 6]
+
+
+def test_fingerprint_is_of_the_content(tmp_path: Path) -> None:
+    first = import_with(tmp_path).info.fingerprint
+    assert import_with(tmp_path).info.fingerprint == first
+    assert import_with(tmp_path, regression_labels=np.zeros(3)).info.fingerprint != first
+
+
+def test_statistics_are_of_real_train_frames(tmp_path: Path) -> None:
+    dataset = import_with(tmp_path)
+    split = dataset.split("train")
+    frames = np.concatenate([split.audio(row) for row in range(3)])
+    np.testing.assert_allclose(dataset.info.audio_mean, frames.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(dataset.info.audio_std, frames.std(0), rtol=1e-5)
+
+
+class Evil:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("true",)
+
+
+def nan_at(row: int, shape: tuple[int, ...]) -> np.ndarray:
+    values = np.ones(shape)
+    values[row, 0] = np.nan
+    return values
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"extra": Evil()}, r"the pickle names (posix|nt).system; only numpy arrays and plain containers are admitted"),
+        ({"audio": nan_at(2, (3, 6, 2))}, "split 'train', audio, row 2: holds NaN or inf"),
+        ({"vision": np.full((3, 5, 4), np.inf)}, "split 'train', vision, row 0: holds NaN or inf"),
+        ({"regression_labels": np.array([0, np.nan, 1])}, "split 'train', regression_labels, row 1: holds NaN or inf"),
+        ({"regression_labels": np.array([0, 9.0, 1])}, r"split 'train', row 1: label 9 is outside \[-3, 3\]"),
+        ({"regression_labels": np.zeros(0)}, "split 'train': is empty"),
+        ({"audio": np.ones((2, 6, 2))}, "split 'train': 3 labels, but 2 entries in 'audio'"),
+        ({"raw_text": ["a"]}, "split 'train': 3 labels, but 1 entries in 'raw_text'"),
+        ({"audio": np.ones((3, 6))}, r"split 'train', audio, row 0: must be \[frames, features\], but has 1 axes"),
+        ({"audio": np.ones((3, 6, 9))}, "split 'valid', audio, row 0: 2 features, but 9 before"),
+        ({"audio_lengths": [1, 2, 99]}, "split 'train', audio, row 2: length 99 is outside 0 to 6"),
+        ({"id": ["a", "b", "a"]}, "split 'train': id 'a' occurs more than once"),
+        ({"audio": [["x"]] * 3}, "split 'train': 'audio' must hold numbers"),
+    ],
+)
+def test_refusals_name_the_place(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        import_with(tmp_path, **changes)
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_keys_and_splits_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "data.pkl"
+    path.write_bytes(pickle.dumps({"train": {"audio": []}, "valid": {}, "test": {}}))
+    with pytest.raises(DataError, match="split 'train': key 'raw_text' is missing; found audio"):
+        import_mmsa(path, tmp_path / "out")
+    path.write_bytes(pickle.dumps({"train": make_split()}))
+    with pytest.raises(DataError, match="split 'valid' is missing; found train"):
+        import_mmsa(path, tmp_path / "out")
+    path.write_bytes(pickle.dumps([1]))
+    with pytest.raises(DataError, match="must hold a dict of splits, but got list"):
+        import_mmsa(path, tmp_path / "out")
+
+
+def test_unreadable_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no.pkl: No such file or directory"):
+        import_mmsa(tmp_path / "no.pkl", tmp_path / "out")
+    whole = write(tmp_path / "data.pkl").read_bytes()
+    (tmp_path / "torn.pkl").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match="torn.pkl: not a whole pickle"):
+        import_mmsa(tmp_path / "torn.pkl", tmp_path / "out")
+    with pytest.raises(DataError, match="--dataset must be one of mosi, mosei, sims, but got 'x'"):
+        import_mmsa(tmp_path / "data.pkl", tmp_path / "out", "x")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "precious").touch()
+    with pytest.raises(DataError, match="out: exists and is no dataset; choose another folder"):
+        import_mmsa(tmp_path / "data.pkl", tmp_path / "out")
+
+
+def test_opening_something_else_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"not an imported dataset; make one with `deepmlf data import PICKLE OUT`"):
+        Dataset.open(tmp_path)
+    dataset = import_with(tmp_path)
+    (tmp_path / "out" / "test.arrow").write_bytes(b"torn")
+    with pytest.raises(DataError, match=r"test.arrow: missing or torn .*; import the dataset again"):
+        dataset.split("test")

@@ -1,0 +1,20 @@
+"""Metrics against MMSA's own values."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from deepmlf.training.metrics import METRIC_NAMES, compute_metrics
+
+
+def test_metrics_equal_mmsa_to_four_decimals(shared: Path) -> None:
+    cases = json.loads((shared / "parity" / "metrics.json").read_text())
+    assert {case["dataset"] for case in cases} == set(METRIC_NAMES)
+    for case in cases:
+        metrics = compute_metrics(case["dataset"], np.array(case["predictions"]), np.array(case["labels"]))
+        assert {name: round(value, 4) for name, value in metrics.items()} == case["expected"]
+
+
+def test_constant_predictions_have_no_correlation() -> None:
+    assert compute_metrics("mosi", np.zeros(4), np.array([1.0, -1.0, 2.0, 0.0]))["Corr"] == 0.0

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from deepmlf.config import TrialConfig
 from deepmlf.training.tensorboard import TrialWriter
-from deepmlf.tune.searcher import OBJECTIVE
+from deepmlf.tune.searcher import OBJECTIVE, ONLY_RECORD
 from deepmlf.tune.trainable import trial_folder
 
 METRICS_FILE = "metrics.jsonl"
@@ -88,7 +88,8 @@ class ExperimentRecorder(Callback):
         return object, ()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._record(trial)
+        if not trial.config.get(ONLY_RECORD):
+            self._record(trial)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -120,6 +121,8 @@ class ExperimentRecorder(Callback):
         return self._records[number]
 
     def _close(self, trial: Any) -> None:
+        if trial.config.get(ONLY_RECORD):
+            return
         number = trial.config["number"]
         frozen = self._study.get_trials(deepcopy=False)[number]
         self._record(trial).writer.close(frozen.state.name)

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import time
+from collections import Counter
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -146,6 +147,19 @@ def read_manifest(experiment: Path) -> dict[str, Any]:
     return manifest
 
 
+def ray_records(experiment: Path) -> Counter[int]:
+    """Ray's own records, those of all drivers together: how often each trial number is down as ended."""
+    ended: Counter[int] = Counter()
+    for path in (experiment / "ray").glob("experiment_state-*.json"):
+        try:
+            dumped = json.loads(path.read_text())["trial_data"]
+        except (ValueError, KeyError):
+            continue  # torn by a kill: what it held counts as not recorded
+        for trial in (json.loads(data) for data, _ in dumped):
+            ended[trial["config"]["number"]] += trial["status"] in ("TERMINATED", "ERROR")
+    return +ended
+
+
 def _run(experiment: Path) -> SearchSummary:
     manifest = read_manifest(experiment)
     try:
@@ -165,11 +179,13 @@ def _run_locked(experiment: Path, manifest: dict[str, Any]) -> SearchSummary:
     def check(overrides: dict[str, Any]) -> None:
         TrialConfig.from_overrides(base, overrides).model.resolve_fusion_layers(manifest["num_layers"])
 
-    searcher = OptunaSearcher(study, space, settings.trials, manifest["num_layers"], settings.seed, check)
+    ended = [t.number for t in study.get_trials(deepcopy=False) if t.state.is_finished()]
+    unrecorded = sorted(set(ended) - set(ray_records(experiment)))
+    searcher = OptunaSearcher(study, space, settings.trials, manifest["num_layers"], settings.seed, check, unrecorded)
     interrupted = False
-    unfinished = settings.trials - sum(t.state.is_finished() for t in study.get_trials(deepcopy=False))
-    if unfinished > 0:
-        _fit(experiment, settings, base, study, searcher, unfinished)
+    samples = settings.trials - len(ended) + len(unrecorded)
+    if samples > 0:
+        _fit(experiment, settings, base, study, searcher, samples)
         finished = sum(t.state.is_finished() for t in study.get_trials(deepcopy=False))
         interrupted = finished < settings.trials and searcher.stop_reason is None
     summary = _summarise(experiment, settings, study, time.perf_counter() - started, interrupted, searcher.stop_reason)

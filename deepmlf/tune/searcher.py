@@ -21,6 +21,7 @@ from deepmlf.tune.space import SearchSpace
 OBJECTIVE = "valid/MAE"
 OVERRIDES = "overrides"
 FAIL_REASON = "fail_reason"
+ONLY_RECORD = "only_record"
 _FIRST_FAILURES = 3
 
 Check = Callable[[dict[str, Any]], None]
@@ -49,10 +50,19 @@ class OptunaSearcher(Searcher):
         num_layers: Layers of the language model in use.
         seed: Seed of the sampler.
         check: Raises DeepMLFError for a setting that cannot be trained; such a trial is FAIL at once.
+        unrecorded: Finished trials that a killed driver's Ray had not yet written down; they pass through Ray again,
+            without training, so that its records are whole.
     """
 
     def __init__(
-        self, study: optuna.Study, space: SearchSpace, trials: int, num_layers: int, seed: int, check: Check
+        self,
+        study: optuna.Study,
+        space: SearchSpace,
+        trials: int,
+        num_layers: int,
+        seed: int,
+        check: Check,
+        unrecorded: list[int],
     ) -> None:
         super().__init__(metric=OBJECTIVE, mode="min")
         self._study, self._space, self._num_layers, self._seed, self._check = study, space, num_layers, seed, check
@@ -60,6 +70,7 @@ class OptunaSearcher(Searcher):
         self._lock = threading.Lock()
         self._numbers: dict[str, int] = {}  # Ray's trial id → Optuna's number
         self._unfinished = [t for t in study.get_trials(deepcopy=False) if t.state == TrialState.RUNNING]
+        self._unrecorded = list(unrecorded)
         self.stop_reason: str | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "OptunaSearcher":
@@ -74,6 +85,9 @@ class OptunaSearcher(Searcher):
         """The next trial's number and overrides, or FINISHED."""
         with self._lock:
             while True:
+                if self._unrecorded:
+                    self._numbers[trial_id] = self._unrecorded.pop()
+                    return {"number": self._numbers[trial_id], OVERRIDES: {}, ONLY_RECORD: True}
                 if self._unfinished:
                     trial = self._unfinished.pop(0)
                     overrides = trial.user_attrs.get(OVERRIDES)

@@ -11,6 +11,7 @@ from ray import tune
 from deepmlf.config import TrialConfig
 from deepmlf.errors import DeepMLFError
 from deepmlf.training.checkpoint import latest_checkpoint
+from deepmlf.tune.searcher import ONLY_RECORD
 
 DEFAULT_TRAIN = "deepmlf.training.trainer:train"
 
@@ -37,6 +38,8 @@ def run_trial(config: dict[str, Any]) -> None:
         config: ``number`` and ``overrides`` from the searcher; ``experiment``, ``base``, ``train`` and ``threads``
             from the search.
     """
+    if config.get(ONLY_RECORD):
+        return
     out_dir = trial_folder(Path(config["experiment"]), config["number"])
     out_dir.mkdir(parents=True, exist_ok=True)
     module, _, name = config["train"].partition(":")

@@ -106,6 +106,10 @@ class ExperimentRecorder(Callback):
         self._close(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        if not trial.config.get(ONLY_RECORD):
+            path = self._record(trial).folder / "error.txt"
+            if not path.exists():  # a killed worker could not write its own
+                path.write_text(str(trial.get_error()))
         self._close(trial)
 
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
@@ -128,18 +132,19 @@ class ExperimentRecorder(Callback):
         self._record(trial).writer.close(frozen.state.name)
         reason = frozen.user_attrs.get("fail_reason")
         if self._live is None:
-            self._console.print(f"trial {number}: {frozen.state.name}" + (f" ({reason})" if reason else ""))
+            self._print(f"trial {number}: {frozen.state.name}" + (f" ({reason})" if reason else ""))
         else:
             self._live.update(self._table(), refresh=True)
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def _say(self, number: int, metrics: dict[str, Any]) -> None:
         if self._live is None:
             value = (
                 f"valid/MAE {metrics[OBJECTIVE]:.4f}" if OBJECTIVE in metrics else f"loss {metrics['train/loss']:.4f}"
             )
-            self._console.print(
-                f"trial {number}: {metrics['stage']} epoch {metrics['epoch']}, {value}", highlight=False
-            )
+            self._print(f"trial {number}: {metrics['stage']} epoch {metrics['epoch']}, {value}")
             return
         if not self._live.is_started:
             self._live.start()

@@ -4,12 +4,12 @@ import importlib.metadata
 import json
 import logging
 import os
+import subprocess
 import sys
 import time
 from collections import Counter
 from datetime import datetime
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Literal
 
 import optuna
@@ -20,15 +20,16 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from pydantic import BaseModel, ConfigDict, Field
 from ray import tune
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from deepmlf.config import TrialConfig
 from deepmlf.data.dataset import Dataset
 from deepmlf.errors import SearchError
 from deepmlf.model import lm_store
 from deepmlf.tune.callbacks import ExperimentRecorder
+from deepmlf.tune.scheduler import ResumableASHA
 from deepmlf.tune.searcher import OBJECTIVE, OptunaSearcher
-from deepmlf.tune.space import load_space
+from deepmlf.tune.space import SearchSpace, load_space
 from deepmlf.tune.trainable import DEFAULT_TRAIN, run_trial
 
 
@@ -83,7 +84,8 @@ def open_study(experiment: Path) -> optuna.Study:
     path = experiment / "optuna.journal"
     if not path.is_file():
         raise SearchError(f"{experiment}: not an experiment (no optuna.journal there)")
-    return optuna.load_study(study_name=experiment.name, storage=_storage(path))
+    # The one study in the journal, whatever the folder is called by now.
+    return optuna.load_study(study_name=None, storage=_storage(path))
 
 
 def run_search(settings: SearchSettings) -> SearchSummary:
@@ -100,6 +102,7 @@ def run_search(settings: SearchSettings) -> SearchSummary:
     settings = settings.model_copy(update={"name": name, "data": str(Path(settings.data).absolute())})
     num_layers = _num_layers(settings, space.base)
     TrialConfig.from_overrides(_base(settings, space.base))
+    _try_space(space, settings, num_layers)
     if (experiment / "search.json").exists():
         raise SearchError(f"{experiment}: exists; choose another --name, or run `deepmlf resume {experiment}`")
     experiment.mkdir(parents=True, exist_ok=True)
@@ -116,6 +119,7 @@ def run_search(settings: SearchSettings) -> SearchSummary:
         "num_layers": num_layers,
         "data_fingerprint": dataset.info.fingerprint,
         "versions": {p: importlib.metadata.version(p) for p in ("torch", "transformers", "ray", "optuna", "pyarrow")},
+        "git_commit": _git_commit(),
         "command": sys.argv,
         "started": datetime.now().isoformat(timespec="seconds"),
     }
@@ -164,6 +168,7 @@ def _run(experiment: Path) -> SearchSummary:
     manifest = read_manifest(experiment)
     try:
         with FileLock(experiment / ".lock", timeout=0):
+            _repair_journal(experiment / "optuna.journal")
             return _run_locked(experiment, manifest)
     except Timeout:
         raise SearchError(f"{experiment}: another driver is running this search") from None
@@ -172,6 +177,8 @@ def _run(experiment: Path) -> SearchSummary:
 def _run_locked(experiment: Path, manifest: dict[str, Any]) -> SearchSummary:
     started = time.perf_counter()
     settings = SearchSettings.model_validate(manifest["settings"])
+    if Dataset.open(settings.data).info.fingerprint != manifest["data_fingerprint"]:
+        raise SearchError(f"{settings.data}: is not the dataset that {experiment.name} began with; start a new search")
     source = experiment / "space.py"
     source.write_text(manifest["space_source"])  # a resume uses the space that the search began with
     space, base, study = load_space(str(source)), manifest["base"], open_study(experiment)
@@ -249,21 +256,7 @@ def _scheduler(settings: SearchSettings, study: optuna.Study) -> TrialScheduler:
     """ASHA on fusion epochs; on a resume its rungs are filled again from the study."""
     if settings.scheduler == "none":
         return FIFOScheduler()
-    scheduler = ASHAScheduler(
-        metric=OBJECTIVE,
-        mode="min",
-        time_attr="fusion_epoch",
-        max_t=settings.epochs,
-        grace_period=min(settings.grace_period, settings.epochs),
-        reduction_factor=settings.reduction_factor,
-    )
-    finished = [t for t in study.get_trials(deepcopy=False) if t.state.is_finished() and t.intermediate_values]
-    for trial in finished:
-        stand_in = SimpleNamespace(trial_id=f"study_{trial.number}")
-        scheduler.on_trial_add(None, stand_in)
-        for step, value in sorted(trial.intermediate_values.items()):
-            scheduler.on_trial_result(None, stand_in, {"fusion_epoch": step, OBJECTIVE: value})
-    return scheduler
+    return ResumableASHA(study, settings.epochs, settings.grace_period, settings.reduction_factor)
 
 
 def _summarise(
@@ -306,6 +299,44 @@ def _num_layers(settings: SearchSettings, space_base: dict[str, Any]) -> int:
     kept = _base(settings, space_base).get("model.lm_layers")
     available = lm_store.num_layers(settings.lm)
     return available if kept is None else min(int(kept), available)
+
+
+def _try_space(space: SearchSpace, settings: SearchSettings, num_layers: int) -> None:
+    """Sample the space once, so that a wrong name or a clash with ``--set`` is told before anything starts."""
+    probe = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=settings.seed)).ask()
+    try:
+        overrides = space.sample(probe, num_layers)
+    except Exception as error:  # a user's space may raise anything
+        raise SearchError(f"--space {settings.space}: {type(error).__name__}: {error}") from error
+    known = TrialConfig().flat()
+    for name in overrides:
+        if name not in known:
+            raise SearchError(f"--space {settings.space}: {name}: no such setting")
+        if name in settings.overrides:
+            raise SearchError(
+                f"--set {name}: the space {space.name} searches this setting; fix it in the space instead"
+            )
+
+
+def _repair_journal(path: Path) -> None:
+    """Undo what a driver that died while writing left behind.
+
+    A torn last line would swallow the next one and make the journal unreadable, and Optuna waits half a minute for a
+    lock that nobody holds.
+    """
+    path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
+    content = path.read_bytes() if path.is_file() else b""
+    if content and not content.endswith(b"\n"):
+        os.truncate(path, content.rfind(b"\n") + 1)
+
+
+def _git_commit() -> str | None:
+    """The commit of the code, if it runs from a repository."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def _storage(path: Path) -> JournalStorage:

@@ -15,7 +15,6 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
-from deepmlf.errors import DeepMLFError
 from deepmlf.tune.space import SearchSpace
 
 OBJECTIVE = "valid/MAE"
@@ -92,37 +91,50 @@ class OptunaSearcher(Searcher):
                     trial = self._unfinished.pop(0)
                     overrides = trial.user_attrs.get(OVERRIDES)
                     if overrides is None:  # killed between ask and the note of what was asked
-                        self._fail(trial.number, "the driver died before the trial began")
-                        continue
+                        self._study.sampler = make_sampler(self._seed, trial.number, self._trials)
+                        suggested = self._begin(trial_id, optuna.Trial(self._study, trial._trial_id))
+                        if suggested is None:
+                            continue
+                        return suggested
                     self._numbers[trial_id] = trial.number
                     return {"number": trial.number, OVERRIDES: json.loads(overrides)}
-                if self._first_trials_all_failed() or len(self._study.get_trials(deepcopy=False)) >= self._trials:
+                if self._first_trials_all_failed() or self._asked() >= self._trials:
                     return str(Searcher.FINISHED)
                 suggested = self._ask(trial_id)
                 if suggested is not None:
                     return suggested
 
     def _ask(self, trial_id: str) -> dict[str, Any] | None:
-        number = len(self._study.get_trials(deepcopy=False))
-        self._study.sampler = make_sampler(self._seed, number, self._trials)
-        trial = self._study.ask()
+        self._study.sampler = make_sampler(self._seed, self._asked(), self._trials)
+        return self._begin(trial_id, self._study.ask())
+
+    def _begin(self, trial_id: str, trial: optuna.Trial) -> dict[str, Any] | None:
+        """Draw a trial's setting and note it; None if it cannot be trained, which is a FAIL."""
         try:
             overrides = self._space.sample(trial, self._num_layers)
             self._check(overrides)
-        except (DeepMLFError, ValueError) as error:
+            trial.set_user_attr(OVERRIDES, json.dumps(overrides))
+        except Exception as error:  # a user's space may raise anything
             self._fail(trial.number, f"{type(error).__name__}: {error}")
             return None
-        trial.set_user_attr(OVERRIDES, json.dumps(overrides))
         self._numbers[trial_id] = trial.number
         return {"number": trial.number, OVERRIDES: overrides}
 
+    def _asked(self) -> int:
+        # Priors that wait in the study have not been asked for yet.
+        return sum(t.state != TrialState.WAITING for t in self._study.get_trials(deepcopy=False))
+
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Report a fusion epoch's objective at its fidelity, once."""
+        """Report a fusion epoch's objective at its fidelity, once; a non-finite one fails the trial."""
         step, value = result.get("fusion_epoch"), result.get(OBJECTIVE)
-        if step is None or value is None or not math.isfinite(value):
+        if step is None or value is None:
             return
         frozen = self._frozen(self._numbers[trial_id])
-        if frozen.state == TrialState.RUNNING and step not in frozen.intermediate_values:
+        if frozen.state != TrialState.RUNNING:
+            return
+        if not math.isfinite(value):
+            self._fail(frozen.number, f"{OBJECTIVE} became {value} in fusion epoch {step}")
+        elif step not in frozen.intermediate_values:
             optuna.Trial(self._study, frozen._trial_id).report(value, step)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -133,10 +145,12 @@ class OptunaSearcher(Searcher):
         frozen = self._frozen(number)
         if frozen.state.is_finished():
             return
-        values = [value for value in frozen.intermediate_values.values() if math.isfinite(value)]
+        values = frozen.intermediate_values.values()
         failed = (result or {}).get("failed")
-        if failed or error or not values:
-            self._fail(number, failed or "the worker died more often than --max-failures allows; see error.txt")
+        if failed or error:
+            self._fail(number, failed or "the worker died too often; see error.txt")
+        elif not values:
+            self._fail(number, "ended without a fusion epoch")
         elif (result or {}).get("finished"):
             # The best epoch's weights are kept, so its value is the trial's.
             self._study.tell(number, min(values))

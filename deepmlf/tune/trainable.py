@@ -1,7 +1,7 @@
 """The only adapter between the trainer and Ray: one trial, run by a worker."""
 
 import importlib
-import json
+import math
 import traceback
 from pathlib import Path
 from typing import Any
@@ -9,16 +9,17 @@ from typing import Any
 from ray import tune
 
 from deepmlf.config import TrialConfig
-from deepmlf.errors import DeepMLFError
+from deepmlf.errors import DeepMLFError, NonFiniteLossError
 from deepmlf.training.checkpoint import latest_checkpoint
-from deepmlf.tune.searcher import ONLY_RECORD
+from deepmlf.tune.searcher import OBJECTIVE, ONLY_RECORD
 
 DEFAULT_TRAIN = "deepmlf.training.trainer:train"
 
 
 def trial_folder(experiment: Path, number: int) -> Path:
-    """The folder of a trial; the same on every resume. Its id is the experiment's name."""
-    return experiment / "trials" / f"{number:04d}_{experiment.name}"
+    """The folder of a trial, the same on every resume; its id is the name that the experiment began with."""
+    trials = experiment / "trials"
+    return next(trials.glob(f"{number:04d}_*"), trials / f"{number:04d}_{experiment.name}")
 
 
 def is_deterministic(error: Exception) -> bool:
@@ -42,9 +43,12 @@ def run_trial(config: dict[str, Any]) -> None:
         return
     out_dir = trial_folder(Path(config["experiment"]), config["number"])
     out_dir.mkdir(parents=True, exist_ok=True)
+    (out_dir / "error.txt").unlink(missing_ok=True)  # of an attempt that this one repeats
     module, _, name = config["train"].partition(":")
 
     def report(metrics: dict[str, Any], checkpoint: Path | None) -> None:
+        if not math.isfinite(metrics.get(OBJECTIVE, 0.0)):
+            raise NonFiniteLossError(f"{OBJECTIVE} became {metrics[OBJECTIVE]} in epoch {metrics['epoch']}")
         tune.report(metrics)
 
     try:
@@ -60,5 +64,4 @@ def run_trial(config: dict[str, Any]) -> None:
         if not is_deterministic(error):
             raise
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        (out_dir / "failed.json").write_text(json.dumps({"failed": reason}))
         tune.report({"failed": reason})

@@ -1,9 +1,11 @@
 """A mock of the trainer, for tests of the search: instant epochs with a known learning curve.
 
-The curve falls towards a floor that depends on the setting; ``training.lr_av`` of 0.5 raises, 0.25 is not finite.
+The curve falls towards a floor that depends on the setting; ``training.lr_av`` of 0.5 raises, 0.25 is not
+finite, 0.125 kills the worker once after its first epoch, 0.0625 kills it every time.
 """
 
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +28,8 @@ def train(
         raise ValueError("learning rate of 0.5")
     if config.training.lr_av == 0.25:
         raise NonFiniteLossError("the loss became nan in epoch 1")
+    if config.training.lr_av == 0.0625:
+        os._exit(1)
     start = json.loads((resume_from / "state.json").read_text())["epoch"] if resume_from else 0
     floor = 0.5 + abs(config.model.num_fusion_tokens - 8) / 10
     for epoch in range(max(start, 1), config.training.epochs + 1):
@@ -42,3 +46,5 @@ def train(
         if epoch == config.training.epochs:
             metrics["finished"] = "full"
         report(metrics, folder)
+        if config.training.lr_av == 0.125 and not resume_from:
+            os._exit(1)

@@ -1,0 +1,118 @@
+"""An experiment's folder: what stops a search before it starts, and what a dead driver may leave behind."""
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+
+from deepmlf.analysis.results import load_results
+from deepmlf.data.synthetic import make_synthetic
+from deepmlf.errors import DeepMLFError, SearchError
+from deepmlf.tune.search import SearchSettings, open_study, resume_search, run_search
+
+
+def settings(data: Path, storage: Path, **changes: Any) -> SearchSettings:
+    defaults: dict[str, Any] = {
+        "data": str(data), "space": "demo", "lm": "tiny-random", "trials": 2, "epochs": 2, "scheduler": "none",
+        "storage": str(storage), "name": "search", "train_function": "fake_training:train", "quiet": True,
+    }  # fmt: skip
+    return SearchSettings.model_validate(defaults | changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"overrides": {"model.num_fusion_tokens": 4}},
+            "--set model.num_fusion_tokens: the space demo searches this setting; fix it in the space instead",
+        ),
+        ({"overrides": {"model.depth": 4}}, "model.depth: no such setting"),
+        ({"space": "nonsuch"}, "--space nonsuch: no such file or space"),
+        ({"space": "misspelt.py"}, "misspelt.py: model.tokens: no such setting"),
+        ({"space": "raises.py"}, "raises.py: KeyError: 'depth'"),
+    ],
+)
+def test_a_fault_is_told_before_anything_starts(
+    tmp_path: Path, small_data: Path, changes: dict[str, Any], message: str
+) -> None:
+    (tmp_path / "misspelt.py").write_text("def space(trial):\n    return {'model.tokens': 3}\n")
+    (tmp_path / "raises.py").write_text("def space(trial):\n    return {}['depth']\n")
+    if changes.get("space", "").endswith(".py"):
+        changes = {"space": str(tmp_path / changes["space"])}
+    with pytest.raises(DeepMLFError) as caught:
+        run_search(settings(small_data, tmp_path / "runs", **changes))
+    assert message in str(caught.value)
+    assert not (tmp_path / "runs" / "search").exists()
+
+
+@pytest.mark.ray
+def test_a_search_of_one_trial_runs_its_prior(ray_cluster: None, tmp_path: Path, small_data: Path) -> None:
+    summary = run_search(settings(small_data, tmp_path, trials=1))
+    assert summary.states["COMPLETE"] == 1
+    assert not summary.interrupted
+    manifest = json.loads((tmp_path / "search" / "search.json").read_text())
+    assert {"settings", "space_source", "base", "data_fingerprint", "versions", "git_commit", "command"} <= set(
+        manifest
+    )
+
+
+@pytest.mark.ray
+def test_a_resume_mends_what_a_dead_driver_left_and_finds_its_way_after_a_move(
+    ray_cluster: None, tmp_path: Path, small_data: Path
+) -> None:
+    run_search(settings(small_data, tmp_path, trials=1))
+    moved = tmp_path / "moved"
+    shutil.move(tmp_path / "search", moved)
+    manifest = json.loads((moved / "search.json").read_text())
+    manifest["settings"]["trials"] = 2
+    (moved / "search.json").write_text(json.dumps(manifest))
+    journal = moved / "optuna.journal"
+    with journal.open("a") as file:
+        file.write('{"op_code":8,"worker')  # torn by a power cut
+    (moved / "optuna.journal.lock").symlink_to(journal)
+    started = time.monotonic()
+    summary = resume_search(moved)
+    assert time.monotonic() - started < 20  # Optuna's own grace for a stale lock is 30 s
+    assert summary.states["COMPLETE"] == 2
+    assert len(open_study(moved).get_trials()) == 2
+    assert sorted(set(load_results(moved).column("trial").to_pylist())) == [0, 1]
+    assert None not in load_results(moved).column("fusion_epoch").to_pylist()
+
+
+@pytest.mark.ray
+def test_a_second_driver_and_another_dataset_are_turned_away(
+    ray_cluster: None, tmp_path: Path, small_data: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(small_data, data)
+    run_search(settings(data, tmp_path, trials=1))
+    experiment = tmp_path / "search"
+    with FileLock(experiment / ".lock"), pytest.raises(SearchError, match="another driver is running this search"):
+        resume_search(experiment)
+    shutil.rmtree(data)
+    make_synthetic(data, seed=2, sizes=(32, 16, 16))
+    with pytest.raises(SearchError, match="is not the dataset that search began with; start a new search"):
+        resume_search(experiment)
+
+
+@pytest.mark.ray
+def test_a_worker_that_dies_is_retried_and_then_recorded(ray_cluster: None, tmp_path: Path, small_data: Path) -> None:
+    space = tmp_path / "mine.py"
+    space.write_text(
+        "def space(trial):\n"
+        "    return {'training.lr_av': (0.125, 0.0625, 0.001)[trial.number], 'model.fusion_depth': 1,\n"
+        "            'model.num_fusion_tokens': trial.suggest_int('model.num_fusion_tokens', 2, 12)}\n"
+    )
+    summary = run_search(settings(small_data, tmp_path, space=str(space), trials=3, max_failures=1))
+    trials = open_study(tmp_path / "search").get_trials()
+    assert [trial.state.name for trial in trials] == ["COMPLETE", "FAIL", "COMPLETE"]
+    assert summary.states["FAIL"] == 1
+    assert trials[0].intermediate_values.keys() == trials[2].intermediate_values.keys() == {1, 2}
+    folders = sorted((tmp_path / "search" / "trials").iterdir())
+    assert not (folders[0] / "error.txt").exists()
+    assert trials[1].user_attrs["fail_reason"] == "the worker died too often; see error.txt"
+    assert (folders[1] / "error.txt").read_text()

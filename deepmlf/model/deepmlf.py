@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from deepmlf.config import ModelConfig
 from deepmlf.errors import ConfigError
+from deepmlf.model.attention import MaskedAttention, Packing
 from deepmlf.model.av_encoder import AudioVisualEncoder, AudioVisualStates
 from deepmlf.model.language_model import LanguageModel
 from deepmlf.model.mm_block import MMBlock
@@ -26,7 +27,9 @@ class DeepMLFOutput:
     fusion: Tensor
     """[batch, n, 1], from every fusion token."""
     text_states: Tensor
-    """[batch, seq, d], the LM's normed last states of the text."""
+    """[tokens, d], the LM's normed last states of all valid text tokens, utterance after utterance."""
+    text_mask: Tensor
+    """[batch, seq], boolean: where those tokens are."""
     lm_logits: Tensor | None = None
     """[batch, seq + n, vocab], on request."""
 
@@ -36,21 +39,19 @@ def attention_mask_of(text_mask: Tensor, num_fusion_tokens: int) -> Tensor:
 
     Causal, pad keys hidden. For two text tokens, one pad and two fusion tokens (rows are queries)::
 
-        t x . . .        text sees earlier text,
-        t x x . .        never a fusion token
-        _ x x . .        (a pad's own output is unused)
+        t x . . . .      text sees earlier text,
+        t x x . . .      never a fusion token
+        _ x x . . .      (a pad's own output is unused)
         f x x . x .      a fusion token sees the valid text
         f x x . x x      and the fusion tokens before it
 
-    A query that would see nothing (empty text) sees itself, or softmax would give NaN.
+    The first text token must be valid, or a pad before it would see nothing and softmax would give NaN.
     """
     batch, _ = text_mask.shape
     keys = torch.cat([text_mask.bool(), text_mask.new_ones(batch, num_fusion_tokens, dtype=torch.bool)], dim=1)
     size = keys.shape[1]
     causal = torch.ones(size, size, dtype=torch.bool, device=keys.device).tril()
-    mask = causal & keys[:, None, :]
-    blind = ~mask.any(-1, keepdim=True)
-    return (mask | (blind & torch.eye(size, dtype=torch.bool, device=keys.device)))[:, None]
+    return (causal & keys[:, None, :])[:, None]
 
 
 class DeepMLF(nn.Module):
@@ -84,6 +85,8 @@ class DeepMLF(nn.Module):
                 f"{language_model.max_positions} positions"
             )
         self.fusion_layers = config.resolve_fusion_layers(language_model.num_layers)
+        self.active_layers = self.fusion_layers
+        """Fused layers in use, ascending; a curriculum may hold some back."""
         self.fusion_tokens = nn.Parameter(torch.randn(n, width) * 0.02)
         self.mm_blocks = nn.ModuleDict(
             {str(layer): MMBlock(language_model, layer, config) for layer in self.fusion_layers}
@@ -110,48 +113,99 @@ class DeepMLF(nn.Module):
         audio_lengths: Tensor | None = None,
         vision_lengths: Tensor | None = None,
         lm_logits: bool = False,
+        plain: bool = False,
     ) -> DeepMLFOutput:
         """Predict a batch; the same utterance gives the same outputs in any batch and under any padding.
 
         Args:
-            input_ids: [batch, seq], right-padded, seq ≤ ``max_text_len``.
+            input_ids: [batch, seq], right-padded, seq ≤ ``max_text_len``. An utterance without any valid token is
+                read as one pad token.
             attention_mask: [batch, seq], 1 on valid tokens.
             audio: [batch, time, audio_dim], zero beyond each length.
             vision: [batch, time, vision_dim].
             audio_lengths: [batch]; None takes all frames as real, as the authors' code does.
             vision_lengths: [batch].
-            lm_logits: Also compute next-token logits at every position.
+            lm_logits: Also compute next-token logits at every position, pads included; implies `plain`.
+            plain: Run every layer over the padded sequence, as the equations are written: slower, the same numbers
+                within rounding.
         """
-        n, seq = self.config.num_fusion_tokens, input_ids.shape[1]
-        lm = self.language_model
+        text_mask = attention_mask.bool()
+        text_mask = torch.cat([text_mask[:, :1] | ~text_mask.any(1, keepdim=True), text_mask[:, 1:]], dim=1)
         av = self.av_encoder(audio, vision, audio_lengths, vision_lengths)
-        text = self.text_softperm(lm.embed(input_ids), attention_mask.bool())
-        hidden = torch.cat([text, self.fusion_tokens.to(text.dtype).expand(len(text), -1, -1)], dim=1)
-        start = self.config.max_text_len
-        positions = torch.cat([torch.arange(seq), torch.arange(start, start + n)]).to(hidden.device)
+        embedded = self.text_softperm(self.language_model.embed(input_ids), text_mask)
+        if not (plain or lm_logits):
+            packing = Packing(text_mask, self.config.num_fusion_tokens)
+            text, fusion = self._decode_packed(embedded[text_mask], packing, av)
+            return self._heads(text, fusion, text[packing.last_rows], av, text_mask)
+        text, fusion = self._decode_padded(embedded, text_mask, av)
+        logits = self.language_model.logits(torch.cat([text, fusion], dim=1)) if lm_logits else None
+        last = text[torch.arange(len(text), device=text.device), text_mask.sum(1) - 1]
+        return self._heads(text[text_mask], fusion, last, av, text_mask, logits)
+
+    def _decode_padded(self, text: Tensor, text_mask: Tensor, av: AudioVisualStates) -> tuple[Tensor, Tensor]:
+        """Embedded text [batch, seq, d] to normed last states of text and fusion tokens [batch, n, d]."""
+        lm, seq = self.language_model, text.shape[1]
+        positions = torch.cat([torch.arange(seq, device=text.device), self._fusion_positions(text.device)])
+        hidden = torch.cat([text, self._fusion_rows(text)], dim=1)
         hidden, rotary = lm.add_positions(hidden, positions)
-        mask = attention_mask_of(attention_mask, n)
+        attend = MaskedAttention(attention_mask_of(text_mask, self.config.num_fusion_tokens))
         for index in range(lm.num_layers):
-            hidden = lm.layer(index, hidden, mask, rotary)
-            if index in self.fusion_layers:
-                hidden = self.mm_blocks[str(index)](hidden, n, av)
+            hidden = lm.layer(index, hidden, attend, rotary)
+            if index in self.active_layers:
+                text, fusion = self.mm_blocks[str(index)](hidden[:, :seq].flatten(0, 1), hidden[:, seq:], av)
+                hidden = torch.cat([text.unflatten(0, (-1, seq)), fusion], dim=1)
         hidden = lm.final_norm(hidden)
-        return self._heads(hidden, attention_mask, av, lm.logits(hidden) if lm_logits else None)
+        return hidden[:, :seq], hidden[:, seq:]
+
+    def _decode_packed(self, text: Tensor, packing: Packing, av: AudioVisualStates) -> tuple[Tensor, Tensor]:
+        """Embedded text rows [rows, d] to normed last states of text [rows, d] and fusion tokens [batch, n, d].
+
+        Up to the first MM block text depends on nothing trained: it runs alone, without gradients, and the fusion
+        tokens attend to the keys and values that it leaves behind.
+        """
+        lm, first = self.language_model, self.active_layers[0]
+        fusion_positions = self._fusion_positions(text.device)
+        fusion, fusion_rotary = lm.add_positions(self._fusion_rows(text, len(packing.last_rows)), fusion_positions)
+        with torch.no_grad():
+            hidden, text_rotary = lm.add_positions(text[None], packing.positions)
+        for index in range(first + 1):
+            kept: list[tuple[Tensor, Tensor]] = []
+            with torch.no_grad():
+                hidden = lm.layer(index, hidden, packing.attend_text(kept), text_rotary)
+            fusion = lm.layer(index, fusion, packing.attend_fusion(*kept[0]), fusion_rotary)
+        text, fusion = self.mm_blocks[str(first)](hidden[0], fusion, av)
+        rotary = lm.rotary(text, torch.cat([packing.positions, fusion_positions.repeat(len(fusion))]))
+        for index in range(first + 1, lm.num_layers):
+            hidden = lm.layer(index, torch.cat([text, fusion.flatten(0, 1)])[None], packing.attend_jointly, rotary)
+            text, fusion = hidden[0, : len(text)], hidden[0, len(text) :].view_as(fusion)
+            if index in self.active_layers:
+                text, fusion = self.mm_blocks[str(index)](text, fusion, av)
+        return lm.final_norm(text), lm.final_norm(fusion)
+
+    def _fusion_rows(self, text: Tensor, batch: int | None = None) -> Tensor:
+        return self.fusion_tokens.to(text.dtype).expand(len(text) if batch is None else batch, -1, -1)
+
+    def _fusion_positions(self, device: torch.device) -> Tensor:
+        start = self.config.max_text_len
+        return torch.arange(start, start + self.config.num_fusion_tokens, device=device)
 
     def _heads(
-        self, hidden: Tensor, attention_mask: Tensor, av: AudioVisualStates, logits: Tensor | None
+        self,
+        text: Tensor,
+        fusion: Tensor,
+        last: Tensor,
+        av: AudioVisualStates,
+        text_mask: Tensor,
+        logits: Tensor | None = None,
     ) -> DeepMLFOutput:
-        n = self.config.num_fusion_tokens
-        text_states, fusion_states = hidden[:, :-n], hidden[:, -n:]
-        last = (attention_mask.sum(1) - 1).clamp(min=0)
-        text = text_states[torch.arange(len(hidden), device=hidden.device), last]  # (B, d)
         pooled_av = av.mean()
         return DeepMLFOutput(
-            task=self.task_head(torch.cat([fusion_states.mean(1), text, pooled_av], dim=1)),
-            text=self.text_head(text),
+            task=self.task_head(torch.cat([fusion.mean(1), last, pooled_av.to(last.dtype)], dim=1)),
+            text=self.text_head(last),
             av=self.av_head(pooled_av),
-            fusion=self.fusion_head(fusion_states),
-            text_states=text_states,
+            fusion=self.fusion_head(fusion),
+            text_states=text,
+            text_mask=text_mask,
             lm_logits=logits,
         )
 

@@ -8,9 +8,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, LlamaConfig, PretrainedConfig
+from transformers.activations import NewGELUActivation
 
 from deepmlf.errors import LanguageModelError
 from deepmlf.model import lm_store
+from deepmlf.model.attention import ATTENTION_NAME, Attend
 
 Family = Literal["gpt2", "llama"]
 
@@ -31,11 +33,15 @@ class LanguageModel:
 
     def __init__(self, model: Any, num_layers: int | None = None) -> None:
         model.requires_grad_(False).eval()
+        model.set_attn_implementation(ATTENTION_NAME)
         self.config: PretrainedConfig = model.config
         base = model.base_model
         if hasattr(base, "h") and hasattr(base, "wpe"):
             self.family: Family = "gpt2"
             layers, self.embedding, self._final_norm = base.h, base.wte, base.ln_f
+            for layer in layers:
+                if type(layer.mlp.act) is NewGELUActivation:  # the same function in one kernel instead of eight
+                    layer.mlp.act = nn.GELU(approximate="tanh")
         elif hasattr(base, "layers") and hasattr(base, "rotary_emb"):
             self.family = "llama"
             layers, self.embedding, self._final_norm = base.layers, base.embed_tokens, base.norm
@@ -81,23 +87,30 @@ class LanguageModel:
     def add_positions(self, hidden: Tensor, positions: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
         """Place [batch, seq, width] at `positions` [seq]: learned ones are added, rotary ones returned."""
         if self.family == "gpt2":
-            return hidden + self._base.wpe(positions), None
-        return hidden, self._base.rotary_emb(hidden, position_ids=positions[None])
+            hidden = hidden + self._base.wpe(positions)
+        return hidden, self.rotary(hidden, positions)
 
-    def layer(self, index: int, hidden: Tensor, mask: Tensor, rotary: tuple[Tensor, Tensor] | None) -> Tensor:
+    def rotary(self, hidden: Tensor, positions: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Cosines and sines [1, seq, head_dim] of `positions` [seq] in the type of `hidden`; None for GPT-2."""
+        if self.family == "gpt2":
+            return None
+        cosines_and_sines: tuple[Tensor, Tensor] = self._base.rotary_emb(hidden, position_ids=positions[None])
+        return cosines_and_sines
+
+    def layer(self, index: int, hidden: Tensor, attend: Attend, rotary: tuple[Tensor, Tensor] | None) -> Tensor:
         """Run one decoder layer.
 
         Args:
             index: 0-based layer.
-            hidden: [batch, seq, width].
-            mask: Boolean [batch, 1, seq, seq]; True where a query (row) may attend to a key (column).
+            hidden: [batch, rows, width].
+            attend: How rows attend to each other; see `deepmlf.model.attention`.
             rotary: What `add_positions` returned.
 
         Returns:
-            [batch, seq, width].
+            [batch, rows, width].
         """
         extra = {} if rotary is None else {"position_embeddings": rotary}
-        output: Tensor = self.layers[index](hidden, attention_mask=mask, **extra)
+        output: Tensor = self.layers[index](hidden, attention_mask=None, attend=attend, **extra)
         return output
 
     def final_norm(self, hidden: Tensor) -> Tensor:
@@ -206,5 +219,5 @@ def load_language_model(name: str, device: str = "cpu") -> tuple[LanguageModel, 
     if name == lm_store.TINY_RANDOM:
         return tiny_random(), ByteTokenizer()
     folder = lm_store.resolve(name)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     return LanguageModel(model.to(device)), Tokenizer(folder)

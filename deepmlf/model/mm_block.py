@@ -109,9 +109,14 @@ class MMBlock(nn.Module):
         )
         self.ffn = FeedForward(language_model.ffn_weights(layer), config)
 
-    def forward(self, hidden: Tensor, num_fusion_tokens: int, av: AudioVisualStates) -> Tensor:
-        """[batch, text + fusion, d] to the same; the last `num_fusion_tokens` positions are the fusion tokens."""
-        text, fusion = hidden[:, :-num_fusion_tokens], hidden[:, -num_fusion_tokens:]
-        fusion = fusion + self.attention_gate.sigmoid() * self.attention(self.attention_norm(fusion), av)
-        joined = torch.cat([text, fusion], dim=1)
-        return joined + self.ffn_gate.sigmoid() * self.ffn(self.ffn_norm(joined))
+    def forward(self, text: Tensor, fusion: Tensor, av: AudioVisualStates) -> tuple[Tensor, Tensor]:
+        """Text rows [rows, d], of all utterances together, and fusion tokens [batch, n, d] to the same."""
+        fusion = fusion + self._open(self.attention_gate, fusion) * self.attention(self.attention_norm(fusion), av)
+        joined = torch.cat([text, fusion.flatten(0, 1)])  # (rows + B·n, d)
+        joined = joined + self._open(self.ffn_gate, joined) * self.ffn(self.ffn_norm(joined))
+        return joined[: len(text)], joined[len(text) :].view_as(fusion)
+
+    @staticmethod
+    def _open(gate: Tensor, states: Tensor) -> Tensor:
+        # In the states' own type, or a float32 gate would lift a bfloat16 residual stream to float32.
+        return gate.sigmoid().to(states.dtype)

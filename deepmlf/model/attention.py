@@ -20,6 +20,9 @@ Attend = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 """Maps query [batch, heads, rows, head_dim], key and value [batch, kv_heads, rows, head_dim] and the scale of the
 scores to the attended values, [batch, heads, rows, head_dim]."""
 
+KeysAndValues = tuple[Tensor, Tensor]
+"""One layer's keys and values of packed rows, [1, kv_heads, rows, head_dim] each."""
+
 
 def _attention(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: None, *, attend: Attend, **options: Any
@@ -142,21 +145,23 @@ class Packing:
         sees_fusion = (tokens[:, None] >= tokens).expand(batch, n, n)
         self._fusion_mask = torch.cat([sees_text[:, None].expand(batch, n, longest), sees_fusion], dim=2)[:, None]
 
-    def attend_text(self, keep: list[tuple[Tensor, Tensor]]) -> Attend:
-        """Attention among text rows alone; appends each layer's keys and values, [1, kv_heads, rows, head_dim]."""
+    def attend_text(self, kept: list[KeysAndValues]) -> Attend:
+        """Attention among text rows alone; appends each layer's keys and values to `kept`."""
 
         def attend(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-            keep.append((key, value))
+            kept.append((key, value))
             return self._text.attend_causally(query, key, value, scale)
 
         return attend
 
-    def attend_fusion(self, text_key: Tensor, text_value: Tensor) -> Attend:
+    def attend_fusion(self, text: KeysAndValues) -> Attend:
         """Attention of fusion rows [batch, heads, n, head_dim] over the text's kept keys and values and themselves."""
 
         def attend(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-            keys = torch.cat([self._text.unfold(text_key), key], dim=2)
-            values = torch.cat([self._text.unfold(text_value), value], dim=2)
+            keys, values = (
+                torch.cat([self._text.unfold(of_text), own], dim=2)
+                for of_text, own in zip(text, (key, value), strict=True)
+            )
             return _scaled_dot_product(query, keys, values, scale, self._fusion_mask)
 
         return attend

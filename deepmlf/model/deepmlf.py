@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from deepmlf.config import ModelConfig
 from deepmlf.errors import ConfigError
-from deepmlf.model.attention import MaskedAttention, Packing
+from deepmlf.model.attention import KeysAndValues, MaskedAttention, Packing
 from deepmlf.model.av_encoder import AudioVisualEncoder, AudioVisualStates
 from deepmlf.model.language_model import LanguageModel
 from deepmlf.model.mm_block import MMBlock
@@ -32,6 +32,22 @@ class DeepMLFOutput:
     """[batch, seq], boolean: where those tokens are."""
     lm_logits: Tensor | None = None
     """[batch, seq + n, vocab], on request."""
+
+
+@dataclass(frozen=True)
+class TextPrefix:
+    """The packed text of a batch after the first fused LM layer, and what that layer and those below left behind."""
+
+    states: Tensor
+    """[rows, d]"""
+    keys_and_values: list[KeysAndValues]
+    """One pair for each layer up to the first fused one."""
+
+
+def _with_a_token(attention_mask: Tensor) -> Tensor:
+    """The boolean mask, in which an utterance without any token has its first one."""
+    mask = attention_mask.bool()
+    return torch.cat([mask[:, :1] | ~mask.any(1, keepdim=True), mask[:, 1:]], dim=1)
 
 
 def attention_mask_of(text_mask: Tensor, num_fusion_tokens: int) -> Tensor:
@@ -114,6 +130,7 @@ class DeepMLF(nn.Module):
         vision_lengths: Tensor | None = None,
         lm_logits: bool = False,
         plain: bool = False,
+        prefix: TextPrefix | None = None,
     ) -> DeepMLFOutput:
         """Predict a batch; the same utterance gives the same outputs in any batch and under any padding.
 
@@ -128,15 +145,15 @@ class DeepMLF(nn.Module):
             lm_logits: Also compute next-token logits at every position, pads included; implies `plain`.
             plain: Run every layer over the padded sequence, as the equations are written: slower, the same numbers
                 within rounding.
+            prefix: What `text_prefix` returned for this text, if it is known; not with `plain`.
         """
-        text_mask = attention_mask.bool()
-        text_mask = torch.cat([text_mask[:, :1] | ~text_mask.any(1, keepdim=True), text_mask[:, 1:]], dim=1)
+        text_mask = _with_a_token(attention_mask)
         av = self.av_encoder(audio, vision, audio_lengths, vision_lengths)
-        embedded = self.text_softperm(self.language_model.embed(input_ids), text_mask)
         if not (plain or lm_logits):
             packing = Packing(text_mask, self.config.num_fusion_tokens)
-            text, fusion = self._decode_packed(embedded[text_mask], packing, av)
+            text, fusion = self._decode_packed(prefix or self._prefix(input_ids, text_mask, packing), packing, av)
             return self._heads(text, fusion, text[packing.last_rows], av, text_mask)
+        embedded = self.text_softperm(self.language_model.embed(input_ids), text_mask)
         text, fusion = self._decode_padded(embedded, text_mask, av)
         logits = self.language_model.logits(torch.cat([text, fusion], dim=1)) if lm_logits else None
         last = text[torch.arange(len(text), device=text.device), text_mask.sum(1) - 1]
@@ -157,24 +174,34 @@ class DeepMLF(nn.Module):
         hidden = lm.final_norm(hidden)
         return hidden[:, :seq], hidden[:, seq:]
 
-    def _decode_packed(self, text: Tensor, packing: Packing, av: AudioVisualStates) -> tuple[Tensor, Tensor]:
-        """Embedded text rows [rows, d] to normed last states of text [rows, d] and fusion tokens [batch, n, d].
+    def text_prefix(self, input_ids: Tensor, attention_mask: Tensor) -> TextPrefix:
+        """The text up to the first MM block, [batch, seq] each; without SoftPerm it never changes in training."""
+        text_mask = _with_a_token(attention_mask)
+        return self._prefix(input_ids, text_mask, Packing(text_mask, self.config.num_fusion_tokens))
 
-        Up to the first MM block text depends on nothing trained: it runs alone, without gradients, and the fusion
-        tokens attend to the keys and values that it leaves behind.
+    @torch.no_grad()
+    def _prefix(self, input_ids: Tensor, text_mask: Tensor, packing: Packing) -> TextPrefix:
+        lm = self.language_model
+        embedded = self.text_softperm(lm.embed(input_ids), text_mask)
+        hidden, rotary = lm.add_positions(embedded[text_mask][None], packing.positions)
+        kept: list[KeysAndValues] = []
+        for index in range(self.active_layers[0] + 1):
+            hidden = lm.layer(index, hidden, packing.attend_text(kept), rotary)
+        return TextPrefix(hidden[0], kept)
+
+    def _decode_packed(self, prefix: TextPrefix, packing: Packing, av: AudioVisualStates) -> tuple[Tensor, Tensor]:
+        """Text from its prefix on to normed last states of text [rows, d] and fusion tokens [batch, n, d].
+
+        Up to the first MM block text depends on nothing trained: it ran alone, without gradients, and the fusion
+        tokens attend to the keys and values that it left behind.
         """
-        lm, first = self.language_model, self.active_layers[0]
-        fusion_positions = self._fusion_positions(text.device)
-        fusion, fusion_rotary = lm.add_positions(self._fusion_rows(text, len(packing.last_rows)), fusion_positions)
-        with torch.no_grad():
-            hidden, text_rotary = lm.add_positions(text[None], packing.positions)
+        lm, first, text = self.language_model, self.active_layers[0], prefix.states
+        positions = self._fusion_positions(text.device)
+        fusion, rotary = lm.add_positions(self._fusion_rows(text, len(packing.last_rows)), positions)
         for index in range(first + 1):
-            kept: list[tuple[Tensor, Tensor]] = []
-            with torch.no_grad():
-                hidden = lm.layer(index, hidden, packing.attend_text(kept), text_rotary)
-            fusion = lm.layer(index, fusion, packing.attend_fusion(*kept[0]), fusion_rotary)
-        text, fusion = self.mm_blocks[str(first)](hidden[0], fusion, av)
-        rotary = lm.rotary(text, torch.cat([packing.positions, fusion_positions.repeat(len(fusion))]))
+            fusion = lm.layer(index, fusion, packing.attend_fusion(prefix.keys_and_values[index]), rotary)
+        text, fusion = self.mm_blocks[str(first)](text, fusion, av)
+        rotary = lm.rotary(text, torch.cat([packing.positions, positions.repeat(len(fusion))]))
         for index in range(first + 1, lm.num_layers):
             hidden = lm.layer(index, torch.cat([text, fusion.flatten(0, 1)])[None], packing.attend_jointly, rotary)
             text, fusion = hidden[0, : len(text)], hidden[0, len(text) :].view_as(fusion)

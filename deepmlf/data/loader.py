@@ -60,8 +60,10 @@ class Loader:
         *,
         standardize: bool,
     ) -> None:
+        self.split = split
         self._split: Split = dataset.split(split)
-        self._tokens = [encode(text) for text in self._split.texts]
+        self.tokens = [encode(text) or [pad_token_id] for text in self._split.texts]
+        """Token ids of each utterance; an empty text is one pad token."""
         self._pad = pad_token_id
         self.batch_size = batch_size
         info = dataset.info
@@ -81,7 +83,7 @@ class Loader:
         """Every utterance once, in random batches of similar length; the same seed gives the same batches."""
         generator = np.random.default_rng(seed)
         order = generator.permutation(len(self._split))
-        lengths = np.array([len(tokens) for tokens in self._tokens])
+        lengths = np.array([len(tokens) for tokens in self.tokens])
         bucket = self.batch_size * _BUCKET_BATCHES
         pools = [order[start : start + bucket] for start in range(0, len(order), bucket)]
         ordered = np.concatenate([pool[np.argsort(lengths[pool], kind="stable")] for pool in pools])
@@ -91,12 +93,18 @@ class Loader:
 
     def in_order(self) -> Iterator[Batch]:
         """Every utterance once, shortest texts first."""
-        lengths = np.array([len(tokens) for tokens in self._tokens])
+        lengths = np.array([len(tokens) for tokens in self.tokens])
         for chunk in _chunks(np.argsort(lengths, kind="stable"), self.batch_size):
             yield self._batch(chunk)
 
+    def chunks(self) -> Iterator[Batch]:
+        """Every utterance once, in the split's own order; all batches but the last one are full."""
+        rows = np.arange(len(self._split))
+        for start in range(0, len(rows), self.batch_size):
+            yield self._batch(rows[start : start + self.batch_size])
+
     def _batch(self, rows: np.ndarray) -> Batch:
-        tokens = [self._tokens[row] for row in rows]
+        tokens = [self.tokens[row] for row in rows]
         longest = max(1, max(len(ids) for ids in tokens))
         input_ids = torch.full((len(rows), longest), self._pad)
         attention_mask = torch.zeros(len(rows), longest, dtype=torch.long)

@@ -43,6 +43,11 @@ class TextPrefix:
     keys_and_values: list[KeysAndValues]
     """One pair for each layer up to the first fused one."""
 
+    def to(self, device: torch.device) -> "TextPrefix":
+        """The same prefix on a device."""
+        pairs = [(keys.to(device), values.to(device)) for keys, values in self.keys_and_values]
+        return TextPrefix(self.states.to(device), pairs)
+
 
 def _with_a_token(attention_mask: Tensor) -> Tensor:
     """The boolean mask, in which an utterance without any token has its first one."""
@@ -151,7 +156,10 @@ class DeepMLF(nn.Module):
         av = self.av_encoder(audio, vision, audio_lengths, vision_lengths)
         if not (plain or lm_logits):
             packing = Packing(text_mask, self.config.num_fusion_tokens)
-            text, fusion = self._decode_packed(prefix or self._prefix(input_ids, text_mask, packing), packing, av)
+            if prefix is None:
+                embedded = self.text_softperm(self.language_model.embed(input_ids), text_mask)
+                prefix = self._prefix(embedded, text_mask, packing)
+            text, fusion = self._decode_packed(prefix, packing, av)
             return self._heads(text, fusion, text[packing.last_rows], av, text_mask)
         embedded = self.text_softperm(self.language_model.embed(input_ids), text_mask)
         text, fusion = self._decode_padded(embedded, text_mask, av)
@@ -175,14 +183,14 @@ class DeepMLF(nn.Module):
         return hidden[:, :seq], hidden[:, seq:]
 
     def text_prefix(self, input_ids: Tensor, attention_mask: Tensor) -> TextPrefix:
-        """The text up to the first MM block, [batch, seq] each; without SoftPerm it never changes in training."""
+        """The text [batch, seq] up to the first MM block, without SoftPerm: it never changes in training."""
         text_mask = _with_a_token(attention_mask)
-        return self._prefix(input_ids, text_mask, Packing(text_mask, self.config.num_fusion_tokens))
+        packing = Packing(text_mask, self.config.num_fusion_tokens)
+        return self._prefix(self.language_model.embed(input_ids), text_mask, packing)
 
     @torch.no_grad()
-    def _prefix(self, input_ids: Tensor, text_mask: Tensor, packing: Packing) -> TextPrefix:
+    def _prefix(self, embedded: Tensor, text_mask: Tensor, packing: Packing) -> TextPrefix:
         lm = self.language_model
-        embedded = self.text_softperm(lm.embed(input_ids), text_mask)
         hidden, rotary = lm.add_positions(embedded[text_mask][None], packing.positions)
         kept: list[KeysAndValues] = []
         for index in range(self.active_layers[0] + 1):

@@ -26,12 +26,14 @@ class LanguageModel:
     Args:
         model: A causal LM with ``transformer.h`` (GPT-2) or ``model.layers`` (Llama and its like).
         num_layers: Keep only the first so many layers; None keeps all.
+        identity: Differs between any two language models, so that what was computed by one can be kept; None keeps
+            nothing.
 
     Raises:
         LanguageModelError: If the architecture is of neither family or has fewer layers.
     """
 
-    def __init__(self, model: Any, num_layers: int | None = None) -> None:
+    def __init__(self, model: Any, num_layers: int | None = None, identity: str | None = None) -> None:
         model.requires_grad_(False).eval()
         model.set_attn_implementation(ATTENTION_NAME)
         self.config: PretrainedConfig = model.config
@@ -59,10 +61,21 @@ class LanguageModel:
         self.width: int = self.embedding.weight.shape[1]
         self.vocab_size: int = self.embedding.weight.shape[0]
         self.max_positions: int = self.config.max_position_embeddings
+        self.identity = identity
+        heads: int = self.config.num_attention_heads
+        self.kv_shape: tuple[int, int] = (
+            getattr(self.config, "num_key_value_heads", None) or heads,
+            getattr(self.config, "head_dim", None) or self.width // heads,
+        )
+        """(kv_heads, head_dim) of every layer."""
 
     @property
     def device(self) -> torch.device:
         return self.embedding.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.embedding.weight.dtype
 
     def first_layers(self, num_layers: int | None) -> "LanguageModel":
         """The same weights, only the first `num_layers` layers; shares everything.
@@ -202,16 +215,19 @@ def tiny_random(family: Family = "llama", num_layers: int = 4, seed: int = 0) ->
         )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return LanguageModel(AutoModelForCausalLM.from_config(config))
+        return LanguageModel(AutoModelForCausalLM.from_config(config), identity=f"tiny-random {family} {seed}")
 
 
 @lru_cache(maxsize=2)
-def load_language_model(name: str, device: str = "cpu") -> tuple[LanguageModel, "Tokenizer | ByteTokenizer"]:
-    """Load a language model and its tokenizer once per process and device.
+def load_language_model(
+    name: str, device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> tuple[LanguageModel, "Tokenizer | ByteTokenizer"]:
+    """Load a language model and its tokenizer once per process, device and type.
 
     Args:
         name: A name known to ``deepmlf lm get``, a local folder, or ``tiny-random``.
         device: A torch device.
+        dtype: Type of the frozen weights.
 
     Raises:
         LanguageModelError: If it is not available offline or not of a supported family.
@@ -219,5 +235,5 @@ def load_language_model(name: str, device: str = "cpu") -> tuple[LanguageModel, 
     if name == lm_store.TINY_RANDOM:
         return tiny_random(), ByteTokenizer()
     folder = lm_store.resolve(name)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    return LanguageModel(model.to(device)), Tokenizer(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    return LanguageModel(model.to(device), identity=lm_store.identity_of(folder)), Tokenizer(folder)

@@ -81,6 +81,13 @@ def num_layers(name: str) -> int:
     return _layers(_read_config(resolve(name)))
 
 
+def identity_of(folder: Path) -> str:
+    """Names a language model by its configuration and its weight files' names, sizes and times of change."""
+    weights = sorted(folder.glob("*.safetensors"))
+    facts = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in weights]
+    return f"{(folder / 'config.json').read_text()} {facts}"
+
+
 def get(name: str, *, progress: Progress = lambda message: None) -> Path:
     """Make a language model usable offline by this name, and return its folder.
 

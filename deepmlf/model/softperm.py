@@ -20,9 +20,14 @@ class SoftPerm(nn.Module):
         self.p_features = p_features
         self.p_apply = p_apply
 
+    @property
+    def is_active(self) -> bool:
+        """Whether it may change a batch: in training, with both probabilities above zero."""
+        return self.training and self.p_features > 0 and self.p_apply > 0
+
     def forward(self, values: Tensor, mask: Tensor | None = None) -> Tensor:
         """Augment [batch, time, features]; with a boolean `mask` [batch, time], padding stays where it is."""
-        if not self.training or self.p_features == 0 or self.p_apply == 0 or values.shape[1] < 2:
+        if not self.is_active or values.shape[1] < 2:
             return values
         if self.p_apply < 1 and torch.rand(()) >= self.p_apply:
             return values

@@ -24,6 +24,7 @@ from deepmlf.training.curriculum import stages_of
 from deepmlf.training.losses import LossWeights, compute_losses
 from deepmlf.training.metrics import compute_metrics
 from deepmlf.training.optim import learning_rate, make_optimizer, start_stage, trained_parameters
+from deepmlf.training.prefix_cache import PrefixCache, open_prefix_cache
 
 Report = Callable[[dict[str, Any], Path | None], None]
 
@@ -65,7 +66,8 @@ def build_model(config: TrialConfig, dataset: Dataset) -> tuple[DeepMLF, Callabl
         ConfigError: If the model does not fit the language model.
     """
     device = pick_device(config.training.device)
-    language_model, tokenizer = load_language_model(config.model.language_model, str(device))
+    dtype = torch.bfloat16 if config.training.precision == "bfloat16" else torch.float32
+    language_model, tokenizer = load_language_model(config.model.language_model, str(device), dtype)
     language_model = language_model.first_layers(config.model.lm_layers)
     torch.manual_seed(config.training.seed)
     model = DeepMLF(language_model, dataset.info.audio_dim, dataset.info.vision_dim, config.model).to(device)
@@ -73,8 +75,9 @@ def build_model(config: TrialConfig, dataset: Dataset) -> tuple[DeepMLF, Callabl
     return model, lambda text: tokenizer.encode(text, longest), tokenizer.pad_token_id
 
 
-def run_model(model: DeepMLF, batch: Batch, precision: str) -> DeepMLFOutput:
+def run_model(model: DeepMLF, batch: Batch, precision: str, prefixes: PrefixCache | None = None) -> DeepMLFOutput:
     """One forward pass of a batch, under bf16 autocast if asked; predictions come back in float32."""
+    prefix = None if prefixes is None else prefixes.lookup(batch.index).to(batch.input_ids.device)
     device = batch.input_ids.device.type
     half = torch.autocast(device, torch.bfloat16) if precision == "bfloat16" else contextlib.nullcontext()
     with half:
@@ -85,13 +88,16 @@ def run_model(model: DeepMLF, batch: Batch, precision: str) -> DeepMLFOutput:
             batch.vision,
             audio_lengths=batch.audio_lengths,
             vision_lengths=batch.vision_lengths,
+            prefix=prefix,
         )
     predictions = {name: getattr(output, name).float() for name in ("task", "text", "av", "fusion")}
     return replace(output, **predictions)
 
 
 @torch.no_grad()
-def predict(model: DeepMLF, loader: Loader, precision: str, *, av_only: bool = False) -> np.ndarray:
+def predict(
+    model: DeepMLF, loader: Loader, precision: str, *, av_only: bool = False, prefixes: PrefixCache | None = None
+) -> np.ndarray:
     """Task predictions of a split in its own order, [N]; with `av_only` the audiovisual head's."""
     was_training = model.training
     model.eval()
@@ -99,7 +105,7 @@ def predict(model: DeepMLF, loader: Loader, precision: str, *, av_only: bool = F
     device = model.fusion_tokens.device
     for batch in loader.in_order():
         moved = batch.to(device)
-        output = _predict_av(model, moved) if av_only else run_model(model, moved, precision).task
+        output = _predict_av(model, moved) if av_only else run_model(model, moved, precision, prefixes).task
         predictions[batch.index.numpy()] = output[:, 0].cpu().numpy()
     model.train(was_training)
     return predictions
@@ -115,13 +121,15 @@ class Trainer:
     Args:
         config: The trial.
         out_dir: Its folder, for checkpoints.
+        cache_gb: Disk budget of text prefixes on this machine, in gigabytes; 0 keeps none.
 
     Raises:
         DataError, LanguageModelError, ConfigError: If the trial cannot be built.
     """
 
-    def __init__(self, config: TrialConfig, out_dir: Path) -> None:
-        self.config, self.out_dir = config, out_dir
+    def __init__(self, config: TrialConfig, out_dir: Path, cache_gb: float = 0.0) -> None:
+        self.config, self.out_dir, self._cache_gb = config, out_dir, cache_gb
+        self._prefixes: dict[tuple[str, int], PrefixCache | None] = {}
         self.dataset = Dataset.open(config.data.path)
         self.model, encode, self.pad_token_id = build_model(config, self.dataset)
         self.device = self.model.fusion_tokens.device
@@ -178,7 +186,9 @@ class Trainer:
         if stage.losses == ("av_only",):
             loss = F.l1_loss(_predict_av(self.model, batch), batch.labels)
             return {"av": loss, "total": loss}
-        output = run_model(self.model, batch, self.config.training.precision)
+        # SoftPerm changes the text of every batch anew.
+        prefixes = None if self.model.text_softperm.is_active else self._prefix_cache(self.train_loader)
+        output = run_model(self.model, batch, self.config.training.precision, prefixes)
         return compute_losses(
             self.model,
             output,
@@ -187,6 +197,12 @@ class Trainer:
             self.weights,
             pad_token_id=self.pad_token_id,
         )
+
+    def _prefix_cache(self, loader: Loader) -> PrefixCache | None:
+        key = loader.split, self.model.active_layers[0]
+        if key not in self._prefixes:
+            self._prefixes[key] = open_prefix_cache(self.model, loader, self._cache_gb, self.device)
+        return self._prefixes[key]
 
     def _step(self, stage: Stage, steps: int, warmup: int) -> dict[str, float]:
         training = self.config.training
@@ -210,7 +226,11 @@ class Trainer:
         progress, trained = self.progress, time.perf_counter()
         labels = self.valid_loader.labels
         predictions = predict(
-            self.model, self.valid_loader, self.config.training.precision, av_only=not stage.is_fusion
+            self.model,
+            self.valid_loader,
+            self.config.training.precision,
+            av_only=not stage.is_fusion,
+            prefixes=self._prefix_cache(self.valid_loader) if stage.is_fusion else None,
         )
         if not np.isfinite(predictions).all():
             raise NonFiniteLossError(f"a validation prediction became non-finite in epoch {progress.epoch + 1}")
@@ -248,7 +268,9 @@ class Trainer:
                 metrics["finished"] = "full"
 
 
-def train(config: TrialConfig, report: Report, *, out_dir: Path, resume_from: Path | None = None) -> None:
+def train(
+    config: TrialConfig, report: Report, *, out_dir: Path, resume_from: Path | None = None, cache_gb: float = 0.0
+) -> None:
     """Train a trial to its end.
 
     Args:
@@ -258,9 +280,10 @@ def train(config: TrialConfig, report: Report, *, out_dir: Path, resume_from: Pa
         out_dir: Folder of the trial: ``checkpoints/`` for resuming, ``best/`` with the weights of the best epoch.
         resume_from: A checkpoint; its own epoch is reported again first, then training goes on with the same numbers
             as if it had never stopped (bit-equal on CPU).
+        cache_gb: Disk budget of text prefixes on this machine, in gigabytes; 0 keeps none.
 
     Raises:
         NonFiniteLossError: If the loss or a prediction becomes NaN or infinite.
         DataError, LanguageModelError, ConfigError, CheckpointError: If the trial cannot be built or resumed.
     """
-    Trainer(config, out_dir).run(report, resume_from)
+    Trainer(config, out_dir, cache_gb).run(report, resume_from)

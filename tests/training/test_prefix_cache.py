@@ -1,0 +1,110 @@
+"""The frozen prefix on disk: the same numbers, made once, within its budget, and never a torn file."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from deepmlf.config import TrialConfig
+from deepmlf.data.dataset import Dataset
+from deepmlf.data.loader import Loader
+from deepmlf.data.synthetic import make_synthetic
+from deepmlf.model.deepmlf import DeepMLF
+from deepmlf.training import prefix_cache
+from deepmlf.training.prefix_cache import PrefixCache, open_prefix_cache
+from deepmlf.training.trainer import build_model
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def always_faster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEEPMLF_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(prefix_cache, "_measure", lambda *parts: {"read_seconds": 0.0, "compute_seconds": 1.0})
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "synthetic"
+    make_synthetic(folder, seed=1, sizes=(21, 8, 8))
+    return folder
+
+
+def make(data: Path, layers: tuple[int, ...] = (1, 3), batch_size: int = 8) -> tuple[DeepMLF, Loader]:
+    settings = {"model.language_model": "tiny-random", "model.fusion_layers": layers, "model.lora_rank": 4}
+    config = TrialConfig.from_overrides(settings)
+    dataset = Dataset.open(data)
+    model, encode, pad = build_model(config, dataset)
+    return model, Loader(dataset, "train", encode, pad, batch_size, standardize=True)
+
+
+def opened(model: DeepMLF, loader: Loader, cache_gb: float = 1.0) -> PrefixCache:
+    cache = open_prefix_cache(model, loader, cache_gb, CPU)
+    assert cache is not None
+    return cache
+
+
+def test_reading_gives_what_computing_gives(data: Path) -> None:
+    model, loader = make(data)
+    cache = opened(model, loader)
+    model.eval()
+    for batch in loader.epoch((0, 0)):
+        read, computed = cache.lookup(batch.index), model.text_prefix(batch.input_ids, batch.attention_mask)
+        torch.testing.assert_close(read.states, computed.states, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(read.keys_and_values, computed.keys_and_values, atol=1e-5, rtol=1e-5)
+        inputs = (batch.input_ids, batch.attention_mask, batch.audio, batch.vision)
+        with torch.no_grad():
+            torch.testing.assert_close(model(*inputs, prefix=read).task, model(*inputs).task, atol=1e-5, rtol=1e-5)
+
+
+def test_depths_share_layers_and_a_second_trial_computes_nothing(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened(*make(data, layers=(1,)))
+    files = {path: path.stat().st_mtime_ns for path in prefix_cache.home().rglob("keys_values_*.arrow")}
+    assert len(files) == 2
+    opened(*make(data, layers=(3,)))
+    assert all(path.stat().st_mtime_ns == before for path, before in files.items())
+    assert len(list(prefix_cache.home().rglob("keys_values_*.arrow"))) == 4
+
+    def never(*parts: object) -> None:
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(DeepMLF, "text_prefix", never)
+    opened(*make(data, layers=(1, 3)))
+
+
+def test_it_is_used_only_where_reading_was_measured_to_be_faster(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prefix_cache, "_measure", lambda *parts: {"read_seconds": 1.0, "compute_seconds": 0.5})
+    assert open_prefix_cache(*make(data), 1.0, CPU) is None
+
+
+def test_the_budget_holds_and_the_least_recently_used_gives_way(data: Path) -> None:
+    model, loader = make(data)
+    assert open_prefix_cache(model, loader, 0.0, CPU) is None
+    assert open_prefix_cache(model, loader, 1e-6, CPU) is None
+    opened(model, loader)
+    root = prefix_cache.home() / "prefixes"
+    size = sum(path.stat().st_size for path in root.rglob("*.arrow"))
+    other_model, other_loader = make(data)
+    other_loader.tokens = [tokens[:-1] for tokens in other_loader.tokens]
+    opened(other_model, other_loader, cache_gb=1.5 * size / 1e9)
+    assert len(list(root.rglob("states_*.arrow"))) == 1
+    assert sum(path.stat().st_size for path in root.rglob("*.arrow")) <= 1.5 * size
+
+
+def test_a_build_that_dies_leaves_nothing_that_counts(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, loader = make(data)
+    whole = DeepMLF.text_prefix
+    calls = []
+
+    def dies(self: DeepMLF, *parts: torch.Tensor) -> object:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return whole(self, *parts)
+
+    monkeypatch.setattr(DeepMLF, "text_prefix", dies)
+    with pytest.raises(KeyboardInterrupt):
+        opened(model, loader)
+    assert not [path for path in (prefix_cache.home() / "prefixes").rglob("*.arrow") if path.name[0] != "."]
+    batch = next(iter(loader.chunks()))
+    assert opened(model, loader).lookup(batch.index).states.shape[0] == int(batch.attention_mask.sum())

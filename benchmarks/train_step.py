@@ -1,0 +1,161 @@
+"""Seconds of one training step, beside the rate of a matrix product measured in the same run; one JSON line.
+
+The workload is that on which the authors' code was measured: 32 utterances of 21 tokens on average, 12 fusion tokens,
+audio 500x74, vision 375x35, all losses with the language model's, AdamW; weights are random. Needs torch and
+transformers alone. "step seconds x GEMM TFLOP/s" compares machines: the float32 product of two 2048x2048 matrices.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import time
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
+
+from deepmlf.config import ModelConfig, TrainingConfig
+from deepmlf.data.loader import Batch
+from deepmlf.model.deepmlf import DeepMLF
+from deepmlf.model.language_model import LanguageModel
+from deepmlf.training.losses import LossWeights, compute_losses
+from deepmlf.training.optim import make_optimizer, trained_parameters
+from deepmlf.training.trainer import run_model
+
+AUDIO, VISION = (500, 74), (375, 35)
+MEAN_TOKENS = 21
+SMOLLM2 = {"vocab_size": 49152, "rope_theta": 100000.0, "tie_word_embeddings": True}
+SIZES: dict[str, dict[str, Any]] = {
+    "gpt2-base": {"lm": GPT2Config(), "layers": (3, 5, 7, 8, 9, 10, 11), "ffn": "full"},
+    "gpt2-large": {
+        "lm": GPT2Config(n_layer=36, n_embd=1280, n_head=20),
+        "layers": (7, 14, 21, 28, 35),
+        "ffn": "full",
+    },
+    "smollm2-135m": {
+        "lm": LlamaConfig(
+            hidden_size=576,
+            intermediate_size=1536,
+            num_hidden_layers=30,
+            num_attention_heads=9,
+            num_key_value_heads=3,
+            **SMOLLM2,
+        ),
+        "layers": (11, 14, 17, 20, 23),
+        "ffn": "lora",
+    },
+    "smollm2-1.7b": {
+        "lm": LlamaConfig(
+            hidden_size=2048,
+            intermediate_size=8192,
+            num_hidden_layers=24,
+            num_attention_heads=32,
+            num_key_value_heads=32,
+            **SMOLLM2,
+        ),
+        "layers": (11, 14, 17, 20, 23),
+        "ffn": "lora",
+    },
+}
+
+
+def gemm_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Best TFLOP/s of seven products of two 2048x2048 matrices."""
+    size = 2048
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    return max(2 * size**3 / seconds(lambda: a @ b, device) for _ in range(7)) / 1e12
+
+
+def seconds(work: Any, device: torch.device) -> float:
+    """Wall-clock seconds of one call, the device's queue included."""
+    started = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - started
+
+
+def make_batch(batch_size: int, vocabulary: int, device: torch.device) -> Batch:
+    """Random inputs of the workload's shape."""
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.rand(batch_size, generator=generator) + torch.rand(batch_size, generator=generator)
+    lengths = (drawn * MEAN_TOKENS / drawn.mean()).round().long().clamp(1, 50)
+    mask = torch.arange(int(lengths.max())) < lengths[:, None]
+    return Batch(
+        input_ids=torch.randint(0, vocabulary, mask.shape, generator=generator) * mask,
+        attention_mask=mask.long(),
+        audio=torch.randn(batch_size, *AUDIO, generator=generator),
+        audio_lengths=torch.full((batch_size,), AUDIO[0]),
+        vision=torch.randn(batch_size, *VISION, generator=generator),
+        vision_lengths=torch.full((batch_size,), VISION[0]),
+        labels=torch.randn(batch_size, 1, generator=generator),
+        index=torch.arange(batch_size),
+    ).to(device)
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Median seconds of a step, and what else one wants to know of it."""
+    size, device = SIZES[options.size], torch.device(options.device)
+    torch.manual_seed(0)
+    dtype = torch.bfloat16 if options.dtype == "bfloat16" else torch.float32
+    with device:
+        frozen = AutoModelForCausalLM.from_config(size["lm"]).to(dtype)
+    lm = LanguageModel(frozen)
+    config = ModelConfig(
+        fusion_layers=size["layers"], num_fusion_tokens=12, ffn=size["ffn"], lora_rank=64, lora_alpha=128.0
+    )
+    model = DeepMLF(lm, AUDIO[1], VISION[1], config).to(device).train()
+    parameters = trained_parameters(model)
+    optimizer = make_optimizer(parameters, TrainingConfig())
+    batch = make_batch(options.batch_size, lm.vocab_size, device)
+    weights = LossWeights(fusion=1.0, av=1.0, text=1.0, lm=1.0)
+
+    def step() -> None:
+        output = run_model(model, batch, options.dtype)
+        losses = compute_losses(model, output, batch.input_ids, batch.labels, weights, pad_token_id=0)
+        losses["total"].backward()
+        torch.nn.utils.clip_grad_value_(parameters.values(), 5.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    for _ in range(options.warmup):
+        step()
+    rates, times = [gemm_rate(device, torch.float32)], []
+    for _ in range(options.steps):
+        times.append(seconds(step, device))
+        rates.append(gemm_rate(device, torch.float32))
+    median, rate = statistics.median(times), statistics.median(rates)
+    peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else _peak_resident()
+    return {
+        "benchmark": "train_step",
+        "size": options.size,
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads",
+        "dtype": options.dtype,
+        "step_seconds": round(median, 4),
+        "step_seconds_best": round(min(times), 4),
+        "utterances_per_second": round(options.batch_size / median, 2),
+        "gemm_tflops_float32": round(rate, 3),
+        "gemm_tflops_bfloat16": round(gemm_rate(device, torch.bfloat16), 3),
+        "step_seconds_x_gemm_tflops": round(median * rate, 3),
+        "peak_memory_gb": round(peak / 1e9, 2),
+    }
+
+
+def _peak_resident() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=SIZES, default="smollm2-135m")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--warmup", type=int, default=2)
+    print(json.dumps(measure(parser.parse_args())))
+
+
+if __name__ == "__main__":
+    main()

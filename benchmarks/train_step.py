@@ -20,6 +20,7 @@ from deepmlf.data.loader import Batch
 from deepmlf.model.deepmlf import DeepMLF
 from deepmlf.model.language_model import LanguageModel
 from deepmlf.training.losses import LossWeights, compute_losses
+from deepmlf.training.memory import keep_freed_memory
 from deepmlf.training.optim import make_optimizer, trained_parameters
 from deepmlf.training.trainer import run_model
 
@@ -98,6 +99,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Median seconds of a step, and what else one wants to know of it."""
     size, device = SIZES[options.size], torch.device(options.device)
     torch.manual_seed(0)
+    keep_freed_memory()
     dtype = torch.bfloat16 if options.dtype == "bfloat16" else torch.float32
     with device:
         frozen = AutoModelForCausalLM.from_config(size["lm"]).to(dtype)

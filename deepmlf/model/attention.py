@@ -6,7 +6,6 @@ the name ``deepmlf`` hands their queries, keys and values to the `attend` argume
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -62,53 +61,60 @@ class MaskedAttention:
         return _scaled_dot_product(query, key, value, scale, self._mask)
 
 
-class _Scatter(torch.autograd.Function):
-    """Rows [rows, ...] to their slots in zeros [slots, ...]; its gradient gathers them back."""
+def _spread(rows: Tensor, grid: "_Grid") -> Tensor:
+    """Rows [rows, ...] at their slots of [batch · longest, ...], zero at the pads."""
+    # Zeros, because attention weighs a pad's value by zero and zero times whatever lay there may be NaN.
+    spread = rows.new_empty(grid.batch * grid.longest, *rows.shape[1:])
+    return spread.index_copy_(0, grid.slots, rows).index_fill_(0, grid.pads, 0.0)
 
+
+class _Unfold(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, slots: Tensor, size: int) -> Tensor:
-        ctx.save_for_backward(slots)
-        return rows.new_zeros(size, *rows.shape[1:]).index_copy_(0, slots, rows)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        return gradients[0].index_select(0, ctx.saved_tensors[0]), None, None
-
-
-class _Gather(torch.autograd.Function):
-    """Distinct slots of [slots, ...] as rows; its gradient is a copy, where `index_select`'s would add up."""
-
-    @staticmethod
-    def forward(ctx: Any, grid: Tensor, slots: Tensor) -> Tensor:
-        ctx.save_for_backward(slots)
-        ctx.size = len(grid)
-        return grid.index_select(0, slots)
+    def forward(ctx: Any, rows: Tensor, grid: "_Grid") -> Tensor:
+        ctx.grid = grid
+        return _spread(rows, grid)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        gradient = gradients[0]
-        grid = gradient.new_zeros(ctx.size, *gradient.shape[1:])
-        return grid.index_copy_(0, ctx.saved_tensors[0], gradient), None
+        return gradients[0].index_select(0, ctx.grid.slots), None
 
 
-@dataclass(frozen=True)
+class _Fold(torch.autograd.Function):
+    """Its gradient is a copy, where that of `index_select` would add up."""
+
+    @staticmethod
+    def forward(ctx: Any, spread: Tensor, grid: "_Grid") -> Tensor:
+        ctx.grid = grid
+        return spread.index_select(0, grid.slots)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return _spread(gradients[0], ctx.grid), None
+
+
 class _Grid:
-    """Where packed rows lie in right-padded sequences [batch, longest]."""
+    """Where packed rows lie in right-padded sequences.
 
-    slots: Tensor
-    """[rows], flat positions in the grid."""
-    batch: int
-    longest: int
+    Args:
+        slots: [rows], each row's flat position in [batch, longest].
+        batch: Sequences.
+        longest: Positions of each.
+    """
+
+    def __init__(self, slots: Tensor, batch: int, longest: int) -> None:
+        self.slots, self.batch, self.longest = slots, batch, longest
+        is_pad = torch.ones(batch * longest, dtype=torch.bool, device=slots.device).index_fill_(0, slots, False)
+        self.pads = is_pad.nonzero()[:, 0]
 
     def unfold(self, packed: Tensor) -> Tensor:
         """[1, heads, rows, head_dim] to [batch, heads, longest, head_dim], zero beyond each sequence."""
         rows = packed[0].transpose(0, 1)  # (rows, H, D)
-        grid: Tensor = _Scatter.apply(rows, self.slots, self.batch * self.longest)
-        return grid.unflatten(0, (self.batch, self.longest)).transpose(1, 2)
+        spread: Tensor = _Unfold.apply(rows, self)
+        return spread.unflatten(0, (self.batch, self.longest)).transpose(1, 2)
 
-    def fold(self, grid: Tensor) -> Tensor:
+    def fold(self, sequences: Tensor) -> Tensor:
         """The inverse of `unfold`."""
-        rows: Tensor = _Gather.apply(grid.transpose(1, 2).flatten(0, 1), self.slots)
+        rows: Tensor = _Fold.apply(sequences.transpose(1, 2).flatten(0, 1), self)
         return rows.transpose(0, 1)[None]
 
     def attend_causally(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from deepmlf.config import TrainingConfig
 from deepmlf.model.deepmlf import DeepMLF, DeepMLFOutput
 
-_LOGITS_CHUNK = 256  # positions whose logits are held at a time
+_LOGITS_CHUNK = 128  # positions whose logits are held at a time
 
 
 @dataclass(frozen=True)
@@ -53,21 +53,27 @@ class _FrozenCrossEntropy(torch.autograd.Function):
         ctx: Any, states: Tensor, targets: Tensor, logits_of: Callable[[Tensor], Tensor], needs_gradient: bool
     ) -> Tensor:
         total = states.new_zeros((), dtype=torch.float32)
-        gradient = torch.empty_like(states) if needs_gradient else None
+        ctx.gradient = torch.empty_like(states) if needs_gradient else None
         for start in range(0, len(states), _LOGITS_CHUNK):
             chunk = slice(start, start + _LOGITS_CHUNK)
             with torch.set_grad_enabled(needs_gradient):
                 part = states[chunk].detach().requires_grad_(needs_gradient)
-                loss = F.cross_entropy(logits_of(part).float(), targets[chunk], reduction="sum") / len(states)
-                if gradient is not None:
-                    gradient[chunk] = torch.autograd.grad(loss, part)[0]
-            total += loss.detach()
-        ctx.gradient = gradient
-        return total
+                logits = logits_of(part)
+            target = targets[chunk, None]
+            scores = logits.detach()
+            probabilities = scores.softmax(-1, dtype=torch.float32)
+            # log Σ exp from the likeliest token, whose probability cannot underflow.
+            top, at = scores.max(-1, keepdim=True)
+            normaliser = top - probabilities.gather(1, at).log()
+            total += (normaliser - scores.gather(1, target)).sum()
+            if ctx.gradient is not None:
+                probabilities.scatter_add_(1, target, torch.full_like(normaliser, -1.0))
+                ctx.gradient[chunk] = torch.autograd.grad(logits, part, probabilities.to(logits.dtype))[0]
+        return total / len(states)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        return ctx.gradient * gradients[0].to(ctx.gradient.dtype), None, None, None
+        return ctx.gradient * (gradients[0] / len(ctx.gradient)).to(ctx.gradient.dtype), None, None, None
 
 
 def lm_loss(model: DeepMLF, output: DeepMLFOutput, input_ids: Tensor, pad_token_id: int) -> Tensor:

@@ -22,6 +22,7 @@ from deepmlf.model.language_model import load_language_model
 from deepmlf.training.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from deepmlf.training.curriculum import stages_of
 from deepmlf.training.losses import LossWeights, compute_losses
+from deepmlf.training.memory import keep_freed_memory
 from deepmlf.training.metrics import compute_metrics
 from deepmlf.training.optim import learning_rate, make_optimizer, start_stage, trained_parameters
 from deepmlf.training.prefix_cache import PrefixCache, open_prefix_cache
@@ -65,6 +66,7 @@ def build_model(config: TrialConfig, dataset: Dataset) -> tuple[DeepMLF, Callabl
         LanguageModelError: If the language model is not available.
         ConfigError: If the model does not fit the language model.
     """
+    keep_freed_memory()
     device = pick_device(config.training.device)
     dtype = torch.bfloat16 if config.training.precision == "bfloat16" else torch.float32
     language_model, tokenizer = load_language_model(config.model.language_model, str(device), dtype)

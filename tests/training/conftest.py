@@ -3,12 +3,8 @@
 from pathlib import Path
 
 import pytest
-import torch
 
 from deepmlf.data.synthetic import make_synthetic
-
-# On tensors this small a second thread only waits for the first: on a busy machine that made tests 20 times slower.
-torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -146,7 +146,12 @@ def test_a_trial_killed_in_the_stage_takes_what_another_has_stored_since(tmp_pat
     assert fusion(rest) == fusion(other)
 
 
-HOLD = "import sys, time, filelock\nwith filelock.FileLock(sys.argv[1]):\n    print('held', flush=True)\n    time.sleep(600)"
+HOLD = """
+import sys, time, filelock
+with filelock.FileLock(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(600)
+"""
 
 
 def test_the_lock_of_a_killed_maker_is_free_again(tmp_path: Path) -> None:

@@ -97,12 +97,11 @@ def check_space(
     Raises:
         SearchError: If the space raises, draws what cannot be built, or has a prior outside its range.
     """
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
-    for index in range(len(space.priors) + _PROBES):
-        prior = space.priors[index] if index < len(space.priors) else None
+    sampler = optuna.samplers.RandomSampler(seed=seed)
+    for index, prior in enumerate([*space.priors, *[None] * _PROBES]):
         where = f"--space {name}" if prior is None else f"--space {name}: PRIORS[{index}]"
-        if prior is not None:
-            study.enqueue_trial(prior)
+        study = optuna.create_study(sampler=sampler)  # one each: a space may look at the trial's number
+        study.enqueue_trial(prior or {})
         trial = study.ask()
         try:
             with warnings.catch_warnings():

@@ -119,7 +119,7 @@ def lm_get(name: str, json_output: bool) -> None:
 
     folder = lm_store.get(name)
     click.echo(f"{name}: {folder}")
-    _emit({"name": name, "folder": str(folder), "layers": lm_store.num_layers(name)}, json_output)
+    _emit({"name": name, "folder": str(folder), "layers": lm_store.facts(name).num_layers}, json_output)
 
 
 @cli.command()

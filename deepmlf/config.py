@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from deepmlf.errors import ConfigError
 
 Part = Literal["av_encoder", "fusion", "heads"]
-LossTerm = Literal["task", "fusion", "av", "text", "lm", "av_only"]
+LossTerm = Literal["task", "fusion", "av", "text", "lm"]
 
 
 class _Frozen(BaseModel):
@@ -96,6 +96,24 @@ class ModelConfig(_Frozen):
             raise ValueError(f"`fusion_layers` must be ascending 0-based layers, but got {list(layers)}")
         return self
 
+    @property
+    def num_mm_blocks(self) -> int:
+        """MM blocks, given explicitly or by depth."""
+        return self.fusion_depth if self.fusion_layers is None else len(self.fusion_layers)
+
+    def check_fits(self, num_layers: int, width: int) -> None:
+        """Check fused layers and cross-attention heads against a language model's depth and width.
+
+        Raises:
+            ConfigError: If a fused layer lies outside it, or the heads do not divide its width.
+        """
+        self.resolve_fusion_layers(num_layers)
+        if width % self.cross_attention_heads:
+            raise ConfigError(
+                f"model.cross_attention_heads={self.cross_attention_heads}: "
+                f"must divide the language model's width {width}"
+            )
+
     def resolve_fusion_layers(self, num_layers: int) -> tuple[int, ...]:
         """The 0-based layers of a language model with `num_layers` layers that get an MM block.
 
@@ -166,27 +184,47 @@ class Stage(_Frozen):
     name: str
     """Shown in TensorBoard and logs."""
     trains: tuple[Part, ...]
-    """Parts whose weights change."""
+    """Parts whose weights change; of the heads those whose loss counts."""
     losses: tuple[LossTerm, ...]
-    """Loss terms that count; ``av_only`` trains the audiovisual encoder alone on the labels."""
+    """Loss terms that count."""
     epochs: int = Field(ge=1)
     """Epochs of this stage."""
-    lr_scale: float = Field(1.0, gt=0.0)
-    """Factor on both learning rates."""
+    lr: float | None = Field(None, gt=0.0)
+    """Peak learning rate of all that trains; None takes ``training.lr_fusion`` and ``training.lr_av``."""
+    active_blocks: int | None = Field(None, ge=1)
+    """MM blocks in use, counted from the top; None uses all."""
 
     @property
     def is_fusion(self) -> bool:
         """Whether its epochs count as fidelity."""
         return "fusion" in self.trains
 
+    @property
+    def is_av_alone(self) -> bool:
+        """Whether it trains the audiovisual encoder and its head on the labels, without the language model."""
+        return self.losses == ("av",)
+
 
 class CurriculumConfig(_Frozen):
-    name: Literal["joint", "av_first", "av_frozen"] = "av_first"
-    """``joint``: none; ``av_first``: AV encoder alone, then all; ``av_frozen``: then all but the AV encoder."""
+    name: Literal["joint", "av_first", "av_frozen", "unimodal_first", "grow_depth"] = "av_first"
+    """``joint``: none. ``av_first``: AV encoder alone, then all. ``av_frozen``: then all but the AV encoder.
+    ``unimodal_first``: AV encoder alone, text head alone, then all. ``grow_depth``: MM blocks join one by one from the
+    top; all of it is fusion."""
     av_epochs: int = Field(5, ge=1)
-    """Epochs of the audiovisual encoder alone (``av_first``, ``av_frozen``)."""
+    """Epochs of the audiovisual encoder alone (``av_first``, ``av_frozen``, ``unimodal_first``)."""
+    av_share: float | None = Field(None, ge=0.0, lt=1.0)
+    """The same as a share of ``training.epochs``, at least one epoch; overrides ``av_epochs``."""
     av_lr: float = Field(1e-3, gt=0.0)
     """Peak learning rate of that stage."""
+    text_epochs: int = Field(2, ge=1)
+    """Epochs of the text head alone (``unimodal_first``)."""
+    text_share: float | None = Field(None, ge=0.0, lt=1.0)
+    """The same as a share of ``training.epochs``, at least one epoch; overrides ``text_epochs``."""
+    text_lr: float = Field(1e-3, gt=0.0)
+    """Peak learning rate of that stage."""
+    grow_share: float = Field(0.5, ge=0.0, lt=1.0)
+    """Share of ``training.epochs`` in which MM blocks are still missing (``grow_depth``); the rest, at least one epoch,
+    has them all. With fewer growing epochs than blocks to join, several join at once."""
 
 
 class TrialConfig(_Frozen):

@@ -1,1 +1,4 @@
-"""Search spaces: one module each, with ``space(trial)``, ``BASE`` and ``PRIORS``."""
+"""Search spaces: one module each, with ``space(trial, lm)``, ``BASE`` and ``PRIORS``.
+
+``_common`` is what they share.
+"""

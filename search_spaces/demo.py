@@ -7,6 +7,8 @@ from typing import Any
 
 import optuna
 
+from deepmlf.model.lm_store import LanguageModelFacts
+
 BASE: dict[str, Any] = {
     "model.max_text_len": 24,
     "model.av_frames": 20,
@@ -32,8 +34,8 @@ PRIORS: list[dict[str, Any]] = [
 ]
 
 
-def space(trial: optuna.Trial, num_layers: int) -> dict[str, Any]:
-    depth = trial.suggest_int("model.fusion_depth", 1, min(4, num_layers // 2))
+def space(trial: optuna.Trial, lm: LanguageModelFacts) -> dict[str, Any]:
+    depth = trial.suggest_int("model.fusion_depth", 1, min(4, lm.num_layers // 2))
     return {
         "model.fusion_depth": depth,
         "model.fusion_start": 0.5,

@@ -79,6 +79,7 @@ class DeepMLF(nn.Module):
     """Deep multimodal fusion into a frozen decoder LM (arXiv:2504.11082).
 
     Holds trained weights only: the language model is shared, not registered, and is not part of the state dict.
+    MM blocks outside ``active_layers`` (ascending, all ``fusion_layers`` at first) are skipped.
 
     Args:
         language_model: The frozen decoder, already cut to the layers in use.
@@ -95,11 +96,7 @@ class DeepMLF(nn.Module):
         self.config = config
         self.language_model = language_model
         width, n = language_model.width, config.num_fusion_tokens
-        if width % config.cross_attention_heads:
-            raise ConfigError(
-                f"model.cross_attention_heads={config.cross_attention_heads}: "
-                f"must divide the language model's width {width}"
-            )
+        config.check_fits(language_model.num_layers, width)
         if config.max_text_len + n > language_model.max_positions:
             raise ConfigError(
                 f"model.max_text_len={config.max_text_len} and model.num_fusion_tokens={n}: the language model has "
@@ -107,12 +104,13 @@ class DeepMLF(nn.Module):
             )
         self.fusion_layers = config.resolve_fusion_layers(language_model.num_layers)
         self.active_layers = self.fusion_layers
-        """Fused layers in use, ascending; a curriculum may hold some back."""
+        # First, so that with the same seed its initial weights do not depend on the fusion that is built after it.
+        self.av_encoder = AudioVisualEncoder(audio_dim, vision_dim, config)
+        self.av_head = nn.Linear(config.av_width, 1)
         self.fusion_tokens = nn.Parameter(torch.randn(n, width) * 0.02)
         self.mm_blocks = nn.ModuleDict(
             {str(layer): MMBlock(language_model, layer, config) for layer in self.fusion_layers}
         )
-        self.av_encoder = AudioVisualEncoder(audio_dim, vision_dim, config)
         self.text_softperm = SoftPerm(config.softperm_text_features, config.softperm_text_apply)
         self.task_head = nn.Sequential(
             nn.Linear(2 * width + config.av_width, config.head_width),
@@ -121,7 +119,6 @@ class DeepMLF(nn.Module):
             nn.Linear(config.head_width, 1),
         )
         self.text_head = nn.Linear(width, 1)
-        self.av_head = nn.Linear(config.av_width, 1)
         self.fusion_head = nn.Linear(width, 1)
 
     def forward(
@@ -252,9 +249,9 @@ class DeepMLF(nn.Module):
         return prediction
 
     def gates(self) -> dict[str, float]:
-        """Open fraction of each MM block's gates, by fused layer: ``{"gate/9/attention": 0.5, ...}``."""
+        """Open fraction of each active MM block's gates, by fused layer: ``{"gate/9/attention": 0.5, ...}``."""
         return {
             f"gate/{layer}/{name.removesuffix('_gate')}": torch.sigmoid(gate.detach()).item()
-            for layer, block in self.mm_blocks.items()
-            for name, gate in block.named_parameters(recurse=False)
+            for layer in self.active_layers
+            for name, gate in self.mm_blocks[str(layer)].named_parameters(recurse=False)
         }

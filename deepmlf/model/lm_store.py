@@ -13,6 +13,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ from deepmlf.errors import LanguageModelError
 
 TINY_RANDOM = "tiny-random"
 """A seeded random language model that is built in memory, for tests."""
-TINY_RANDOM_LAYERS = 4
 SMOLLM2 = "smollm2-135m"
 """The language model of the demo; the one name that needs no access to the hub."""
 SUPPORTED = ("gpt2", "llama", "mistral", "qwen2", "qwen3")
@@ -42,6 +42,19 @@ _HUB_FILES = [
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class LanguageModelFacts:
+    """What a search space may ask about the language model in use."""
+
+    num_layers: int
+    """Decoder layers."""
+    width: int
+    """Features of a hidden state."""
+
+
+_TINY_RANDOM_FACTS = LanguageModelFacts(num_layers=4, width=64)
 
 
 def home() -> Path:
@@ -70,15 +83,13 @@ def resolve(name: str) -> Path:
     return folder
 
 
-def num_layers(name: str) -> int:
-    """The decoder layers of a language model on this machine, from its config.json alone.
+def facts(name: str) -> LanguageModelFacts:
+    """The sizes of a language model on this machine, from its config.json alone.
 
     Raises:
         LanguageModelError: If it is not there, or is not a usable language model.
     """
-    if name == TINY_RANDOM:
-        return TINY_RANDOM_LAYERS
-    return _layers(_read_config(resolve(name)))
+    return _TINY_RANDOM_FACTS if name == TINY_RANDOM else _facts(_read_config(resolve(name)))
 
 
 def identity_of(folder: Path) -> str:
@@ -157,8 +168,10 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _layers(config: dict[str, Any]) -> int:
-    return int(config["n_layer"] if config["model_type"] == "gpt2" else config["num_hidden_layers"])
+def _facts(config: dict[str, Any]) -> LanguageModelFacts:
+    names = ("n_layer", "n_embd") if config["model_type"] == "gpt2" else ("num_hidden_layers", "hidden_size")
+    num_layers, width = (int(config[name]) for name in names)
+    return LanguageModelFacts(num_layers, width)
 
 
 def _check(folder: Path) -> None:
@@ -169,9 +182,11 @@ def _check(folder: Path) -> None:
             f"{folder}: model_type={kind!r} is not supported; supported are {', '.join(SUPPORTED)}"
         )
     try:
-        _layers(config)
+        _facts(config)
     except (KeyError, TypeError, ValueError):
-        raise LanguageModelError(f"{folder / 'config.json'}: gives no number of layers; fetch it again") from None
+        raise LanguageModelError(
+            f"{folder / 'config.json'}: gives no number of layers or no width; fetch it again"
+        ) from None
     if not any(folder.glob("*.safetensors")):
         raise LanguageModelError(f"{folder}: no .safetensors weights; save the model with save_pretrained first")
     if not any((folder / file).is_file() for file in _TOKENIZER_FILES):

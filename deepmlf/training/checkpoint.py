@@ -18,6 +18,7 @@ from deepmlf.errors import CheckpointError
 from deepmlf.model.deepmlf import DeepMLF
 
 _NAME = re.compile(r"epoch_(\d{6})")
+_ACTIVE_LAYERS = "active_layers"
 
 
 def trained_state(model: DeepMLF) -> dict[str, Tensor]:
@@ -32,23 +33,27 @@ def trained_state(model: DeepMLF) -> dict[str, Tensor]:
 
 
 def save_weights(folder: Path, model: DeepMLF, metadata: dict[str, Any]) -> None:
-    """Write ``model.safetensors`` and ``state.json`` into `folder`, whole or not at all."""
-    _publish(folder, {"model": trained_state(model)}, metadata)
+    """Write ``model.safetensors`` and ``state.json`` into `folder`, whole or not at all.
+
+    Which MM blocks are active goes with the weights: without it they would make another model.
+    """
+    publish(folder, {"model": trained_state(model)}, metadata | {_ACTIVE_LAYERS: model.active_layers})
 
 
 def load_weights(folder: Path, model: DeepMLF) -> dict[str, Any]:
-    """Read what `save_weights` wrote into `model` and return its metadata.
+    """Read what `save_weights` wrote into `model`, active MM blocks included, and return its metadata.
 
     Raises:
         CheckpointError: If it is missing, torn, or of another model.
     """
     metadata = read_metadata(folder)
-    weights = _read_tensors(folder / "model.safetensors")
+    weights = read_tensors(folder / "model.safetensors")
     expected = trained_state(model)
     for name, tensor in expected.items():
         if name not in weights or weights[name].shape != tensor.shape:
             raise CheckpointError(f"{folder}: is of another model ({name} differs)")
     model.load_state_dict(weights, strict=False)
+    model.active_layers = tuple(metadata.pop(_ACTIVE_LAYERS, model.fusion_layers))
     return metadata
 
 
@@ -61,16 +66,13 @@ def save_checkpoint(
     metadata: dict[str, Any],
 ) -> Path:
     """Write ``checkpoints/epoch_NNNNNN`` with weights, optimiser, random states and position; drop older ones."""
-    moments = {
-        f"{name}.{key}": value
-        for name, parameter in parameters.items()
-        for key, value in optimizer.state.get(parameter, {}).items()
-    }
+    moments = optimizer_state(parameters, optimizer)
     random = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         random["cuda"] = torch.cuda.get_rng_state()
     folder = out_dir / "checkpoints" / f"epoch_{epoch:06d}"
-    _publish(folder, {"model": trained_state(model), "optimizer": moments, "random": random}, metadata)
+    parts = {"model": trained_state(model), "optimizer": moments, "random": random}
+    publish(folder, parts, metadata | {_ACTIVE_LAYERS: model.active_layers})
     for older in folder.parent.iterdir():
         if older != folder:
             shutil.rmtree(older, ignore_errors=True)
@@ -86,17 +88,32 @@ def load_checkpoint(
         CheckpointError: If it is missing, torn, or of another model.
     """
     metadata = load_weights(folder, model)
-    moments = _read_tensors(folder / "optimizer.safetensors")
+    load_optimizer_state(read_tensors(folder / "optimizer.safetensors"), parameters, optimizer)
+    random = read_tensors(folder / "random.safetensors")
+    torch.set_rng_state(random["cpu"])
+    if "cuda" in random and torch.cuda.is_available():
+        torch.cuda.set_rng_state(random["cuda"])
+    return metadata
+
+
+def optimizer_state(parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """AdamW's moments and step counts by parameter: ``{"fusion_tokens.exp_avg": ..., ...}``."""
+    return {
+        f"{name}.{key}": value
+        for name, parameter in parameters.items()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def load_optimizer_state(
+    moments: dict[str, Tensor], parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer
+) -> None:
+    """Restore what `optimizer_state` returned; parameters it does not name stay as they are."""
     for name, parameter in parameters.items():
         state = {key.removeprefix(f"{name}."): t for key, t in moments.items() if key.rpartition(".")[0] == name}
         if state:
             moved = {key: t if key == "step" else t.to(parameter.device) for key, t in state.items()}
             optimizer.state[parameter] = moved
-    random = _read_tensors(folder / "random.safetensors")
-    torch.set_rng_state(random["cpu"])
-    if "cuda" in random and torch.cuda.is_available():
-        torch.cuda.set_rng_state(random["cuda"])
-    return metadata
 
 
 def latest_checkpoint(out_dir: Path) -> Path | None:
@@ -121,14 +138,20 @@ def read_metadata(folder: Path) -> dict[str, Any]:
     return metadata
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file.
+
+    Raises:
+        CheckpointError: If it is missing or torn.
+    """
     try:
         return load_file(path)
     except Exception as error:  # safetensors raises its own types for torn files
         raise CheckpointError(f"{path}: torn or not safetensors ({error})") from None
 
 
-def _publish(folder: Path, parts: dict[str, dict[str, Tensor]], metadata: dict[str, Any]) -> None:
+def publish(folder: Path, parts: dict[str, dict[str, Tensor]], metadata: dict[str, Any]) -> None:
+    """Write one safetensors file per part and ``state.json`` into `folder`, whole or not at all."""
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)

@@ -1,27 +1,64 @@
 """Curricula: which parts train on which losses, stage by stage."""
 
+import math
+
 from deepmlf.config import LossTerm, Stage, TrialConfig
 
 _ALL_LOSSES: tuple[LossTerm, ...] = ("task", "fusion", "av", "text", "lm")
 
 
 def stages_of(config: TrialConfig) -> list[Stage]:
-    """The stages of a trial's curriculum, in order; the last one fuses.
+    """The stages of a trial's curriculum, in order; fusion stages come last and sum up to ``training.epochs``.
 
     ``joint`` trains everything at once. ``av_first`` first trains the audiovisual encoder alone on the labels, then
-    fine-tunes it in fusion; ``av_frozen`` keeps it frozen there (DeepMLF, fusion curriculum).
+    fine-tunes it in fusion; ``av_frozen`` keeps it frozen there (DeepMLF, fusion curriculum). ``unimodal_first`` also
+    trains the text head before fusion. ``grow_depth`` fuses from the start, at first with the top MM block alone.
+
+    Every schedule is legal: stages before fusion have at least one epoch, and so has the last one, which has all
+    MM blocks.
     """
-    curriculum, training = config.curriculum, config.training
-    fusion = Stage(name="fusion", trains=("av_encoder", "fusion", "heads"), losses=_ALL_LOSSES, epochs=training.epochs)
+    curriculum, budget = config.curriculum, config.training.epochs
+    fusion = Stage(name="fusion", trains=("av_encoder", "fusion", "heads"), losses=_ALL_LOSSES, epochs=budget)
     if curriculum.name == "joint":
         return [fusion]
-    alone = Stage(
+    if curriculum.name == "grow_depth":
+        return _growing(fusion, config.model.num_mm_blocks, curriculum.grow_share)
+    av = Stage(
         name="av",
-        trains=("av_encoder",),
-        losses=("av_only",),
-        epochs=curriculum.av_epochs,
-        lr_scale=curriculum.av_lr / training.lr_av,
+        trains=("av_encoder", "heads"),
+        losses=("av",),
+        epochs=_epochs(curriculum.av_epochs, curriculum.av_share, budget),
+        lr=curriculum.av_lr,
     )
     if curriculum.name == "av_frozen":
-        fusion = fusion.model_copy(update={"trains": ("fusion", "heads")})
-    return [alone, fusion]
+        return [av, fusion.model_copy(update={"trains": ("fusion", "heads")})]
+    if curriculum.name == "av_first":
+        return [av, fusion]
+    # The two modalities share no weights, so that training one after the other is training them together; apart, the
+    # audiovisual stage is the same as that of `av_first`.
+    text = Stage(
+        name="text",
+        trains=("heads",),
+        losses=("text",),
+        epochs=_epochs(curriculum.text_epochs, curriculum.text_share, budget),
+        lr=curriculum.text_lr,
+    )
+    return [av, text, fusion]
+
+
+def _epochs(epochs: int, share: float | None, budget: int) -> int:
+    return epochs if share is None else max(1, round(share * budget))
+
+
+def _growing(fusion: Stage, depth: int, share: float) -> list[Stage]:
+    """Split a fusion stage: in the first `share` of its epochs MM blocks join from the top, `depth` in all."""
+    growing = min(round(share * fusion.epochs), fusion.epochs - 1)
+    count = min(depth - 1, growing)  # stages that lack blocks
+    stages = []
+    for index in range(count):
+        active = math.ceil(depth * (index + 1) / (count + 1))
+        epochs = growing * (index + 1) // count - growing * index // count
+        changes = {"name": f"fusion_{active}", "active_blocks": active, "epochs": epochs}
+        stages.append(fusion.model_copy(update=changes))
+    left = fusion.epochs - sum(stage.epochs for stage in stages)
+    return [*stages, fusion.model_copy(update={"epochs": left})]

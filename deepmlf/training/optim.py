@@ -52,13 +52,24 @@ def learning_rate(peak: float, step: int, steps: int, warmup_steps: int, floor: 
 
 
 def start_stage(model: DeepMLF, parameters: dict[str, nn.Parameter], stage: Stage) -> None:
-    """Freeze what a stage does not train; frozen encoders also stop dropping out and updating statistics."""
-    alone = stage.losses == ("av_only",)
+    """Freeze what a stage does not train, and leave out MM blocks that have not joined yet.
+
+    Frozen weights get no gradient, hence no decay, and keep their optimiser state; frozen modules also stop dropping
+    out and updating statistics.
+    """
+    model.active_layers = model.fusion_layers[-(stage.active_blocks or 0) :]
     for name, parameter in parameters.items():
-        trained = part_of(name) in stage.trains or (alone and name.startswith("av_head."))
-        parameter.requires_grad_(trained)
-        if not trained:
-            parameter.grad = None
+        parameter.requires_grad_(_is_trained(name, model, stage))
+        parameter.grad = None
     model.train()
-    if "av_encoder" not in stage.trains:
-        model.av_encoder.eval()
+    for module in (model.av_encoder, model.mm_blocks, model.task_head):
+        module.train(any(parameter.requires_grad for parameter in module.parameters()))
+
+
+def _is_trained(name: str, model: DeepMLF, stage: Stage) -> bool:
+    part, (module, *rest) = part_of(name), name.split(".")
+    if part not in stage.trains:
+        return False
+    if part == "heads":  # task_head, fusion_head, av_head and text_head, each with the loss of that name
+        return module.removesuffix("_head") in stage.losses
+    return module != "mm_blocks" or int(rest[0]) in model.active_layers

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from deepmlf.data.loader import Batch, Loader
 from deepmlf.errors import NonFiniteLossError
 from deepmlf.model.deepmlf import DeepMLF, DeepMLFOutput
 from deepmlf.model.language_model import load_language_model
+from deepmlf.training.av_store import StoredEncoder, key_of
 from deepmlf.training.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from deepmlf.training.curriculum import stages_of
 from deepmlf.training.losses import LossWeights, compute_losses
@@ -28,6 +29,7 @@ from deepmlf.training.optim import learning_rate, make_optimizer, start_stage, t
 from deepmlf.training.prefix_cache import PrefixCache, open_prefix_cache
 
 Report = Callable[[dict[str, Any], Path | None], None]
+Head = Literal["task", "av", "text"]
 
 
 @dataclass
@@ -98,16 +100,19 @@ def run_model(model: DeepMLF, batch: Batch, precision: str, prefixes: PrefixCach
 
 @torch.no_grad()
 def predict(
-    model: DeepMLF, loader: Loader, precision: str, *, av_only: bool = False, prefixes: PrefixCache | None = None
+    model: DeepMLF, loader: Loader, precision: str, *, head: Head = "task", prefixes: PrefixCache | None = None
 ) -> np.ndarray:
-    """Task predictions of a split in its own order, [N]; with `av_only` the audiovisual head's."""
+    """Predictions of a split by one head, in the split's own order, [N]."""
     was_training = model.training
     model.eval()
     predictions = np.zeros(len(loader.labels), np.float32)
     device = model.fusion_tokens.device
     for batch in loader.in_order():
         moved = batch.to(device)
-        output = _predict_av(model, moved) if av_only else run_model(model, moved, precision, prefixes).task
+        if head == "av":
+            output = _predict_av(model, moved)
+        else:
+            output = getattr(run_model(model, moved, precision, prefixes), head)
         predictions[batch.index.numpy()] = output[:, 0].cpu().numpy()
     model.train(was_training)
     return predictions
@@ -124,19 +129,24 @@ class Trainer:
         config: The trial.
         out_dir: Its folder, for checkpoints.
         cache_gb: Disk budget of text prefixes on this machine, in gigabytes; 0 keeps none.
+        av_store: Folder of audiovisual encoders shared with other trials, if any.
 
     Raises:
         DataError, LanguageModelError, ConfigError: If the trial cannot be built.
     """
 
-    def __init__(self, config: TrialConfig, out_dir: Path, cache_gb: float = 0.0) -> None:
-        self.config, self.out_dir, self._cache_gb = config, out_dir, cache_gb
+    def __init__(
+        self, config: TrialConfig, out_dir: Path, av_store: Path | None = None, cache_gb: float = 0.0
+    ) -> None:
+        self.config, self.out_dir, self.av_store, self._cache_gb = config, out_dir, av_store, cache_gb
         self._prefixes: dict[tuple[str, int], PrefixCache | None] = {}
         self.dataset = Dataset.open(config.data.path)
         self.model, encode, self.pad_token_id = build_model(config, self.dataset)
         self.device = self.model.fusion_tokens.device
         size, scaled = config.training.batch_size, config.data.standardize
         self.train_loader = Loader(self.dataset, "train", encode, self.pad_token_id, size, standardize=scaled)
+        # Without texts, so that the audiovisual stage's batches do not depend on how the language model cuts them.
+        self.av_loader = Loader(self.dataset, "train", lambda text: [], self.pad_token_id, size, standardize=scaled)
         self.valid_loader = Loader(self.dataset, "valid", encode, self.pad_token_id, 2 * size, standardize=scaled)
         self.stages = stages_of(config)
         self.parameters = trained_parameters(self.model)
@@ -151,15 +161,44 @@ class Trainer:
             self.progress = Progress(**metadata)
             report(self.progress.metrics, resume_from)
         while "finished" not in self.progress.metrics:
-            started = time.perf_counter()
             stage = self.stages[self.progress.stage]
-            start_stage(self.model, self.parameters, stage)
-            losses, rates = self._train_epoch(stage)
-            metrics = self._finish_epoch(stage, losses, rates, started)
-            checkpoint = save_checkpoint(
-                self.out_dir, self.progress.epoch, self.model, self.parameters, self.optimizer, asdict(self.progress)
-            )
-            report(metrics, checkpoint)
+            if stage.is_av_alone and self.av_store is not None:
+                self._share_av_stage(self.av_store, stage, report)
+            else:
+                self._run_epoch(stage, report)
+
+    def _share_av_stage(self, av_store: Path, stage: Stage, report: Report) -> None:
+        """Take the first stage's outcome from the store; or train it, while others that need it wait, and store it."""
+        stored = StoredEncoder(av_store, key_of(self.config, stage, self.dataset.info))
+        with stored.lock():
+            metrics = stored.load(self.model, self.parameters, self.optimizer)
+            if metrics is None:
+                while self.progress.stage == 0:
+                    self._run_epoch(stage, report)
+                stored.save(self.model, self.parameters, self.optimizer, self.progress.metrics)
+                return
+        metrics = {name: value for name, value in metrics.items() if not name.startswith("time/")}
+        metrics["curriculum/av_reused"] = 1
+        self.progress = Progress(stage=1, epoch=stage.epochs, metrics=metrics)
+        self._save_and_report(report)
+
+    def _run_epoch(self, stage: Stage, report: Report) -> None:
+        started = time.perf_counter()
+        if self.progress.stage_epoch == 0:
+            # Each stage draws from its own seed: what came before, or was taken from the store, makes no difference.
+            seed = np.random.SeedSequence((self.config.training.seed, self.progress.stage)).generate_state(1)
+            torch.manual_seed(int(seed[0]))
+        start_stage(self.model, self.parameters, stage)
+        losses, rates = self._train_epoch(stage)
+        self._finish_epoch(stage, losses, rates, started)
+        self._save_and_report(report)
+
+    def _save_and_report(self, report: Report) -> None:
+        position = asdict(self.progress)
+        checkpoint = save_checkpoint(
+            self.out_dir, self.progress.epoch, self.model, self.parameters, self.optimizer, position
+        )
+        report(self.progress.metrics, checkpoint)
 
     def _train_epoch(self, stage: Stage) -> tuple[dict[str, float], dict[str, float]]:
         """One pass over the train split; mean of each loss term and the last learning rates."""
@@ -169,7 +208,8 @@ class Trainer:
         warmup = round(training.warmup_epochs * per_epoch)
         sums: dict[str, float] = {}
         rates: dict[str, float] = {}
-        for index, batch in enumerate(self.train_loader.epoch((training.seed, self.progress.epoch))):
+        loader = self.av_loader if stage.is_av_alone else self.train_loader
+        for index, batch in enumerate(loader.epoch((training.seed, self.progress.epoch))):
             losses = self._losses(stage, batch.to(self.device))
             # The last group of an epoch may hold fewer batches than `accumulation_steps`.
             group = index // training.accumulation_steps
@@ -185,12 +225,15 @@ class Trainer:
         return {name: total / count for name, total in sums.items()}, rates
 
     def _losses(self, stage: Stage, batch: Batch) -> dict[str, Tensor]:
-        if stage.losses == ("av_only",):
+        if stage.is_av_alone:
             loss = F.l1_loss(_predict_av(self.model, batch), batch.labels)
             return {"av": loss, "total": loss}
         # SoftPerm changes the text of every batch anew.
         prefixes = None if self.model.text_softperm.is_active else self._prefix_cache(self.train_loader)
         output = run_model(self.model, batch, self.config.training.precision, prefixes)
+        if not stage.is_fusion:
+            loss = F.l1_loss(output.text, batch.labels)
+            return {"text": loss, "total": loss}
         return compute_losses(
             self.model,
             output,
@@ -210,7 +253,7 @@ class Trainer:
         training = self.config.training
         peaks = {"fusion": training.lr_fusion, "av": training.lr_av}
         rates = {
-            name: learning_rate(peak * stage.lr_scale, self.progress.stage_step, steps, warmup, training.min_lr)
+            name: learning_rate(stage.lr or peak, self.progress.stage_step, steps, warmup, training.min_lr)
             for name, peak in peaks.items()
         }
         for group in self.optimizer.param_groups:
@@ -221,18 +264,14 @@ class Trainer:
         self.progress.stage_step += 1
         return rates
 
-    def _finish_epoch(
-        self, stage: Stage, losses: dict[str, float], rates: dict[str, float], started: float
-    ) -> dict[str, Any]:
+    def _finish_epoch(self, stage: Stage, losses: dict[str, float], rates: dict[str, float], started: float) -> None:
         """Validate, advance the position, keep the best weights, and compose what is reported."""
         progress, trained = self.progress, time.perf_counter()
         labels = self.valid_loader.labels
+        head: Head = "task" if stage.is_fusion else "av" if stage.is_av_alone else "text"
+        prefixes = None if head == "av" else self._prefix_cache(self.valid_loader)
         predictions = predict(
-            self.model,
-            self.valid_loader,
-            self.config.training.precision,
-            av_only=not stage.is_fusion,
-            prefixes=self._prefix_cache(self.valid_loader) if stage.is_fusion else None,
+            self.model, self.valid_loader, self.config.training.precision, head=head, prefixes=prefixes
         )
         if not np.isfinite(predictions).all():
             raise NonFiniteLossError(f"a validation prediction became non-finite in epoch {progress.epoch + 1}")
@@ -242,6 +281,8 @@ class Trainer:
         metrics: dict[str, Any] = {"stage": stage.name, "epoch": progress.epoch}
         metrics["curriculum/stage"] = progress.stage
         if stage.is_fusion:
+            metrics["curriculum/active_blocks"] = len(self.model.active_layers)
+        if stage.is_fusion:
             progress.fusion_epoch += 1
             metrics["fusion_epoch"] = progress.fusion_epoch
             metrics |= {f"valid/{name}": value for name, value in valid.items()} | self.model.gates()
@@ -249,7 +290,7 @@ class Trainer:
                 progress.best_mae, progress.best_epoch = valid["MAE"], progress.fusion_epoch
                 save_weights(self.out_dir / "best", self.model, {"fusion_epoch": progress.fusion_epoch, "valid": valid})
         else:
-            metrics["train/valid_mae_av"] = valid["MAE"]
+            metrics[f"train/valid_mae_{head}"] = valid["MAE"]
         metrics["train/loss"] = losses.pop("total")
         metrics |= {f"loss/{name}": value for name, value in losses.items()}
         metrics |= {f"lr/{name}": value for name, value in rates.items()}
@@ -258,11 +299,13 @@ class Trainer:
         metrics["time/epoch_seconds"] = time.perf_counter() - started
         self._advance(stage, metrics)
         progress.metrics = metrics
-        return metrics
 
     def _advance(self, stage: Stage, metrics: dict[str, Any]) -> None:
         progress, patience = self.progress, self.config.training.patience
-        if stage.is_fusion and patience is not None and progress.fusion_epoch - progress.best_epoch >= patience:
+        # Patience counts in the last stage alone: no trial ends before all its MM blocks had their chance.
+        is_last = progress.stage == len(self.stages) - 1
+        without_better = min(progress.stage_epoch, progress.fusion_epoch - progress.best_epoch)
+        if is_last and patience is not None and without_better >= patience:
             metrics["finished"] = "patience"
         elif progress.stage_epoch == stage.epochs:
             progress.stage, progress.stage_epoch, progress.stage_step = progress.stage + 1, 0, 0
@@ -271,7 +314,13 @@ class Trainer:
 
 
 def train(
-    config: TrialConfig, report: Report, *, out_dir: Path, resume_from: Path | None = None, cache_gb: float = 0.0
+    config: TrialConfig,
+    report: Report,
+    *,
+    out_dir: Path,
+    resume_from: Path | None = None,
+    av_store: Path | None = None,
+    cache_gb: float = 0.0,
 ) -> None:
     """Train a trial to its end.
 
@@ -282,10 +331,13 @@ def train(
         out_dir: Folder of the trial: ``checkpoints/`` for resuming, ``best/`` with the weights of the best epoch.
         resume_from: A checkpoint; its own epoch is reported again first, then training goes on with the same numbers
             as if it had never stopped (bit-equal on CPU).
+        av_store: Folder that trials share. The stage that trains the audiovisual encoder alone is taken from there if
+            another trial has trained the same: it is then reported once, as its last epoch, with
+            ``curriculum/av_reused``. Otherwise it is trained, and stored there.
         cache_gb: Disk budget of text prefixes on this machine, in gigabytes; 0 keeps none.
 
     Raises:
         NonFiniteLossError: If the loss or a prediction becomes NaN or infinite.
         DataError, LanguageModelError, ConfigError, CheckpointError: If the trial cannot be built or resumed.
     """
-    Trainer(config, out_dir, cache_gb).run(report, resume_from)
+    Trainer(config, out_dir, av_store, cache_gb).run(report, resume_from)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -26,10 +27,11 @@ from deepmlf.config import TrialConfig
 from deepmlf.data.dataset import Dataset
 from deepmlf.errors import SearchError
 from deepmlf.model import lm_store
+from deepmlf.model.lm_store import LanguageModelFacts
 from deepmlf.tune.callbacks import ExperimentRecorder
 from deepmlf.tune.scheduler import ResumableASHA
 from deepmlf.tune.searcher import OBJECTIVE, OptunaSearcher
-from deepmlf.tune.space import SearchSpace, load_space
+from deepmlf.tune.space import check_setting, check_space, load_space
 from deepmlf.tune.trainable import DEFAULT_TRAIN, run_trial
 
 
@@ -100,13 +102,13 @@ def run_search(settings: SearchSettings) -> SearchSummary:
     space = load_space(settings.space)
     dataset = Dataset.open(settings.data)
     settings = settings.model_copy(update={"name": name, "data": str(Path(settings.data).absolute())})
-    num_layers = _num_layers(settings, space.base)
-    TrialConfig.from_overrides(_base(settings, space.base))
-    _try_space(space, settings, num_layers)
+    lm, base = _language_model(settings, space.base), _base(settings, space.base)
+    TrialConfig.from_overrides(base)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    check_space(space, settings.space, base, lm, settings.overrides, settings.seed)
     if (experiment / "search.json").exists():
         raise SearchError(f"{experiment}: exists; choose another --name, or run `deepmlf resume {experiment}`")
     experiment.mkdir(parents=True, exist_ok=True)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         study_name=name, storage=_storage(experiment / "optuna.journal"), direction="minimize", load_if_exists=True
     )
@@ -115,8 +117,8 @@ def run_search(settings: SearchSettings) -> SearchSummary:
     manifest = {
         "settings": settings.model_dump(),
         "space_source": space.source.read_text(),
-        "base": _base(settings, space.base),
-        "num_layers": num_layers,
+        "base": base,
+        "language_model": asdict(lm),
         "data_fingerprint": dataset.info.fingerprint,
         "versions": {p: importlib.metadata.version(p) for p in ("torch", "transformers", "ray", "optuna", "pyarrow")},
         "git_commit": _git_commit(),
@@ -182,13 +184,14 @@ def _run_locked(experiment: Path, manifest: dict[str, Any]) -> SearchSummary:
     source = experiment / "space.py"
     source.write_text(manifest["space_source"])  # a resume uses the space that the search began with
     space, base, study = load_space(str(source)), manifest["base"], open_study(experiment)
+    lm = LanguageModelFacts(**manifest["language_model"])
 
     def check(overrides: dict[str, Any]) -> None:
-        TrialConfig.from_overrides(base, overrides).model.resolve_fusion_layers(manifest["num_layers"])
+        check_setting(base, overrides, lm)
 
     ended = [t.number for t in study.get_trials(deepcopy=False) if t.state.is_finished()]
     unrecorded = sorted(set(ended) - set(ray_records(experiment)))
-    searcher = OptunaSearcher(study, space, settings.trials, manifest["num_layers"], settings.seed, check, unrecorded)
+    searcher = OptunaSearcher(study, space, settings.trials, lm, settings.seed, check, unrecorded)
     interrupted = False
     samples = settings.trials - len(ended) + len(unrecorded)
     if samples > 0:
@@ -295,27 +298,11 @@ def _base(settings: SearchSettings, space_base: dict[str, Any]) -> dict[str, Any
     )
 
 
-def _num_layers(settings: SearchSettings, space_base: dict[str, Any]) -> int:
+def _language_model(settings: SearchSettings, space_base: dict[str, Any]) -> LanguageModelFacts:
+    """Sizes of the language model in use, cut to ``model.lm_layers``."""
     kept = _base(settings, space_base).get("model.lm_layers")
-    available = lm_store.num_layers(settings.lm)
-    return available if kept is None else min(int(kept), available)
-
-
-def _try_space(space: SearchSpace, settings: SearchSettings, num_layers: int) -> None:
-    """Sample the space once, so that a wrong name or a clash with ``--set`` is told before anything starts."""
-    probe = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=settings.seed)).ask()
-    try:
-        overrides = space.sample(probe, num_layers)
-    except Exception as error:  # a user's space may raise anything
-        raise SearchError(f"--space {settings.space}: {type(error).__name__}: {error}") from error
-    known = TrialConfig().flat()
-    for name in overrides:
-        if name not in known:
-            raise SearchError(f"--space {settings.space}: {name}: no such setting")
-        if name in settings.overrides:
-            raise SearchError(
-                f"--set {name}: the space {space.name} searches this setting; fix it in the space instead"
-            )
+    facts = lm_store.facts(settings.lm)
+    return facts if kept is None else replace(facts, num_layers=min(int(kept), facts.num_layers))
 
 
 def _repair_journal(path: Path) -> None:

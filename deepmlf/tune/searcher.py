@@ -15,6 +15,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
+from deepmlf.model.lm_store import LanguageModelFacts
 from deepmlf.tune.space import SearchSpace
 
 OBJECTIVE = "valid/MAE"
@@ -46,7 +47,7 @@ class OptunaSearcher(Searcher):
         study: The study; created or loaded by the caller.
         space: Where settings come from.
         trials: Trials the search is to end with, failed ones included.
-        num_layers: Layers of the language model in use.
+        lm: Sizes of the language model in use.
         seed: Seed of the sampler.
         check: Raises DeepMLFError for a setting that cannot be trained; such a trial is FAIL at once.
         unrecorded: Finished trials that a killed driver's Ray had not yet written down; they pass through Ray again,
@@ -58,13 +59,13 @@ class OptunaSearcher(Searcher):
         study: optuna.Study,
         space: SearchSpace,
         trials: int,
-        num_layers: int,
+        lm: LanguageModelFacts,
         seed: int,
         check: Check,
         unrecorded: list[int],
     ) -> None:
         super().__init__(metric=OBJECTIVE, mode="min")
-        self._study, self._space, self._num_layers, self._seed, self._check = study, space, num_layers, seed, check
+        self._study, self._space, self._lm, self._seed, self._check = study, space, lm, seed, check
         self._trials = trials
         self._lock = threading.Lock()
         self._numbers: dict[str, int] = {}  # Ray's trial id → Optuna's number
@@ -111,7 +112,7 @@ class OptunaSearcher(Searcher):
     def _begin(self, trial_id: str, trial: optuna.Trial) -> dict[str, Any] | None:
         """Draw a trial's setting and note it; None if it cannot be trained, which is a FAIL."""
         try:
-            overrides = self._space.sample(trial, self._num_layers)
+            overrides = self._space.sample(trial, self._lm)
             self._check(overrides)
             trial.set_user_attr(OVERRIDES, json.dumps(overrides))
         except Exception as error:  # a user's space may raise anything

@@ -14,6 +14,7 @@ from deepmlf.training.checkpoint import latest_checkpoint
 from deepmlf.tune.searcher import OBJECTIVE, ONLY_RECORD
 
 DEFAULT_TRAIN = "deepmlf.training.trainer:train"
+AV_STORE = "av_encoders"
 
 
 def trial_folder(experiment: Path, number: int) -> Path:
@@ -41,7 +42,8 @@ def run_trial(config: dict[str, Any]) -> None:
     """
     if config.get(ONLY_RECORD):
         return
-    out_dir = trial_folder(Path(config["experiment"]), config["number"])
+    experiment = Path(config["experiment"])
+    out_dir = trial_folder(experiment, config["number"])
     out_dir.mkdir(parents=True, exist_ok=True)
     (out_dir / "error.txt").unlink(missing_ok=True)  # of an attempt that this one repeats
     module, _, name = config["train"].partition(":")
@@ -58,7 +60,9 @@ def run_trial(config: dict[str, Any]) -> None:
         trial = TrialConfig.from_overrides(config["base"], config["overrides"])
         (out_dir / "config.json").write_text(trial.to_json())
         train = getattr(importlib.import_module(module), name)
-        train(trial, report, out_dir=out_dir, resume_from=latest_checkpoint(out_dir))
+        train(
+            trial, report, out_dir=out_dir, resume_from=latest_checkpoint(out_dir), av_store=experiment / AV_STORE
+        )
     except Exception as error:
         (out_dir / "error.txt").write_text(traceback.format_exc())
         if not is_deterministic(error):

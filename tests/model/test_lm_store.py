@@ -12,6 +12,7 @@ from deepmlf.errors import LanguageModelError
 from deepmlf.model import lm_store
 from deepmlf.model.attention import MaskedAttention
 from deepmlf.model.language_model import load_language_model
+from deepmlf.model.lm_store import LanguageModelFacts
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +39,7 @@ def make_folder(folder: Path) -> Path:
 def test_a_local_folder_is_used_in_place(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "mine")
     assert lm_store.get(str(folder)) == folder == lm_store.resolve(str(folder))
-    assert lm_store.num_layers(str(folder)) == 1
+    assert lm_store.facts(str(folder)) == LanguageModelFacts(num_layers=1, width=8)
     model, tokenizer = load_language_model(str(folder))
     assert (model.family, model.num_layers, model.width) == ("gpt2", 1, 8)
     assert tokenizer.encode("good bad good", 2) == [1, 2]
@@ -46,7 +47,7 @@ def test_a_local_folder_is_used_in_place(tmp_path: Path) -> None:
 
 
 def test_the_random_model_needs_no_files() -> None:
-    assert lm_store.num_layers("tiny-random") == 4
+    assert lm_store.facts("tiny-random") == LanguageModelFacts(num_layers=4, width=64)
     first, _ = load_language_model("tiny-random")
     assert first is load_language_model("tiny-random")[0]
 
@@ -66,7 +67,7 @@ def test_an_absent_model_says_how_to_get_it() -> None:
     ("change", "message"),
     [
         ({"model_type": "bert"}, "model_type='bert' is not supported; supported are gpt2, llama"),
-        ({"n_layer": None}, "gives no number of layers"),
+        ({"n_layer": None}, "gives no number of layers or no width"),
     ],
 )
 def test_an_unusable_config_is_named(tmp_path: Path, change: dict[str, object], message: str) -> None:
@@ -102,7 +103,7 @@ def test_a_torn_gguf_leaves_nothing_behind(tmp_path: Path, own_home: Path) -> No
 
 def _layers_after_get(name: str) -> int:
     lm_store.get(name)
-    return lm_store.num_layers(name)
+    return lm_store.facts(name).num_layers
 
 
 @pytest.mark.slow

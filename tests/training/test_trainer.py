@@ -3,81 +3,15 @@
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from small_trial import run, without_times
 
-from deepmlf.config import TrialConfig
-from deepmlf.data.synthetic import make_synthetic
 from deepmlf.errors import CheckpointError, NonFiniteLossError
 from deepmlf.training.checkpoint import latest_checkpoint
 from deepmlf.training.evaluate import evaluate_trial
-from deepmlf.training.trainer import train
-
-SMALL = {
-    "model.language_model": "tiny-random", "model.fusion_depth": 2, "model.num_fusion_tokens": 3,
-    "model.max_text_len": 16, "model.av_frames": 6, "model.av_layers": 1, "model.lora_rank": 4,
-    "training.epochs": 3, "training.batch_size": 16, "training.lr_fusion": 1e-3, "curriculum.av_epochs": 2,
-}  # fmt: skip
-
-
-@pytest.fixture(scope="session")
-def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data") / "synthetic"
-    make_synthetic(folder, seed=1, sizes=(49, 24, 24))
-    return folder
-
-
-def run(
-    out: Path, data: Path, resume_from: Path | None = None, stop_after: int | None = None, **settings: Any
-) -> list[dict]:
-    """Train and return the reports; `stop_after` breaks off at that epoch as a kill would."""
-    reports: list[dict] = []
-    dotted = {name.replace("__", "."): value for name, value in settings.items()}
-    config = TrialConfig.from_overrides(SMALL, {"data.path": str(data)}, dotted)
-
-    def report(metrics: dict[str, Any], checkpoint: Path | None) -> None:
-        reports.append(dict(metrics))
-        if metrics["epoch"] == stop_after:
-            raise InterruptedError
-
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "config.json").write_text(config.to_json())
-    try:
-        train(config, report, out_dir=out, resume_from=resume_from)
-    except InterruptedError:
-        pass
-    return reports
-
-
-def without_times(reports: list[dict]) -> list[dict]:
-    return [{name: value for name, value in report.items() if not name.startswith("time/")} for report in reports]
-
-
-@pytest.mark.parametrize("curriculum", ["joint", "av_first", "av_frozen"])
-def test_curricula_report_fusion_epochs_only_in_fusion(tmp_path: Path, small_data: Path, curriculum: str) -> None:
-    reports = run(tmp_path, small_data, curriculum__name=curriculum)
-    first = 0 if curriculum == "joint" else 2
-    assert [report.get("fusion_epoch") for report in reports] == [None] * first + [1, 2, 3]
-    assert [report.get("finished") for report in reports] == [None] * (first + 2) + ["full"]
-    assert {"valid/MAE", "train/loss", "loss/task", "lr/fusion", "gate/3/ffn"} <= reports[-1].keys()
-
-
-def test_av_frozen_leaves_the_av_encoder_as_its_stage_left_it(tmp_path: Path, small_data: Path) -> None:
-    def encoder(folder: Path) -> dict[str, torch.Tensor]:
-        weights = load_file(folder / "model.safetensors")
-        return {name: weight for name, weight in weights.items() if name.startswith("av_encoder.")}
-
-    settings = {"curriculum__name": "av_frozen", "model__av_batch_norm": "both"}
-    run(tmp_path, small_data, stop_after=2, **settings)
-    checkpoint = latest_checkpoint(tmp_path)
-    assert checkpoint is not None
-    before = encoder(checkpoint)
-    run(tmp_path, small_data, resume_from=checkpoint, **settings)
-    after = encoder(latest_checkpoint(tmp_path) or tmp_path)
-    assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 @pytest.mark.parametrize("stop_after", [1, 2, 4])

@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from deepmlf.errors import ConfigError
+from deepmlf.model.lm_store import LanguageModelFacts
 from deepmlf.tune.scheduler import ResumableASHA
 from deepmlf.tune.searcher import OBJECTIVE, OptunaSearcher
 from deepmlf.tune.space import SearchSpace
@@ -31,7 +32,7 @@ def searcher(
     check: Any = lambda setting: None,
 ) -> OptunaSearcher:
     loaded = SearchSpace("space", space, {}, [], Path("space.py"))
-    return OptunaSearcher(study, loaded, trials, num_layers=4, seed=0, check=check, unrecorded=[])
+    return OptunaSearcher(study, loaded, trials, LanguageModelFacts(4, 64), seed=0, check=check, unrecorded=[])
 
 
 def epoch(number: int, value: float, **more: Any) -> dict[str, Any]:

@@ -1,0 +1,140 @@
+"""What the spaces have in common: each function draws one part of DeepMLF and returns its dotted settings.
+
+Ranges are the same for every language model, so that searches can learn from each other; a drawn value that does not
+fit the one in use is cut to what does. All of them reach from the published setting (arXiv:2504.11082) to strong
+regularisation: with a small frozen language model the main danger is over-fitting through the audiovisual encoder and
+the heads.
+"""
+
+import math
+from typing import Any
+
+import optuna
+
+from deepmlf.model.lm_store import LanguageModelFacts
+
+Settings = dict[str, Any]
+
+PUBLISHED: Settings = {
+    "model.gate_init": 0.0,
+    "model.cross_attention_heads": 16,
+    "model.dropout": 0.1,
+    "model.av_width": 30,
+    "model.av_heads": 6,
+    "model.av_layers": 3,
+    "model.av_dropout": 0.1,
+    "model.av_pooling": "strided",
+    "model.softperm_av_features": 0.2,
+    "curriculum.name": "av_first",
+    "training.lr_fusion": 1e-4,
+    "training.lr_av": 1e-4,
+    "training.batch_size": 32,
+    "training.accumulation_steps": 8,
+}
+"""What the published settings of all datasets share, under names that these functions draw."""
+CURRICULA = ("joint", "av_first", "av_frozen", "unimodal_first", "grow_depth")
+LORA_SCALE = 16
+"""The published ``lora_alpha / lora_rank``."""
+
+
+def suggest_fusion(trial: optuna.Trial, lm: LanguageModelFacts, *, max_tokens: int = 24) -> Settings:
+    """Which layers are fused, with how many tokens, and the cross-attention that does it."""
+    depth = trial.suggest_int("model.fusion_depth", 1, 10)
+    # One MM block always sits after the last layer, and from the top there is only one place to start.
+    spacing = trial.suggest_categorical("model.fusion_spacing", ["even", "top"]) if depth > 1 else "top"
+    start = trial.suggest_float("model.fusion_start", 0.1, 0.8) if spacing == "even" else 0.0
+    heads = trial.suggest_categorical("model.cross_attention_heads", [4, 8, 16, 32])
+    return {
+        "model.fusion_depth": min(depth, layers_from(start, lm)),
+        "model.fusion_spacing": spacing,
+        "model.fusion_start": start,
+        "model.num_fusion_tokens": trial.suggest_int("model.num_fusion_tokens", 2, max_tokens, step=2),
+        "model.gate_init": trial.suggest_float("model.gate_init", -3.0, 2.0),
+        "model.cross_attention_heads": math.gcd(heads, lm.width),
+        "model.dropout": trial.suggest_float("model.dropout", 0.0, 0.5),
+    }
+
+
+def layers_from(start: float, lm: LanguageModelFacts) -> int:
+    """Layers that lie at or above ``model.fusion_start``: the deepest possible fusion."""
+    return lm.num_layers - int(start * lm.num_layers)
+
+
+def suggest_ffn(trial: optuna.Trial) -> Settings:
+    """FFN of the MM blocks: trained whole, or LoRA of a rank at the published scale."""
+    mode = trial.suggest_categorical("model.ffn", ["lora", "full"])
+    if mode == "full":
+        return {"model.ffn": mode}
+    rank = trial.suggest_int("model.lora_rank", 8, 512, log=True)
+    return {"model.ffn": mode, "model.lora_rank": rank, "model.lora_alpha": LORA_SCALE * rank}
+
+
+def suggest_av(trial: optuna.Trial) -> Settings:
+    """The audiovisual encoder. Coarse steps: trials that draw the same encoder share its first stage."""
+    return {
+        "model.av_width": trial.suggest_int("model.av_width", 12, 60, step=6),  # all heads divide multiples of 6
+        "model.av_heads": trial.suggest_categorical("model.av_heads", [2, 3, 6]),
+        "model.av_layers": trial.suggest_int("model.av_layers", 1, 4),
+        "model.av_dropout": trial.suggest_float("model.av_dropout", 0.0, 0.6, step=0.1),
+        "model.av_pooling": trial.suggest_categorical("model.av_pooling", ["consecutive", "strided"]),
+        "model.av_batch_norm": trial.suggest_categorical("model.av_batch_norm", ["none", "audio", "vision", "both"]),
+        "model.softperm_av_features": trial.suggest_float("model.softperm_av_features", 0.0, 0.4, step=0.1),
+    }
+
+
+def suggest_curriculum(trial: optuna.Trial) -> Settings:
+    """The curriculum, the lengths and learning rates of its stages, and the AV encoder's learning rate in fusion."""
+    name = trial.suggest_categorical("curriculum.name", CURRICULA)
+    settings: Settings = {"curriculum.name": name}
+    if name in ("av_first", "av_frozen", "unimodal_first"):
+        settings["curriculum.av_share"] = trial.suggest_float("curriculum.av_share", 0.1, 0.9, step=0.2)
+        settings["curriculum.av_lr"] = trial.suggest_float("curriculum.av_lr", 1e-4, 1e-2, log=True)
+    if name == "unimodal_first":
+        settings["curriculum.text_share"] = trial.suggest_float("curriculum.text_share", 0.1, 0.5, step=0.2)
+        settings["curriculum.text_lr"] = trial.suggest_float("curriculum.text_lr", 1e-4, 1e-2, log=True)
+    if name == "grow_depth":
+        settings["curriculum.grow_share"] = trial.suggest_float("curriculum.grow_share", 0.2, 0.8, step=0.2)
+    if name != "av_frozen":
+        settings["training.lr_av"] = trial.suggest_float("training.lr_av", 1e-5, 3e-3, log=True)
+    return settings
+
+
+def suggest_text_softperm(trial: optuna.Trial) -> Settings:
+    """SoftPerm on text embeddings: off, or how often and on how many features."""
+    apply = trial.suggest_categorical("model.softperm_text_apply", [0.0, 0.25, 0.3, 0.5])
+    if apply == 0:
+        return {"model.softperm_text_apply": apply}
+    features = trial.suggest_float("model.softperm_text_features", 0.1, 0.5, step=0.1)
+    return {"model.softperm_text_apply": apply, "model.softperm_text_features": features}
+
+
+def suggest_losses(trial: optuna.Trial) -> Settings:
+    """Loss weights λ_f, λ_av, λ_t in steps that reach zero, and γ."""
+    lambdas: Settings = {
+        name: trial.suggest_float(name, 0.0, 1.0, step=0.2)
+        for name in ("training.loss_fusion", "training.loss_av", "training.loss_text")
+    }
+    return lambdas | {"training.loss_lm": trial.suggest_categorical("training.loss_lm", [0.0, 0.5, 1.0, 1.1])}
+
+
+def suggest_optimiser(trial: optuna.Trial) -> Settings:
+    """Learning rate of fusion, weight decay, batch size and accumulation."""
+    return {
+        "training.lr_fusion": trial.suggest_float("training.lr_fusion", 1e-5, 2e-3, log=True),
+        "training.weight_decay": trial.suggest_float("training.weight_decay", 1e-4, 0.3, log=True),
+        "training.batch_size": trial.suggest_categorical("training.batch_size", [16, 32, 64]),
+        "training.accumulation_steps": trial.suggest_categorical("training.accumulation_steps", [1, 2, 4, 8]),
+    }
+
+
+def suggest_all(trial: optuna.Trial, lm: LanguageModelFacts, *, max_tokens: int = 24) -> Settings:
+    """Every dimension of DeepMLF."""
+    return (
+        suggest_fusion(trial, lm, max_tokens=max_tokens)
+        | suggest_ffn(trial)
+        | suggest_av(trial)
+        | suggest_curriculum(trial)
+        | suggest_text_softperm(trial)
+        | suggest_losses(trial)
+        | suggest_optimiser(trial)
+    )

@@ -1,0 +1,179 @@
+"""Curricula: their stages by construction, and what each of them trains, freezes and leaves out."""
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from small_trial import config_of, run, without_times
+from torch import Tensor
+
+from deepmlf.config import TrialConfig
+from deepmlf.training.checkpoint import latest_checkpoint
+from deepmlf.training.curriculum import stages_of
+from deepmlf.training.evaluate import evaluate_trial
+from deepmlf.training.trainer import Trainer
+
+CURRICULA = ["joint", "av_first", "av_frozen", "unimodal_first", "grow_depth"]
+
+
+def newest(folder: Path, part: str = "model") -> dict[str, Tensor]:
+    return load_file((latest_checkpoint(folder) or folder) / f"{part}.safetensors")
+
+
+def changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
+    """Modules (``mm_blocks.3``, ``text_head``, ...) of which some weight differs."""
+    names = {name for name in before if not torch.equal(before[name], after[name])}
+    return {".".join(name.split(".")[: 2 if name.startswith("mm_blocks") else 1]) for name in names}
+
+
+@pytest.mark.parametrize("name", CURRICULA)
+def test_every_schedule_is_legal(name: str) -> None:
+    for epochs, depth, share in itertools.product([1, 2, 3, 7, 15, 100], [1, 2, 5, 8], [0.0, 0.01, 0.5, 0.99]):
+        config = TrialConfig.from_overrides({
+            "curriculum.name": name, "curriculum.av_share": share, "curriculum.text_share": share,
+            "curriculum.grow_share": share, "model.fusion_depth": depth, "training.epochs": epochs,
+        })  # fmt: skip
+        stages = stages_of(config)
+        assert sum(stage.epochs for stage in stages if stage.is_fusion) == epochs
+        assert [stage.is_fusion for stage in stages] == sorted(stage.is_fusion for stage in stages)
+        assert all(stage.epochs >= 1 for stage in stages)
+        assert all(stage.epochs == max(1, round(share * epochs)) for stage in stages if not stage.is_fusion)
+        active = [stage.active_blocks or depth for stage in stages if stage.is_fusion]
+        assert active == sorted(set(active))
+        assert 1 <= active[0] <= active[-1] == depth
+
+
+def test_blocks_join_one_by_one_while_epochs_last() -> None:
+    def growth(epochs: int) -> list[tuple[int | None, int]]:
+        overrides = {"curriculum.name": "grow_depth", "model.fusion_depth": 4, "training.epochs": epochs}
+        return [(stage.active_blocks, stage.epochs) for stage in stages_of(TrialConfig.from_overrides(overrides))]
+
+    assert growth(12) == [(1, 2), (2, 2), (3, 2), (None, 6)]
+    assert growth(4) == [(2, 1), (3, 1), (None, 2)]
+    assert growth(1) == [(None, 1)]
+
+
+@pytest.mark.parametrize(
+    ("curriculum", "before_fusion"),
+    [("joint", []), ("av_first", ["av"] * 2), ("av_frozen", ["av"] * 2), ("unimodal_first", ["av"] * 2 + ["text"])],
+)
+def test_only_fusion_epochs_count(tmp_path: Path, small_data: Path, curriculum: str, before_fusion: list[str]) -> None:
+    reports = run(tmp_path, small_data, curriculum__name=curriculum, curriculum__text_epochs=1)
+    first = len(before_fusion)
+    assert [report["stage"] for report in reports] == before_fusion + ["fusion"] * 3
+    assert [report.get("fusion_epoch") for report in reports] == [None] * first + [1, 2, 3]
+    assert [report.get("finished") for report in reports] == [None] * (first + 2) + ["full"]
+    assert [report["curriculum/stage"] for report in reports][-1] == len(set(before_fusion))
+    assert {"valid/MAE", "train/loss", "loss/task", "lr/fusion", "gate/3/ffn"} <= reports[-1].keys()
+    assert not any(name.startswith("valid/") for report in reports[:first] for name in report)
+
+
+def test_growing_epochs_are_fusion_epochs_and_show_what_is_active(tmp_path: Path, small_data: Path) -> None:
+    reports = run(tmp_path, small_data, curriculum__name="grow_depth", model__fusion_layers=[1, 2, 3],
+                  training__epochs=4)  # fmt: skip
+    assert [report["stage"] for report in reports] == ["fusion_1", "fusion_2", "fusion", "fusion"]
+    assert [report["fusion_epoch"] for report in reports] == [1, 2, 3, 4]
+    assert [report["curriculum/stage"] for report in reports] == [0, 1, 2, 2]
+    assert [report["curriculum/active_blocks"] for report in reports] == [1, 2, 3, 3]
+    assert [sum(name.endswith("/ffn") for name in report) for report in reports] == [1, 2, 3, 3]
+
+
+@pytest.mark.parametrize("stage", ["av", "text", "fusion_1", "fusion_2"])
+def test_a_stage_changes_what_it_trains_and_nothing_else(tmp_path: Path, small_data: Path, stage: str) -> None:
+    settings = {
+        "curriculum__name": "grow_depth" if stage.startswith("fusion") else "unimodal_first",
+        "model__fusion_layers": [1, 2, 3], "model__av_batch_norm": "both",
+        "training__epochs": 4, "training__weight_decay": 0.5,
+    }  # fmt: skip
+    heads = {"task_head", "av_head", "text_head", "fusion_head"}
+    first, trained = {
+        "av": (1, {"av_encoder", "av_head"}),
+        "text": (3, {"text_head"}),
+        "fusion_1": (None, heads | {"av_encoder", "fusion_tokens", "mm_blocks.3"}),
+        "fusion_2": (1, heads | {"av_encoder", "fusion_tokens", "mm_blocks.3", "mm_blocks.2"}),
+    }[stage]
+    if first is None:
+        before = Trainer(config_of(small_data, **settings), tmp_path).model.state_dict()
+    else:
+        run(tmp_path, small_data, stop_after=first, **settings)
+        before = newest(tmp_path)
+    reports = run(
+        tmp_path, small_data, resume_from=latest_checkpoint(tmp_path), stop_after=(first or 0) + 1, **settings
+    )
+    assert reports[-1]["stage"] == stage
+    after = newest(tmp_path)
+    assert changed({name: before[name] for name in after}, after) == trained
+
+
+def test_av_frozen_leaves_the_av_encoder_as_its_stage_left_it(tmp_path: Path, small_data: Path) -> None:
+    settings = {"curriculum__name": "av_frozen", "model__av_batch_norm": "both"}
+    run(tmp_path, small_data, stop_after=2, **settings)
+    before = newest(tmp_path)
+    run(tmp_path, small_data, resume_from=latest_checkpoint(tmp_path), **settings)
+    assert "av_encoder" not in changed(before, newest(tmp_path))
+
+
+def test_a_stage_switch_keeps_the_optimiser_state_of_what_goes_on_training(tmp_path: Path, small_data: Path) -> None:
+    run(tmp_path, small_data, stop_after=2)
+    before = newest(tmp_path, "optimizer")
+    run(tmp_path, small_data, resume_from=latest_checkpoint(tmp_path), stop_after=3)
+    after = newest(tmp_path, "optimizer")
+    batches = 4  # 49 utterances in batches of 16, the last of one joined to the one before
+    steps = {name: int(after[name]) for name in after if name.endswith(".step")}
+    assert {name.partition(".")[0] for name in before} == {"av_encoder", "av_head"}
+    assert steps["av_encoder.join.weight.step"] == steps["av_head.weight.step"] == 3 * (batches - 1)
+    assert steps["fusion_tokens.step"] == batches - 1
+
+
+def test_second_moments_decay_from_where_the_last_stage_left_them(tmp_path: Path, small_data: Path) -> None:
+    trainer = Trainer(config_of(small_data), tmp_path)
+    av, fusion = trainer.stages
+    name = "av_encoder.join.weight"
+    for stage in (av, av):
+        trainer._run_epoch(stage, lambda metrics, checkpoint: None)
+    before = trainer.optimizer.state[trainer.parameters[name]]["exp_avg_sq"].clone()
+    trainer._run_epoch(fusion, lambda metrics, checkpoint: None)
+    after = trainer.optimizer.state[trainer.parameters[name]]["exp_avg_sq"]
+    assert torch.all(before > 0)
+    assert torch.all(after >= before * 0.95**3 * (1 - 1e-5))  # three steps of β₂ = 0.95
+
+
+@pytest.mark.parametrize("curriculum", ["unimodal_first", "grow_depth"])
+def test_resume_is_bit_equal_across_stages(tmp_path: Path, small_data: Path, curriculum: str) -> None:
+    settings = {"curriculum__name": curriculum, "model__fusion_layers": [1, 2, 3], "training__epochs": 4}
+    whole = run(tmp_path / "whole", small_data, **settings)
+    parts = []
+    for stop in range(1, len(whole) + 1):
+        checkpoint = latest_checkpoint(tmp_path / "parts")
+        reports = run(tmp_path / "parts", small_data, resume_from=checkpoint, stop_after=stop, **settings)
+        parts += reports if checkpoint is None else reports[1:]  # the checkpoint's own epoch is reported again
+    assert without_times(parts) == without_times(whole)
+
+
+def test_weights_of_a_growth_stage_are_evaluated_with_the_blocks_they_had(tmp_path: Path, small_data: Path) -> None:
+    settings = {"curriculum__name": "grow_depth", "model__fusion_layers": [1, 2, 3], "training__epochs": 4}
+    reports = run(tmp_path, small_data, stop_after=1, **settings)
+    assert reports[0]["curriculum/active_blocks"] == 1
+    assert evaluate_trial(tmp_path, split="valid")["MAE"] == pytest.approx(reports[0]["valid/MAE"], abs=1e-6)
+    state = tmp_path / "best" / "state.json"
+    metadata = json.loads(state.read_text())
+    assert metadata.pop("active_layers") == [3]
+    state.write_text(json.dumps(metadata))
+    assert evaluate_trial(tmp_path, split="valid")["MAE"] != pytest.approx(reports[0]["valid/MAE"], abs=1e-4)
+
+
+def test_patience_waits_until_all_blocks_had_their_chance(tmp_path: Path, small_data: Path) -> None:
+    trainer = Trainer(
+        config_of(small_data, curriculum__name="grow_depth", training__epochs=8, training__patience=2), tmp_path
+    )
+    assert [stage.epochs for stage in trainer.stages] == [4, 4]
+    metrics: dict[str, str] = {}
+    while not metrics:  # epochs of which none is better than the first
+        trainer.progress.fusion_epoch += 1
+        trainer.progress.stage_epoch += 1
+        trainer._advance(trainer.stages[trainer.progress.stage], metrics)
+    assert metrics == {"finished": "patience"}
+    assert trainer.progress.fusion_epoch == 6

@@ -51,7 +51,7 @@ class LoRA(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """[..., inputs] to [..., outputs]."""
-        return self.dropout(values) @ self.a @ self.b * self.scale
+        return self.dropout(values) @ self.a @ (self.b * self.scale)
 
 
 class FeedForward(nn.Module):

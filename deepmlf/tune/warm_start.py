@@ -85,7 +85,10 @@ def _distributions(space: SearchSpace, trial: FrozenTrial, num_layers: int) -> d
     fixed = FixedTrial(trial.params, number=trial.number)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of values out of range, which are refused below
-        space.sample(fixed, num_layers)
+        try:
+            space.sample(fixed, num_layers)
+        except Exception:  # Optuna's, for a name that the trial lacks, or a user's space's
+            raise ValueError(f"the space asks for more than {', '.join(sorted(trial.params))}") from None
     for name in sorted(trial.params.keys() - fixed.distributions.keys()):
         raise ValueError(f"{name} is not searched")
     for name, distribution in fixed.distributions.items():

@@ -100,7 +100,7 @@ def higher(trial: optuna.Trial) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("wanted", "changes", "message"),
     [
-        (other, {}, "none of its 3 trials fits the space mine (trial 0: the space asks for more than curriculum.name, "),
+        (other, {}, "none of its 3 trials fits the space mine (trial 0: the space asks for more than curriculum"),
         (without_tokens, {}, "fits the space mine (trial 0: model.num_fusion_tokens is not searched)"),
         (higher, {}, "(trial 0: model.num_fusion_tokens=4 is outside of IntDistribution(high=40"),
         (space, {"objectives": ["valid/Corr"]}, "optimised valid/MAE, this search optimises valid/Corr; choose"),

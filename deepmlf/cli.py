@@ -16,6 +16,14 @@ DEMO_LAYERS = 8
 _PATH = click.Path(path_type=Path)
 
 as_json = click.option("--json", "json_output", is_flag=True, help="Last line of stdout is one JSON object.")
+time_budget_option = click.option("--time-budget", metavar="2h", help="Stop after so many s, m or h; resumable.")
+study_storage_option = click.option(
+    "--study-storage", metavar="URL", help="Database of the Optuna study; resume takes its password from here or from "
+    "DEEPMLF_STUDY_STORAGE."
+)
+cache_option = click.option(
+    "--cache-gb", default=10.0, show_default=True, help="Disk for the frozen part of texts, on each node; 0: none."
+)
 set_option = click.option("--set", "pairs", multiple=True, metavar="K=V", help="Override a setting by its dotted name.")
 
 
@@ -126,9 +134,12 @@ def lm_get(name: str, json_output: bool) -> None:
 @click.argument("dataset", type=_PATH, metavar="DATA")
 @click.option("--config", type=_PATH, help="TOML file of settings.")
 @set_option
+@cache_option
 @click.option("--out", type=_PATH, default=Path("runs/train"), show_default=True, help="Folder of the trial.")
 @as_json
-def train(dataset: Path, config: Path | None, pairs: tuple[str, ...], out: Path, json_output: bool) -> None:
+def train(
+    dataset: Path, config: Path | None, pairs: tuple[str, ...], cache_gb: float, out: Path, json_output: bool
+) -> None:
     """Train one DeepMLF; run it again to resume."""
     overrides = (read_toml(config) if config else {}) | {"data.path": str(dataset.absolute())} | read_overrides(pairs)
     trial = TrialConfig.from_overrides(overrides)
@@ -137,6 +148,7 @@ def train(dataset: Path, config: Path | None, pairs: tuple[str, ...], out: Path,
 
     from deepmlf.training.checkpoint import latest_checkpoint
     from deepmlf.training.curriculum import stages_of
+    from deepmlf.training.metrics import is_better
     from deepmlf.training.tensorboard import TrialWriter
     from deepmlf.training.trainer import train as run_train
 
@@ -151,7 +163,8 @@ def train(dataset: Path, config: Path | None, pairs: tuple[str, ...], out: Path,
 
         def report(metrics: dict[str, Any], checkpoint: Path | None) -> None:
             valid = {n.removeprefix("valid/"): v for n, v in metrics.items() if n.startswith("valid/")}
-            if valid and valid["MAE"] < best.get("MAE", float("inf")):
+            selected = trial.training.select_by
+            if valid and is_better(selected, valid[selected], best.get(selected)):
                 best.update(valid)
             writer.write(metrics, best)
             progress.update(task, completed=metrics["epoch"], description=str(metrics["stage"]))
@@ -159,7 +172,7 @@ def train(dataset: Path, config: Path | None, pairs: tuple[str, ...], out: Path,
             line = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
             progress.console.print(f"{metrics['stage']} epoch {metrics['epoch']}: {line}", highlight=False)
 
-        run_train(trial, report, out_dir=out, resume_from=resume_from)
+        run_train(trial, report, out_dir=out, resume_from=resume_from, cache_gb=cache_gb)
     writer.close("COMPLETE")
     _emit({"folder": str(out), "valid": best}, json_output)
 
@@ -177,10 +190,24 @@ def train(dataset: Path, config: Path | None, pairs: tuple[str, ...], out: Path,
 @click.option("--name", help="Name of the experiment; default: space and time.")
 @click.option("--address", help="Address of a running Ray cluster.")
 @click.option("--seed", default=0, show_default=True)
-@click.option("--scheduler", default="asha", type=click.Choice(["asha", "none"]), show_default=True)
+@click.option("--objective", "objectives", multiple=True, metavar="METRIC[,METRIC]",
+              help="What to optimise (default valid/MAE); two give a Pareto front.")  # fmt: skip
+@click.option("--sampler", default="tpe", show_default=True, help="tpe, random, gp, cmaes, grid or nsga2.")
+@click.option("--scheduler", default="asha", show_default=True, help="asha, hyperband, median or none.")
+@click.option("--warm-start", metavar="EXPERIMENT", help="Learn from an earlier experiment's finished trials.")
+@cache_option
+@time_budget_option
+@study_storage_option
 @set_option
 @as_json
-def search(dataset: Path | None, pairs: tuple[str, ...], json_output: bool, **options: Any) -> None:
+def search(
+    dataset: Path | None,
+    pairs: tuple[str, ...],
+    objectives: tuple[str, ...],
+    time_budget: str | None,
+    json_output: bool,
+    **options: Any,
+) -> None:
     """Search; without DATA on the synthetic set with the first 8 layers of smollm2-135m."""
     overrides = read_overrides(pairs)
     TrialConfig.from_overrides(overrides)
@@ -195,9 +222,14 @@ def search(dataset: Path | None, pairs: tuple[str, ...], json_output: bool, **op
         defaults = {"space": Dataset.open(dataset).info.name, "trials": 20, "epochs": 15, "concurrent": 1}
     if options["lm"] != lm_store.TINY_RANDOM:
         lm_store.get(options["lm"])
-    from deepmlf.tune.search import SearchSettings, run_search
+    from deepmlf.tune.search import run_search
+    from deepmlf.tune.settings import SearchSettings, parse_duration
 
     chosen: dict[str, Any] = defaults | {name: value for name, value in options.items() if value is not None}
+    if objectives:
+        chosen["objectives"] = [name.strip() for option in objectives for name in option.split(",")]
+    if time_budget is not None:
+        chosen["time_budget"] = parse_duration(time_budget)
     _end_search(run_search(SearchSettings(data=str(dataset), overrides=overrides, **chosen)), json_output)
 
 
@@ -213,12 +245,16 @@ def _demo_data() -> Path:
 
 @cli.command()
 @click.argument("experiment", type=_PATH)
+@time_budget_option
+@study_storage_option
 @as_json
-def resume(experiment: Path, json_output: bool) -> None:
-    """Go on with a search after a crash, a kill or Ctrl-C."""
+def resume(experiment: Path, time_budget: str | None, study_storage: str | None, json_output: bool) -> None:
+    """Go on with a search after a crash, a kill, Ctrl-C or the end of its time budget."""
     from deepmlf.tune.search import resume_search
+    from deepmlf.tune.settings import parse_duration
 
-    _end_search(resume_search(experiment), json_output)
+    budget = None if time_budget is None else parse_duration(time_budget)
+    _end_search(resume_search(experiment, study_storage=study_storage, time_budget=budget), json_output)
 
 
 def _end_search(summary: Any, json_output: bool) -> None:
@@ -230,7 +266,9 @@ def _end_search(summary: Any, json_output: bool) -> None:
     _emit(summary.model_dump() | {"best_folder": facts["best_folder"]}, json_output)
     if summary.stop_reason:
         raise SearchError(f"the search stopped: {summary.stop_reason}")
-    if summary.interrupted:
+    if summary.out_of_time:
+        click.echo(f"the time budget is spent; go on with `deepmlf resume {experiment}`", err=True)
+    elif summary.interrupted:
         click.echo(f"stopped; go on with `deepmlf resume {experiment}`", err=True)
         sys.exit(130)
     if not json_output:

@@ -14,15 +14,18 @@ from rich.table import Table
 
 from deepmlf.config import TrialConfig
 from deepmlf.tune.callbacks import read_metrics
-from deepmlf.tune.search import open_study, read_manifest
-from deepmlf.tune.searcher import FAIL_REASON, OBJECTIVE, OVERRIDES
+from deepmlf.tune.objective import best_first, make_objectives, pareto_front
+from deepmlf.tune.searcher import FAIL_REASON, OVERRIDES
+from deepmlf.tune.settings import read_manifest
+from deepmlf.tune.study import open_study, own_trials
 from deepmlf.tune.trainable import trial_folder
 
 
 def load_results(experiment: Path) -> pa.Table:
     """All trials of an experiment: one row per trial and fusion epoch, dotted parameters as columns.
 
-    A trial without any finished fusion epoch has one row whose epoch and metrics are null.
+    Trials taken over from an earlier experiment are left out. A trial without any finished fusion epoch has one row
+    whose epoch and metrics are null.
 
     Raises:
         SearchError: If the folder is no experiment.
@@ -30,7 +33,7 @@ def load_results(experiment: Path) -> pa.Table:
     experiment = experiment.absolute()
     base = read_manifest(experiment)["base"]
     rows: list[dict[str, Any]] = []
-    for trial in open_study(experiment).get_trials(deepcopy=False):
+    for trial in own_trials(open_study(experiment)):
         if trial.state == TrialState.WAITING:
             continue
         folder = trial_folder(experiment, trial.number)
@@ -40,7 +43,7 @@ def load_results(experiment: Path) -> pa.Table:
             "trial": trial.number,
             "state": trial.state.name,
             "fail_reason": trial.user_attrs.get(FAIL_REASON),
-            "objective": trial.value,
+            "objective": trial.values[0] if trial.values else None,
         } | {name: json.dumps(v) if isinstance(v, list) else v for name, v in settings.items()}
         epochs = [metrics for metrics in read_metrics(folder) if "fusion_epoch" in metrics]
         rows += [common | metrics for metrics in epochs] or [common | {"fusion_epoch": None}]
@@ -73,16 +76,22 @@ def summarise(experiment: Path, *, top: int = 10, quiet: bool = False) -> dict[s
         SearchError: If the folder is no experiment.
     """
     experiment = experiment.absolute()
-    manifest = read_manifest(experiment)
+    settings = read_manifest(experiment)["settings"]
+    objectives = make_objectives(settings["objectives"])
     path = write_results(experiment)
-    trials = [t for t in open_study(experiment).get_trials(deepcopy=False) if t.state != TrialState.WAITING]
-    complete = sorted((t for t in trials if t.state == TrialState.COMPLETE), key=lambda t: float(t.value or 0.0))
+    trials = [t for t in own_trials(open_study(experiment)) if t.state != TrialState.WAITING]
+    complete = best_first(trials, objectives)
+    front = pareto_front(complete, objectives)
+    listed = complete[:top] if len(objectives) == 1 else [t for t in complete if t.number in front]
     spent = sum(max(t.intermediate_values, default=0) for t in trials)
-    full = len(trials) * manifest["settings"]["epochs"]
+    full = len(trials) * settings["epochs"]
     console = Console(quiet=quiet)
-    table = Table("trial", f"best {OBJECTIVE}", "fusion epochs", "settings", title=f"Best trials of {experiment.name}")
-    for trial in complete[:top]:
-        table.add_row(str(trial.number), f"{trial.value:.4f}", str(max(trial.intermediate_values)), _short(trial))
+    title = "Best trials" if len(objectives) == 1 else "Pareto front"
+    columns = [f"best {objectives[0].name}", *(objective.name for objective in objectives[1:])]
+    table = Table("trial", *columns, "fusion epochs", "settings", title=f"{title} of {experiment.name}")
+    for trial in listed:
+        values = [f"{value:.4f}" if value % 1 else f"{value:.0f}" for value in trial.values]
+        table.add_row(str(trial.number), *values, str(max(trial.intermediate_values)), _short(trial))
     console.print(table)
     states = {state.name: sum(t.state == state for t in trials) for state in TrialState if state.name != "WAITING"}
     console.print("states: " + ", ".join(f"{count} {name}" for name, count in states.items() if count))
@@ -95,8 +104,9 @@ def summarise(experiment: Path, *, top: int = 10, quiet: bool = False) -> dict[s
         "experiment": str(experiment),
         "best_trial": complete[0].number if complete else None,
         "best_folder": str(trial_folder(experiment, complete[0].number)) if complete else None,
-        "metric": OBJECTIVE,
-        "value": complete[0].value if complete else None,
+        "metric": objectives[0].name,
+        "value": complete[0].values[0] if complete else None,
+        "front": front,
         "states": states,
         "failures": failures,
         "fusion_epochs_spent": spent,

@@ -11,6 +11,11 @@ METRIC_NAMES["mosei"] = METRIC_NAMES["mosi"]
 LOWER_IS_BETTER = frozenset({"MAE"})
 
 
+def is_better(metric: str, value: float, than: float | None) -> bool:
+    """Whether a metric's value beats another one, or is the first."""
+    return than is None or (value < than if metric in LOWER_IS_BETTER else value > than)
+
+
 def compute_metrics(dataset: str, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """All metrics of a dataset, unrounded.
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from deepmlf.config import Stage, TrialConfig
 from deepmlf.data.dataset import Dataset
 from deepmlf.data.loader import Batch, Loader
-from deepmlf.errors import NonFiniteLossError
+from deepmlf.errors import ConfigError, NonFiniteLossError
 from deepmlf.model.deepmlf import DeepMLF, DeepMLFOutput
 from deepmlf.model.language_model import load_language_model
 from deepmlf.training.av_store import StoredEncoder, key_of
@@ -24,7 +24,7 @@ from deepmlf.training.checkpoint import load_checkpoint, save_checkpoint, save_w
 from deepmlf.training.curriculum import stages_of
 from deepmlf.training.losses import LossWeights, compute_losses
 from deepmlf.training.memory import keep_freed_memory
-from deepmlf.training.metrics import compute_metrics
+from deepmlf.training.metrics import compute_metrics, is_better
 from deepmlf.training.optim import learning_rate, make_optimizer, start_stage, trained_parameters
 from deepmlf.training.prefix_cache import PrefixCache, open_prefix_cache
 
@@ -46,8 +46,8 @@ class Progress:
     """Finished epochs of all stages."""
     fusion_epoch: int = 0
     """Finished fusion epochs: the fidelity."""
-    best_mae: float = math.inf
-    """Lowest validation MAE of a fusion epoch."""
+    best_value: float | None = None
+    """Best ``training.select_by`` of a fusion epoch."""
     best_epoch: int = 0
     """The fusion epoch that had it."""
     metrics: dict[str, Any] = field(default_factory=dict)
@@ -286,8 +286,12 @@ class Trainer:
             progress.fusion_epoch += 1
             metrics["fusion_epoch"] = progress.fusion_epoch
             metrics |= {f"valid/{name}": value for name, value in valid.items()} | self.model.gates()
-            if valid["MAE"] < progress.best_mae:
-                progress.best_mae, progress.best_epoch = valid["MAE"], progress.fusion_epoch
+            metrics["model/trained_parameters"] = sum(parameter.numel() for parameter in self.parameters.values())
+            selected = self.config.training.select_by
+            if selected not in valid:
+                raise ConfigError(f"training.select_by={selected}: the dataset's metrics are {', '.join(valid)}")
+            if is_better(selected, valid[selected], progress.best_value):
+                progress.best_value, progress.best_epoch = valid[selected], progress.fusion_epoch
                 save_weights(self.out_dir / "best", self.model, {"fusion_epoch": progress.fusion_epoch, "valid": valid})
         else:
             metrics[f"train/valid_mae_{head}"] = valid["MAE"]

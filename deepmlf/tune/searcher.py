@@ -7,37 +7,26 @@ driver left RUNNING are handed out again under their own number, and go on from 
 import json
 import math
 import threading
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import optuna
+from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
 from deepmlf.model.lm_store import LanguageModelFacts
+from deepmlf.tune.objective import Objective, values_of
 from deepmlf.tune.space import SearchSpace
+from deepmlf.tune.study import own_trials
+from deepmlf.tune.trainable import ONLY_RECORD
 
-OBJECTIVE = "valid/MAE"
 OVERRIDES = "overrides"
 FAIL_REASON = "fail_reason"
-ONLY_RECORD = "only_record"
+BEST_VALUES = "best_values"
 _FIRST_FAILURES = 3
 
 Check = Callable[[dict[str, Any]], None]
-
-
-def make_sampler(seed: int, number: int, trials: int) -> optuna.samplers.BaseSampler:
-    """TPE, seeded anew for each trial number: a resumed search draws what an uninterrupted one would have drawn."""
-    # Multivariate, group and constant liar are marked experimental; a search needs all three.
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    return optuna.samplers.TPESampler(
-        n_startup_trials=max(4, min(10, trials // 3)),
-        multivariate=True,
-        group=True,
-        constant_liar=True,
-        seed=(seed * 1_000_003 + number) % 2**32,
-    )
 
 
 class OptunaSearcher(Searcher):
@@ -46,9 +35,10 @@ class OptunaSearcher(Searcher):
     Args:
         study: The study; created or loaded by the caller.
         space: Where settings come from.
+        objectives: What is optimised; the first one picks a trial's best epoch.
+        sampler: The sampler for a trial, from its number.
         trials: Trials the search is to end with, failed ones included.
         lm: Sizes of the language model in use.
-        seed: Seed of the sampler.
         check: Raises DeepMLFError for a setting that cannot be trained; such a trial is FAIL at once.
         unrecorded: Finished trials that a killed driver's Ray had not yet written down; they pass through Ray again,
             without training, so that its records are whole.
@@ -58,18 +48,20 @@ class OptunaSearcher(Searcher):
         self,
         study: optuna.Study,
         space: SearchSpace,
+        objectives: tuple[Objective, ...],
+        sampler: Callable[[int], BaseSampler],
+        *,
         trials: int,
         lm: LanguageModelFacts,
-        seed: int,
         check: Check,
         unrecorded: list[int],
     ) -> None:
-        super().__init__(metric=OBJECTIVE, mode="min")
-        self._study, self._space, self._lm, self._seed, self._check = study, space, lm, seed, check
-        self._trials = trials
+        super().__init__(metric=objectives[0].name, mode=objectives[0].mode)
+        self._study, self._space, self._objectives, self._sampler = study, space, objectives, sampler
+        self._trials, self._lm, self._check = trials, lm, check
         self._lock = threading.Lock()
         self._numbers: dict[str, int] = {}  # Ray's trial id → Optuna's number
-        self._unfinished = [t for t in study.get_trials(deepcopy=False) if t.state == TrialState.RUNNING]
+        self._unfinished = [t for t in own_trials(study) if t.state == TrialState.RUNNING]
         self._unrecorded = list(unrecorded)
         self.stop_reason: str | None = None
 
@@ -92,21 +84,24 @@ class OptunaSearcher(Searcher):
                     trial = self._unfinished.pop(0)
                     overrides = trial.user_attrs.get(OVERRIDES)
                     if overrides is None:  # killed between ask and the note of what was asked
-                        self._study.sampler = make_sampler(self._seed, trial.number, self._trials)
+                        self._study.sampler = self._sampler(trial.number)
                         suggested = self._begin(trial_id, optuna.Trial(self._study, trial._trial_id))
                         if suggested is None:
                             continue
                         return suggested
                     self._numbers[trial_id] = trial.number
                     return {"number": trial.number, OVERRIDES: json.loads(overrides)}
-                if self._first_trials_all_failed() or self._asked() >= self._trials:
+                asked = [t for t in own_trials(self._study) if t.state != TrialState.WAITING]
+                if self._first_trials_all_failed() or len(asked) >= self._trials:
                     return str(Searcher.FINISHED)
                 suggested = self._ask(trial_id)
                 if suggested is not None:
                     return suggested
 
     def _ask(self, trial_id: str) -> dict[str, Any] | None:
-        self._study.sampler = make_sampler(self._seed, self._asked(), self._trials)
+        # Priors that wait in the study have their number, but have not been asked for yet.
+        trials = self._study.get_trials(deepcopy=False)
+        self._study.sampler = self._sampler(sum(t.state != TrialState.WAITING for t in trials))
         return self._begin(trial_id, self._study.ask())
 
     def _begin(self, trial_id: str, trial: optuna.Trial) -> dict[str, Any] | None:
@@ -121,22 +116,23 @@ class OptunaSearcher(Searcher):
         self._numbers[trial_id] = trial.number
         return {"number": trial.number, OVERRIDES: overrides}
 
-    def _asked(self) -> int:
-        # Priors that wait in the study have not been asked for yet.
-        return sum(t.state != TrialState.WAITING for t in self._study.get_trials(deepcopy=False))
-
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Report a fusion epoch's objective at its fidelity, once; a non-finite one fails the trial."""
-        step, value = result.get("fusion_epoch"), result.get(OBJECTIVE)
-        if step is None or value is None:
+        step, values = result.get("fusion_epoch"), values_of(self._objectives, result)
+        if step is None or values is None:
             return
         frozen = self._frozen(self._numbers[trial_id])
-        if frozen.state != TrialState.RUNNING:
+        if frozen.state != TrialState.RUNNING or step in frozen.intermediate_values:
             return
-        if not math.isfinite(value):
-            self._fail(frozen.number, f"{OBJECTIVE} became {value} in fusion epoch {step}")
-        elif step not in frozen.intermediate_values:
-            optuna.Trial(self._study, frozen._trial_id).report(value, step)
+        for objective, value in zip(self._objectives, values, strict=True):
+            if not math.isfinite(value):
+                self._fail(frozen.number, f"{objective.name} became {value} in fusion epoch {step}")
+                return
+        first, earlier = self._objectives[0], frozen.intermediate_values.values()
+        if len(values) > 1 and first.is_better(values[0], first.best(earlier) if earlier else None):
+            self._study._storage.set_trial_user_attr(frozen._trial_id, BEST_VALUES, values)
+        # Trial.report refuses several objectives; the first one's curve is worth keeping all the same.
+        self._study._storage.set_trial_intermediate_value(frozen._trial_id, step, values[0])
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tell the ending: COMPLETE, PRUNED by the scheduler, or FAIL with its reason. Never told twice."""
@@ -146,15 +142,15 @@ class OptunaSearcher(Searcher):
         frozen = self._frozen(number)
         if frozen.state.is_finished():
             return
-        values = frozen.intermediate_values.values()
         failed = (result or {}).get("failed")
         if failed or error:
             self._fail(number, failed or "the worker died too often; see error.txt")
-        elif not values:
+        elif not frozen.intermediate_values:
             self._fail(number, "ended without a fusion epoch")
         elif (result or {}).get("finished"):
-            # The best epoch's weights are kept, so its value is the trial's.
-            self._study.tell(number, min(values))
+            # The best epoch's weights are kept, so its values are the trial's.
+            best = self._objectives[0].best(frozen.intermediate_values.values())
+            self._study.tell(number, frozen.user_attrs.get(BEST_VALUES, best))
         else:
             self._study.tell(number, state=TrialState.PRUNED)
 
@@ -163,7 +159,7 @@ class OptunaSearcher(Searcher):
         self._study.tell(number, state=TrialState.FAIL)
 
     def _first_trials_all_failed(self) -> bool:
-        trials = self._study.get_trials(deepcopy=False)
+        trials = own_trials(self._study)
         finished = [(t.datetime_complete, t.number, t) for t in trials if t.datetime_complete is not None]
         first = [trial for _, _, trial in sorted(finished)[:_FIRST_FAILURES]]
         if len(first) == _FIRST_FAILURES and all(t.state == TrialState.FAIL for t in first):

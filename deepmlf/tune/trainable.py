@@ -1,7 +1,9 @@
 """The only adapter between the trainer and Ray: one trial, run by a worker."""
 
+import errno
 import importlib
 import math
+import os
 import traceback
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,11 @@ from ray import tune
 from deepmlf.config import TrialConfig
 from deepmlf.errors import DeepMLFError, NonFiniteLossError
 from deepmlf.training.checkpoint import latest_checkpoint
-from deepmlf.tune.searcher import OBJECTIVE, ONLY_RECORD
 
 DEFAULT_TRAIN = "deepmlf.training.trainer:train"
 AV_STORE = "av_encoders"
+ONLY_RECORD = "only_record"
+NO_SPACE = "no space left on the device"
 
 
 def trial_folder(experiment: Path, number: int) -> Path:
@@ -31,14 +34,19 @@ def is_deterministic(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and ("out of memory" in text or "allocate memory" in text)
 
 
+def is_out_of_space(error: Exception) -> bool:
+    """Whether the disk is full, also where a library wraps that into an error of its own."""
+    return os.strerror(errno.ENOSPC) in str(error)
+
+
 def run_trial(config: dict[str, Any]) -> None:
     """Train the trial that the searcher chose, from its newest checkpoint if it has one.
 
     A deterministic failure is reported and recorded; anything else is raised, so that Ray tries again.
 
     Args:
-        config: ``number`` and ``overrides`` from the searcher; ``experiment``, ``base``, ``train`` and ``threads``
-            from the search.
+        config: ``number`` and ``overrides`` from the searcher; ``experiment``, ``base``, ``objectives``, ``train``,
+            ``threads`` and ``cache_gb`` from the search.
     """
     if config.get(ONLY_RECORD):
         return
@@ -49,21 +57,32 @@ def run_trial(config: dict[str, Any]) -> None:
     module, _, name = config["train"].partition(":")
 
     def report(metrics: dict[str, Any], checkpoint: Path | None) -> None:
-        if not math.isfinite(metrics.get(OBJECTIVE, 0.0)):
-            raise NonFiniteLossError(f"{OBJECTIVE} became {metrics[OBJECTIVE]} in epoch {metrics['epoch']}")
+        for name in config["objectives"]:
+            if not math.isfinite(metrics.get(name, 0.0)):
+                raise NonFiniteLossError(f"{name} became {metrics[name]} in epoch {metrics['epoch']}")
         tune.report(metrics)
 
     try:
         import torch
 
+        out_dir.mkdir(parents=True, exist_ok=True)
+        (out_dir / "error.txt").unlink(missing_ok=True)  # of an attempt that this one repeats
         torch.set_num_threads(config["threads"])
         trial = TrialConfig.from_overrides(config["base"], config["overrides"])
         (out_dir / "config.json").write_text(trial.to_json())
         train = getattr(importlib.import_module(module), name)
         train(
-            trial, report, out_dir=out_dir, resume_from=latest_checkpoint(out_dir), av_store=experiment / AV_STORE
+            trial,
+            report,
+            out_dir=out_dir,
+            resume_from=latest_checkpoint(out_dir),
+            av_store=experiment / AV_STORE,
+            cache_gb=config["cache_gb"],
         )
     except Exception as error:
+        if is_out_of_space(error):
+            tune.report({NO_SPACE: True})  # no fault of the trial: the search stops and can be resumed
+            return
         (out_dir / "error.txt").write_text(traceback.format_exc())
         if not is_deterministic(error):
             raise

@@ -24,6 +24,7 @@ def train(
     out_dir: Path,
     resume_from: Path | None = None,
     av_store: Path | None = None,
+    cache_gb: float = 0.0,
 ) -> None:
     if config.training.lr_av == 0.5:
         raise ValueError("learning rate of 0.5")

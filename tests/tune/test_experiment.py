@@ -12,7 +12,9 @@ from filelock import FileLock
 from deepmlf.analysis.results import load_results
 from deepmlf.data.synthetic import make_synthetic
 from deepmlf.errors import DeepMLFError, SearchError
-from deepmlf.tune.search import SearchSettings, open_study, resume_search, run_search
+from deepmlf.tune.search import resume_search, run_search
+from deepmlf.tune.settings import SearchSettings
+from deepmlf.tune.study import open_study
 
 
 def settings(data: Path, storage: Path, **changes: Any) -> SearchSettings:

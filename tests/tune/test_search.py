@@ -13,7 +13,9 @@ import pytest
 
 from deepmlf.analysis.results import load_results, summarise
 from deepmlf.errors import SearchError
-from deepmlf.tune.search import SearchSettings, open_study, ray_records, resume_search, run_search
+from deepmlf.tune.search import ray_records, resume_search, run_search
+from deepmlf.tune.settings import SearchSettings
+from deepmlf.tune.study import open_study
 
 MOCK = "fake_training:train"
 
@@ -111,7 +113,8 @@ def test_three_failures_at_the_start_stop_the_search(ray_cluster: None, tmp_path
 DRIVER = """
 import sys
 from pathlib import Path
-from deepmlf.tune.search import SearchSettings, resume_search, run_search
+from deepmlf.tune.search import resume_search, run_search
+from deepmlf.tune.settings import SearchSettings
 what, argument = sys.argv[1:]
 if what == "resume":
     summary = resume_search(Path(argument))

@@ -2,7 +2,6 @@
 
 import json
 import math
-import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,13 @@ from ray.tune.search import Searcher
 
 from deepmlf.errors import ConfigError
 from deepmlf.model.lm_store import LanguageModelFacts
-from deepmlf.tune.scheduler import ResumableASHA
-from deepmlf.tune.searcher import OBJECTIVE, OptunaSearcher
+from deepmlf.tune.objective import make_objectives
+from deepmlf.tune.samplers import make_sampler
+from deepmlf.tune.searcher import OptunaSearcher
 from deepmlf.tune.space import SearchSpace
 
 TOKENS = "model.num_fusion_tokens"
+OBJECTIVE = "valid/MAE"
 
 
 def space(trial: optuna.Trial) -> dict[str, Any]:
@@ -30,9 +31,20 @@ def searcher(
     trials: int = 8,
     space: Callable[..., dict[str, Any]] = space,
     check: Any = lambda setting: None,
+    sampler: str = "tpe",
+    objectives: tuple[str, ...] = (OBJECTIVE,),
+    unrecorded: tuple[int, ...] = (),
 ) -> OptunaSearcher:
-    loaded = SearchSpace("space", space, {}, [], Path("space.py"))
-    return OptunaSearcher(study, loaded, trials, LanguageModelFacts(4, 64), seed=0, check=check, unrecorded=[])
+    return OptunaSearcher(
+        study,
+        SearchSpace("space", space, {}, [], Path("space.py")),
+        make_objectives(objectives),
+        lambda number: make_sampler(sampler, 0, number, trials=trials, concurrent=1),
+        trials=trials,
+        lm=LanguageModelFacts(4, 64),
+        check=check,
+        unrecorded=list(unrecorded),
+    )
 
 
 def epoch(number: int, value: float, **more: Any) -> dict[str, Any]:
@@ -128,19 +140,63 @@ def test_a_dead_drivers_trials_are_handed_out_again_under_their_number() -> None
     assert search.suggest("e") == Searcher.FINISHED
 
 
-def test_a_resume_draws_what_an_uninterrupted_search_would_have_drawn() -> None:
+@pytest.mark.parametrize("sampler", ["tpe", "random", "gp", "cmaes", "nsga2"])
+def test_a_resume_draws_what_an_uninterrupted_search_would_have_drawn(sampler: str) -> None:
+    def two(trial: optuna.Trial) -> dict[str, Any]:
+        return space(trial) | {"training.lr_av": trial.suggest_float("training.lr_av", 1e-4, 1e-2, log=True)}
+
     def run(stop_after: int) -> list[dict[str, Any]]:
         study = optuna.create_study()
         study.enqueue_trial({TOKENS: 8})
-        search = searcher(study)
-        for index in range(8):
+        search = searcher(study, trials=7, space=two, sampler=sampler)
+        for index in range(7):
             if index == stop_after:
-                search = searcher(study)
+                search = searcher(study, trials=7, space=two, sampler=sampler)
             search.suggest(str(index))
             search.on_trial_complete(str(index), epoch(1, 1.0 + index % 3, finished="full"))
         return [trial.params for trial in study.trials]
 
-    assert run(stop_after=3) == run(stop_after=99)
+    assert run(stop_after=5) == run(stop_after=99)
+
+
+def test_trials_told_by_a_metric_to_maximise_keep_their_highest_value() -> None:
+    study = optuna.create_study(direction="maximize")
+    search = searcher(study, objectives=("valid/Corr",))
+    search.suggest("a")
+    for number, value in enumerate([0.2, 0.6, 0.5], start=1):
+        search.on_trial_result("a", {"fusion_epoch": number, "valid/Corr": value, "finished": "full"})
+    search.on_trial_complete("a", {"fusion_epoch": 3, "valid/Corr": 0.5, "finished": "full"})
+    assert study.trials[0].value == 0.6
+
+
+def test_two_objectives_are_those_of_the_epoch_that_is_best_by_the_first() -> None:
+    study = optuna.create_study(directions=["minimize", "maximize"])
+    search = searcher(study, objectives=(OBJECTIVE, "valid/Corr"))
+    search.suggest("a")
+    for number, mae, corr in ((1, 0.9, 0.3), (2, 0.7, 0.4), (3, 0.8, 0.6)):
+        result = epoch(number, mae, finished="full") | {"valid/Corr": corr}
+        search.on_trial_result("a", result)
+    search.on_trial_complete("a", result)
+    search.suggest("b")
+    search.on_trial_complete("b", epoch(1, 0.5) | {"valid/Corr": math.nan})
+    assert study.trials[0].values == [0.7, 0.4]
+    assert study.trials[0].intermediate_values == {1: 0.9, 2: 0.7, 3: 0.8}
+    assert study.trials[1].user_attrs["fail_reason"] == "valid/Corr became nan in fusion epoch 1"
+
+
+def test_trials_of_an_earlier_experiment_do_not_count() -> None:
+    study = optuna.create_study()
+    distributions = {TOKENS: optuna.distributions.IntDistribution(2, 12)}
+    for tokens in (4, 5):
+        study.add_trial(
+            optuna.trial.create_trial(
+                value=1.0, params={TOKENS: tokens}, distributions=distributions,
+                user_attrs={"warm_start": f"earlier/{tokens}"},
+            )  # fmt: skip
+        )
+    search = searcher(study, trials=2)
+    assert [number_of(search.suggest("a")), number_of(search.suggest("b"))] == [2, 3]
+    assert search.suggest("c") == Searcher.FINISHED
 
 
 @pytest.mark.parametrize("error", [ConfigError("model.fusion_depth=9: too deep"), KeyError("num_layers")])
@@ -167,47 +223,12 @@ def test_three_failures_at_the_start_end_the_search() -> None:
     assert len(study.trials) == 3
 
 
-def ray_trial(number: int) -> Any:
-    return types.SimpleNamespace(trial_id=f"ray{number}", config={"number": number})
-
-
-def rungs(scheduler: ResumableASHA) -> dict[int, list[float]]:
-    return {
-        milestone: sorted(-value for value in recorded.values())
-        for milestone, recorded in scheduler._brackets[0]._rungs
-    }
-
-
-def test_a_resume_finds_the_rungs_as_the_dead_driver_left_them() -> None:
-    study = optuna.create_study()
-    before = ResumableASHA(study, epochs=9, grace_period=1, reduction_factor=3)
-    for number, epochs in enumerate([9, 3, 5]):  # the last one is under way
-        optuna_trial = study.ask()
-        trial = ray_trial(number)
-        before.on_trial_add(None, trial)
-        for step in range(1, epochs + 1):
-            value = number + 1 / step
-            before.on_trial_result(None, trial, epoch(step, value))
-            optuna_trial.report(value, step)
-        if number < 2:
-            study.tell(optuna_trial, 1.0)
-    after = ResumableASHA(study, epochs=9, grace_period=1, reduction_factor=3)
-    resumed = ray_trial(2)
-    after.on_trial_add(None, resumed)
-    for scheduler in (before, after):  # the resumed worker reports its checkpoint's epoch again, then goes on
-        for step in (5, 6, 7):
-            scheduler.on_trial_result(None, resumed, epoch(step, 2 + 1 / step))
-    assert rungs(after)[1] == rungs(before)[1] == [1.0, 2.0, 3.0]
-    assert rungs(after)[3] == rungs(before)[3]
-
-
 def test_trials_that_ray_has_not_written_down_pass_through_it_untrained_and_unchanged() -> None:
     study = optuna.create_study()
     first = searcher(study, trials=1)
     first.suggest("a")
     first.on_trial_complete("a", epoch(1, 0.5, finished="full"))
-    loaded = SearchSpace("space", space, {}, [], Path("space.py"))
-    search = OptunaSearcher(study, loaded, 1, 4, 0, lambda setting: None, unrecorded=[0])
+    search = searcher(study, trials=1, unrecorded=(0,))
     assert search.suggest("b") == {"number": 0, "overrides": {}, "only_record": True}
     search.on_trial_complete("b", None)
     assert search.suggest("c") == Searcher.FINISHED

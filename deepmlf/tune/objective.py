@@ -1,0 +1,84 @@
+"""What a search optimises: one metric, or two whose Pareto front it looks for."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from deepmlf.errors import SearchError
+from deepmlf.training.metrics import LOWER_IS_BETTER, METRIC_NAMES
+
+VALID = "valid/"
+TRAINED_PARAMETERS = "model/trained_parameters"
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A reported metric and its direction."""
+
+    name: str
+    """As trials report it, e.g. ``valid/MAE``."""
+    direction: Literal["minimize", "maximize"]
+
+    @property
+    def short(self) -> str:
+        """The metric's name without its section."""
+        return self.name.rpartition("/")[2]
+
+    @property
+    def mode(self) -> str:
+        """Ray's word for the direction."""
+        return "min" if self.direction == "minimize" else "max"
+
+    def is_better(self, value: float, than: float | None) -> bool:
+        """Whether `value` beats another one, or is the first."""
+        return than is None or (value < than if self.direction == "minimize" else value > than)
+
+    def best(self, values: Iterable[float]) -> float:
+        """The best of some values."""
+        return min(values) if self.direction == "minimize" else max(values)
+
+
+def make_objectives(names: Iterable[str]) -> tuple[Objective, ...]:
+    """Objectives with their directions, known by name."""
+    lower = {VALID + name for name in LOWER_IS_BETTER} | {TRAINED_PARAMETERS}
+    return tuple(Objective(name, "minimize" if name in lower else "maximize") for name in names)
+
+
+def check_objectives(names: list[str], dataset: str) -> None:
+    """Refuse what cannot be optimised on a dataset.
+
+    Raises:
+        SearchError: For an unknown metric, one named twice, more than two, or a first one that is no validation metric.
+    """
+    known = [VALID + name for name in METRIC_NAMES[dataset]] + [TRAINED_PARAMETERS]
+    for name in names:
+        if name not in known:
+            raise SearchError(f"--objective {name}: no such metric; {dataset} has {', '.join(known)}")
+    if len(set(names)) != len(names) or not 1 <= len(names) <= 2:
+        raise SearchError(f"--objective {','.join(names)}: expected one metric, or two different ones")
+    if not names[0].startswith(VALID):
+        raise SearchError(
+            f"--objective {names[0]}: picks no best epoch; name a validation metric first, e.g. valid/MAE,{names[0]}"
+        )
+
+
+def values_of(objectives: tuple[Objective, ...], metrics: Mapping[str, Any]) -> list[float] | None:
+    """The objectives' values in one report; None if it lacks one, as reports of stages before fusion do."""
+    values = [metrics.get(objective.name) for objective in objectives]
+    return None if None in values else [float(value) for value in values if value is not None]
+
+
+def best_first(trials: Iterable[FrozenTrial], objectives: tuple[Objective, ...]) -> list[FrozenTrial]:
+    """The complete trials among `trials`, best first by the first objective."""
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    return sorted(complete, key=lambda trial: trial.values[0], reverse=objectives[0].direction == "maximize")
+
+
+def pareto_front(trials: list[FrozenTrial], objectives: tuple[Objective, ...]) -> list[int]:
+    """Numbers of those complete trials that no other one beats in all objectives, in the order given."""
+    study = optuna.create_study(directions=[objective.direction for objective in objectives])
+    study.add_trials(trials)
+    return [trials[position].number for position in sorted(trial.number for trial in study.best_trials)]

@@ -1,0 +1,89 @@
+"""Samplers by name, seeded anew for each trial, and the points of a grid."""
+
+import warnings
+from typing import Any
+
+import optuna
+from optuna import samplers
+
+from deepmlf.errors import SearchError
+from deepmlf.model.lm_store import LanguageModelFacts
+from deepmlf.tune.space import SearchSpace
+
+SAMPLERS = ("tpe", "random", "gp", "cmaes", "grid", "nsga2")
+_ONE_OBJECTIVE = ("cmaes",)
+
+
+def check_sampler(name: str, objectives: int) -> None:
+    """Refuse a sampler that does not exist or cannot serve so many objectives.
+
+    Raises:
+        SearchError: With the samplers to choose from.
+    """
+    fitting = [known for known in SAMPLERS if objectives == 1 or known not in _ONE_OBJECTIVE]
+    if name not in SAMPLERS:
+        raise SearchError(f"--sampler {name}: no such sampler; choose one of {', '.join(fitting)}")
+    if name not in fitting:
+        raise SearchError(f"--sampler {name}: works on one objective only; choose one of {', '.join(fitting)}")
+
+
+def make_sampler(name: str, seed: int, number: int, *, trials: int, concurrent: int) -> samplers.BaseSampler:
+    """A sampler for one trial: seeded by its number, so that a resumed search draws what an uninterrupted one would.
+
+    What a sampler learns it takes from the study's trials, or keeps there (CMA-ES its distribution, NSGA-II its
+    generations): nothing is lost with the object.
+
+    Args:
+        name: One of `SAMPLERS`.
+        seed: Seed of the search.
+        number: The trial's number.
+        trials: Trials the search is to end with.
+        concurrent: Trials that run at a time.
+    """
+    seed = (seed * 1_000_003 + number) % 2**32
+    with warnings.catch_warnings():
+        # Some options are marked experimental; a search needs them.
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        if name == "tpe":
+            return samplers.TPESampler(
+                n_startup_trials=max(4, min(10, trials // 3)),
+                multivariate=True,
+                group=True,
+                constant_liar=concurrent > 1,
+                seed=seed,
+            )
+        if name == "gp":
+            return samplers.GPSampler(n_startup_trials=max(4, min(10, trials // 3)), seed=seed)
+        if name == "cmaes":
+            return samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False, consider_pruned_trials=True)
+        if name == "nsga2":
+            # Optuna's 50 would make a small search one random generation.
+            return samplers.NSGAIISampler(population_size=max(4, min(50, trials // 5)), seed=seed)
+    return samplers.RandomSampler(seed=seed)  # a grid's points wait in the study, nothing is drawn
+
+
+def grid_points(space: SearchSpace, lm: LanguageModelFacts, limit: int, seed: int) -> list[dict[str, Any]]:
+    """The points of a space whose parameters all have finitely many values, in random order, conditions obeyed.
+
+    Args:
+        space: The space.
+        lm: Sizes of the language model in use.
+        limit: Points wanted at most.
+        seed: Seed of the order.
+
+    Raises:
+        SearchError: If a parameter has infinitely many values.
+    """
+
+    def visit(trial: optuna.Trial) -> float:
+        space.sample(trial, lm)
+        return 0.0
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study = optuna.create_study(sampler=samplers.BruteForceSampler(seed=seed))
+    try:
+        study.optimize(visit, n_trials=limit)
+    except Exception as error:  # a user's space may raise anything
+        raise SearchError(f"--sampler grid: every float of the space needs a step ({error})") from error
+    return [trial.params for trial in study.trials]

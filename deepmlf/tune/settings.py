@@ -1,0 +1,111 @@
+"""What a search is asked to do, and the manifest that keeps it."""
+
+import importlib.metadata
+import json
+import os
+import re
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from deepmlf.errors import SearchError
+from deepmlf.tune.trainable import DEFAULT_TRAIN
+
+MANIFEST = "search.json"
+_SECONDS = {"s": 1, "m": 60, "h": 3600}
+
+
+class SearchSettings(BaseModel):
+    """What a search is asked to do; stored in its manifest."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: str
+    space: str
+    lm: str = "smollm2-135m"
+    trials: int = Field(20, ge=1)
+    epochs: int = Field(15, ge=1)
+    concurrent: int = Field(1, ge=1)
+    cpus_per_trial: float = Field(1.0, gt=0)
+    gpus_per_trial: float = Field(0.0, ge=0)
+    storage: str = "runs"
+    name: str | None = None
+    address: str | None = None
+    seed: int = Field(0, ge=0)
+    overrides: dict[str, Any] = {}
+    objectives: list[str] = ["valid/MAE"]
+    sampler: str = "tpe"
+    scheduler: str = "asha"
+    grace_period: int = Field(1, ge=1)
+    reduction_factor: int = Field(3, ge=2)
+    time_budget: float | None = Field(None, gt=0)
+    """Seconds after which a driver stops; a resume has as many again."""
+    study_storage: str | None = None
+    """URL of a database that holds the study; None keeps it in the experiment."""
+    warm_start: str | None = None
+    """An earlier experiment whose finished trials the sampler learns from."""
+    max_failures: int = Field(3, ge=0)
+    cache_gb: float = Field(10.0, ge=0)
+    """Disk budget of text prefixes on each node, in gigabytes."""
+    train_function: str = DEFAULT_TRAIN
+    quiet: bool = False
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of a duration such as ``90s``, ``30m`` or ``1.5h``.
+
+    Raises:
+        SearchError: If it is none.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
+    if match is None or float(match[1]) == 0:
+        raise SearchError(f"--time-budget {text}: expected a number and s, m or h, e.g. 90m")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def read_manifest(experiment: Path) -> dict[str, Any]:
+    """The manifest of an experiment.
+
+    Raises:
+        SearchError: If there is none.
+    """
+    try:
+        manifest: dict[str, Any] = json.loads((experiment / MANIFEST).read_text())
+    except (OSError, ValueError):
+        raise SearchError(f"{experiment}: not an experiment (no {MANIFEST} there)") from None
+    return manifest
+
+
+def write_manifest(experiment: Path, settings: SearchSettings, facts: dict[str, Any], secret: str | None) -> None:
+    """Write the manifest, whole or not at all.
+
+    Args:
+        experiment: The experiment's folder.
+        settings: The search's settings, without any password.
+        facts: What the search found out before it started: space, base, dataset.
+        secret: A word of the command line that must not be written, and what is written instead of it.
+    """
+    hidden = [settings.study_storage if word == secret else word for word in sys.argv]
+    manifest = facts | {
+        "settings": settings.model_dump(),
+        "versions": {p: importlib.metadata.version(p) for p in ("torch", "transformers", "ray", "optuna", "pyarrow")},
+        "git_commit": _git_commit(),
+        "command": hidden,
+        "started": datetime.now().isoformat(timespec="seconds"),
+    }
+    temporary = experiment / f".{MANIFEST}.{os.getpid()}"
+    temporary.write_text(json.dumps(manifest, indent=2))
+    temporary.rename(experiment / MANIFEST)
+
+
+def _git_commit() -> str | None:
+    """The commit of the code, if it runs from a repository."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,66 @@
+"""Samplers by name, and the points of a grid."""
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from deepmlf.errors import SearchError
+from deepmlf.model.lm_store import LanguageModelFacts
+from deepmlf.tune.samplers import SAMPLERS, check_sampler, grid_points, make_sampler
+from deepmlf.tune.space import SearchSpace
+
+LM = LanguageModelFacts(num_layers=3, width=64)
+
+
+def loaded(space: Any) -> SearchSpace:
+    return SearchSpace("space", space, {}, [], Path("space.py"))
+
+
+def conditional(trial: optuna.Trial, lm: LanguageModelFacts) -> dict[str, Any]:
+    depth = trial.suggest_int("model.fusion_depth", 1, lm.num_layers)
+    ffn = trial.suggest_categorical("model.ffn", ["full", "lora"])
+    if ffn == "lora":
+        trial.suggest_float("model.lora_dropout", 0.0, 0.2, step=0.1)
+    return {"model.fusion_depth": depth}
+
+
+def test_a_grid_has_each_point_once_and_obeys_conditions() -> None:
+    points = grid_points(loaded(conditional), LM, 100, seed=0)
+    assert len(points) == len({tuple(sorted(point.items())) for point in points}) == 3 * (1 + 3)
+    assert all(("model.lora_dropout" in point) == (point["model.ffn"] == "lora") for point in points)
+    assert points == grid_points(loaded(conditional), LM, 100, seed=0)
+    assert points[:5] == grid_points(loaded(conditional), LM, 5, seed=0)
+
+
+def test_a_grid_without_end_is_refused() -> None:
+    def endless(trial: optuna.Trial) -> dict[str, Any]:
+        return {"training.lr_av": trial.suggest_float("training.lr_av", 1e-4, 1e-2, log=True)}
+
+    with pytest.raises(SearchError, match="--sampler grid: every float of the space needs a step"):
+        grid_points(loaded(endless), LM, 100, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "objectives", "message"),
+    [
+        ("tep", 1, "--sampler tep: no such sampler; choose one of tpe, random, gp, cmaes, grid, nsga2"),
+        ("cmaes", 2, "--sampler cmaes: works on one objective only; choose one of tpe, random, gp, grid, nsga2"),
+    ],
+)
+def test_a_sampler_that_cannot_serve_is_refused_with_those_that_can(name: str, objectives: int, message: str) -> None:
+    with pytest.raises(SearchError) as caught:
+        check_sampler(name, objectives)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("name", sorted(set(SAMPLERS) - {"cmaes"}))
+def test_samplers_draw_for_two_objectives_too(name: str) -> None:
+    study = optuna.create_study(directions=["minimize", "minimize"])
+    for number in range(6):
+        study.sampler = make_sampler(name, 0, number, trials=12, concurrent=2)
+        trial = study.ask()
+        tokens = trial.suggest_int("tokens", 1, 30)
+        study.tell(trial, [tokens, -tokens])
+    assert len(study.trials) == 6

@@ -278,6 +278,19 @@ def _end_search(summary: Any, json_output: bool) -> None:
 
 @cli.command()
 @click.argument("experiment", type=_PATH)
+@click.option("--top", default=3, type=click.IntRange(2), show_default=True, help="Settings to train again.")
+@click.option("--seeds", default=5, type=click.IntRange(2), show_default=True, help="Seeds of each.")
+@click.option("--concurrent", type=click.IntRange(1), help="Trials at a time; default: as in the search.")
+@as_json
+def confirm(experiment: Path, top: int, seeds: int, concurrent: int | None, json_output: bool) -> None:
+    """Train the best settings again with fresh seeds; test metrics, and whether the search's choice holds."""
+    from deepmlf.analysis.confirm import confirm as run_confirm
+
+    _emit(run_confirm(experiment, top=top, seeds=seeds, concurrent=concurrent), json_output)
+
+
+@cli.command()
+@click.argument("experiment", type=_PATH)
 @as_json
 def analyze(experiment: Path, json_output: bool) -> None:
     """Best trials, states, epochs saved; writes results.parquet."""

@@ -49,7 +49,7 @@ def suggest_fusion(trial: optuna.Trial, lm: LanguageModelFacts, *, max_tokens: i
         "model.fusion_spacing": spacing,
         "model.fusion_start": start,
         "model.num_fusion_tokens": trial.suggest_int("model.num_fusion_tokens", 2, max_tokens, step=2),
-        "model.gate_init": trial.suggest_float("model.gate_init", -3.0, 2.0),
+        "model.gate_init": trial.suggest_float("model.gate_init", -6.0, 2.0),
         "model.cross_attention_heads": math.gcd(heads, lm.width),
         "model.dropout": trial.suggest_float("model.dropout", 0.0, 0.5),
     }
@@ -121,7 +121,7 @@ def suggest_optimiser(trial: optuna.Trial) -> Settings:
     """Learning rate of fusion, weight decay, batch size and accumulation."""
     return {
         "training.lr_fusion": trial.suggest_float("training.lr_fusion", 1e-5, 2e-3, log=True),
-        "training.weight_decay": trial.suggest_float("training.weight_decay", 1e-4, 0.3, log=True),
+        "training.weight_decay": trial.suggest_float("training.weight_decay", 1e-4, 3.0, log=True),
         "training.batch_size": trial.suggest_categorical("training.batch_size", [16, 32, 64]),
         "training.accumulation_steps": trial.suggest_categorical("training.accumulation_steps", [1, 2, 4, 8]),
     }

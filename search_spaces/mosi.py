@@ -13,8 +13,8 @@ from search_spaces._common import PUBLISHED, suggest_all
 
 BASE: dict[str, Any] = {"model.max_text_len": 50, "model.av_frames": 50, "training.patience": 30}
 
-# SmolLM2-1.7B of 24 layers; the start gives its fused layers 11 14 17 20 23.
 PRIORS: list[dict[str, Any]] = [
+    # As published, for SmolLM2-1.7B of 24 layers; the start gives its fused layers 11 14 17 20 23.
     PUBLISHED
     | {
         "model.fusion_depth": 5,
@@ -31,7 +31,33 @@ PRIORS: list[dict[str, Any]] = [
         "training.loss_av": 0.8,
         "training.loss_text": 0.8,
         "training.loss_lm": 0.0,
-    }
+    },
+    # For a small language model. Half-open gates add half of a second FFN to every fused layer, which scrambles the
+    # states of a pretrained model until training has mended them; nearly closed ones start from the model as it is.
+    PUBLISHED
+    | {
+        "model.fusion_depth": 5,
+        "model.num_fusion_tokens": 4,
+        "model.gate_init": -4.0,
+        "model.dropout": 0.2,
+        "model.ffn": "lora",
+        "model.lora_rank": 16,
+        "model.av_layers": 1,
+        "model.av_dropout": 0.5,
+        "model.av_pooling": "consecutive",
+        "model.av_batch_norm": "none",
+        "model.softperm_av_features": 0.0,
+        "model.softperm_text_apply": 0.0,
+        "curriculum.name": "joint",
+        "training.lr_fusion": 5e-4,
+        "training.weight_decay": 1.0,
+        "training.loss_fusion": 0.2,
+        "training.loss_av": 0.0,
+        "training.loss_text": 0.2,
+        "training.loss_lm": 0.0,
+        "training.accumulation_steps": 1,
+        "model.fusion_spacing": "top",
+    },
 ]
 
 

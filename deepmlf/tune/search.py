@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import ray
 from filelock import FileLock, Timeout
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import BaseModel
@@ -25,6 +24,7 @@ from deepmlf.errors import SearchError
 from deepmlf.model import lm_store
 from deepmlf.model.lm_store import LanguageModelFacts
 from deepmlf.tune.callbacks import ExperimentRecorder, Stop
+from deepmlf.tune.cluster import connected
 from deepmlf.tune.objective import best_first, check_objectives, make_objectives, pareto_front
 from deepmlf.tune.samplers import check_sampler, grid_points, make_sampler
 from deepmlf.tune.scheduler import check_scheduler, make_scheduler
@@ -236,50 +236,40 @@ def _fit(
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # its tables print at any verbosity
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
-    own_cluster = not ray.is_initialized()
-    if own_cluster:
-        ray.init(
-            address=settings.address,
-            include_dashboard=None if settings.address else False,
-            log_to_driver=False,
-            logging_level="ERROR",
-        )
+    config = {
+        "experiment": str(experiment),
+        "base": base,
+        "objectives": settings.objectives,
+        "train": settings.train_function,
+        "threads": max(1, int(settings.cpus_per_trial)),
+        "cache_gb": settings.cache_gb,
+    }
+    resources = {"cpu": settings.cpus_per_trial, "gpu": settings.gpus_per_trial}
     try:
-        config = {
-            "experiment": str(experiment),
-            "base": base,
-            "objectives": settings.objectives,
-            "train": settings.train_function,
-            "threads": max(1, int(settings.cpus_per_trial)),
-            "cache_gb": settings.cache_gb,
-        }
-        resources = {"cpu": settings.cpus_per_trial, "gpu": settings.gpus_per_trial}
-        tune.Tuner(
-            tune.with_resources(run_trial, resources),
-            param_space=config,
-            tune_config=tune.TuneConfig(
-                search_alg=searcher,
-                scheduler=scheduler,
-                num_samples=samples,
-                max_concurrent_trials=settings.concurrent,
-                reuse_actors=True,
-                trial_dirname_creator=lambda trial: f"{trial.config['number']:04d}_{trial.trial_id}",
-            ),
-            run_config=tune.RunConfig(
-                name="ray",
-                storage_path=str(experiment),
-                failure_config=tune.FailureConfig(max_failures=settings.max_failures),
-                callbacks=callbacks,
-                verbose=0,
-            ),
-        ).fit()
+        with connected(settings.address):
+            tune.Tuner(
+                tune.with_resources(run_trial, resources),
+                param_space=config,
+                tune_config=tune.TuneConfig(
+                    search_alg=searcher,
+                    scheduler=scheduler,
+                    num_samples=samples,
+                    max_concurrent_trials=settings.concurrent,
+                    reuse_actors=True,
+                    trial_dirname_creator=lambda trial: f"{trial.config['number']:04d}_{trial.trial_id}",
+                ),
+                run_config=tune.RunConfig(
+                    name="ray",
+                    storage_path=str(experiment),
+                    failure_config=tune.FailureConfig(max_failures=settings.max_failures),
+                    callbacks=callbacks,
+                    verbose=0,
+                ),
+            ).fit()
     except Exception as error:  # Ray wraps what the driver's own files raised into the text of its error
         if is_out_of_space(error):
             raise SearchError(f"{NO_SPACE}; free some, then `deepmlf resume {experiment}`") from error
         raise
-    finally:
-        if own_cluster:
-            ray.shutdown()
 
 
 def _base(settings: SearchSettings, space_base: dict[str, Any]) -> dict[str, Any]:

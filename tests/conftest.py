@@ -1,15 +1,19 @@
 """Fixtures shared by all tests."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # On tensors as small as these a second thread only waits for the first: on a busy machine that made tests 20 times
 # slower. Read when torch is imported, hence here.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Ray's workers and driver processes import the mock trainer by name.
+os.environ["PYTHONPATH"] = os.pathsep.join(map(str, (ROOT, HERE / "tune")))
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +25,23 @@ def shared() -> Path:
             pytest.fail(f"reference material not found at {folder}; set DEEPMLF_SHARED")
         pytest.skip(f"reference material not found at {folder}; set DEEPMLF_SHARED")
     return folder
+
+
+@pytest.fixture(scope="session")
+def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small synthetic dataset."""
+    from deepmlf.data.synthetic import make_synthetic
+
+    folder = tmp_path_factory.mktemp("data") / "synthetic"
+    make_synthetic(folder, seed=1, sizes=(49, 24, 24))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """A Ray cluster of this machine, one for all tests."""
+    import ray
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()

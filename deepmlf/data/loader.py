@@ -97,11 +97,11 @@ class Loader:
         for chunk in _chunks(np.argsort(lengths, kind="stable"), self.batch_size):
             yield self._batch(chunk)
 
-    def chunks(self) -> Iterator[Batch]:
-        """Every utterance once, in the split's own order; all batches but the last one are full."""
+    def chunks(self, size: int) -> Iterator[Batch]:
+        """Every utterance once, in the split's own order, `size` at a time."""
         rows = np.arange(len(self._split))
-        for start in range(0, len(rows), self.batch_size):
-            yield self._batch(rows[start : start + self.batch_size])
+        for start in range(0, len(rows), size):
+            yield self._batch(rows[start : start + size])
 
     def _batch(self, rows: np.ndarray) -> Batch:
         tokens = [self.tokens[row] for row in rows]

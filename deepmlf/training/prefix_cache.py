@@ -22,6 +22,7 @@ from deepmlf.data.loader import Loader
 from deepmlf.model.deepmlf import DeepMLF, TextPrefix
 from deepmlf.model.lm_store import home
 
+_CHUNK = 64  # utterances per record batch, whatever the batch size of the trial that writes or reads
 _TIMED_CHUNKS = 3  # chunks on which reading is compared with computing
 
 
@@ -31,19 +32,18 @@ class PrefixCache:
     Args:
         folder: Where the files of this language model and these texts lie.
         lengths: Tokens of each utterance, [N].
-        chunk: Utterances per record batch.
         depth: First fused layer.
         kv_shape: (kv_heads, head_dim).
         dtype: Of the language model.
     """
 
     def __init__(
-        self, folder: Path, lengths: np.ndarray, chunk: int, depth: int, kv_shape: tuple[int, int], dtype: torch.dtype
+        self, folder: Path, lengths: np.ndarray, depth: int, kv_shape: tuple[int, int], dtype: torch.dtype
     ) -> None:
-        self._chunk, self._kv_shape, self._dtype = chunk, kv_shape, dtype
+        self._kv_shape, self._dtype = kv_shape, dtype
         ends = lengths.cumsum()
         starts = ends - lengths
-        origin = starts[np.arange(len(lengths)) // chunk * chunk]  # of the chunk that an utterance is in
+        origin = starts[np.arange(len(lengths)) // _CHUNK * _CHUNK]  # of the chunk that an utterance is in
         self._spans = list(zip((starts - origin).tolist(), (ends - origin).tolist(), strict=True))
         self._states = _read(_states_path(folder, depth))
         self._layers = [_read(_layer_path(folder, layer)) for layer in range(depth + 1)]
@@ -60,7 +60,7 @@ class PrefixCache:
 
     def _gather(self, chunks: list[np.ndarray], rows: list[int]) -> Tensor:
         spans = self._spans
-        parts = [chunks[row // self._chunk][spans[row][0] : spans[row][1]] for row in rows]
+        parts = [chunks[row // _CHUNK][spans[row][0] : spans[row][1]] for row in rows]
         return torch.from_numpy(np.concatenate(parts)).view(self._dtype)
 
 
@@ -99,7 +99,7 @@ def open_prefix_cache(model: DeepMLF, loader: Loader, cache_gb: float, device: t
             if not _make_room(root, folder, needed, cache_gb * 1e9):
                 return None
             _fill(folder, model, loader, depth, device)
-        cache = PrefixCache(folder, lengths, loader.batch_size, depth, lm.kv_shape, lm.dtype)
+        cache = PrefixCache(folder, lengths, depth, lm.kv_shape, lm.dtype)
         if not present:
             measured = _measure(cache, model, loader, device)
             verdict.write_text(json.dumps(measured))
@@ -116,7 +116,7 @@ def _fill(folder: Path, model: DeepMLF, loader: Loader, depth: int, device: torc
     missing = [layer for layer in range(depth + 1) if not _layer_path(folder, layer).is_file()]
     targets = {layer: _layer_path(folder, layer) for layer in missing}
     writers: dict[Path, _Writer] = {path: _Writer(path) for path in [*targets.values(), _states_path(folder, depth)]}
-    for batch in loader.chunks():
+    for batch in loader.chunks(_CHUNK):
         moved = batch.to(device)
         prefix = model.text_prefix(moved.input_ids, moved.attention_mask)
         for layer, path in targets.items():
@@ -141,7 +141,7 @@ def _measure(cache: PrefixCache, model: DeepMLF, loader: Loader, device: torch.d
             times.append(time.perf_counter() - started)
         return float(np.median(times))
 
-    batch = next(iter(loader.chunks())).to(device)
+    batch = next(iter(loader.chunks(_CHUNK))).to(device)
     return {
         "compute_seconds": seconds(lambda: model.text_prefix(batch.input_ids, batch.attention_mask)),
         "read_seconds": seconds(lambda: cache.lookup(batch.index).to(device)),

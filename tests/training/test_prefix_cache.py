@@ -18,8 +18,9 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
-def always_faster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def small_chunks_always_faster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEEPMLF_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(prefix_cache, "_CHUNK", 4)  # several chunks of so few utterances
     monkeypatch.setattr(prefix_cache, "_measure", lambda *parts: {"read_seconds": 0.0, "compute_seconds": 1.0})
 
 
@@ -57,6 +58,16 @@ def test_reading_gives_what_computing_gives(data: Path) -> None:
             torch.testing.assert_close(model(*inputs, prefix=read).task, model(*inputs).task, atol=1e-5, rtol=1e-5)
 
 
+def test_trials_of_different_batch_sizes_share_it(data: Path) -> None:
+    model, loader = make(data, batch_size=8)
+    expected = opened(model, loader).lookup(torch.arange(21))
+    other, small = make(data, batch_size=3)
+    assert torch.equal(opened(other, small).lookup(torch.arange(21)).states, expected.states)
+    batch = next(iter(small.chunks(21)))
+    computed = model.eval().text_prefix(batch.input_ids, batch.attention_mask)
+    torch.testing.assert_close(expected.states, computed.states, atol=1e-5, rtol=1e-5)
+
+
 def test_depths_share_layers_and_a_second_trial_computes_nothing(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened(*make(data, layers=(1,)))
     files = {path: path.stat().st_mtime_ns for path in prefix_cache.home().rglob("keys_values_*.arrow")}
@@ -73,6 +84,7 @@ def test_depths_share_layers_and_a_second_trial_computes_nothing(data: Path, mon
 
 
 def test_it_is_used_only_where_reading_was_measured_to_be_faster(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prefix_cache, "_CHUNK", 4)  # several chunks of so few utterances
     monkeypatch.setattr(prefix_cache, "_measure", lambda *parts: {"read_seconds": 1.0, "compute_seconds": 0.5})
     assert open_prefix_cache(*make(data), 1.0, CPU) is None
 
@@ -106,5 +118,5 @@ def test_a_build_that_dies_leaves_nothing_that_counts(data: Path, monkeypatch: p
     with pytest.raises(KeyboardInterrupt):
         opened(model, loader)
     assert not [path for path in (prefix_cache.home() / "prefixes").rglob("*.arrow") if path.name[0] != "."]
-    batch = next(iter(loader.chunks()))
+    batch = next(iter(loader.chunks(8)))
     assert opened(model, loader).lookup(batch.index).states.shape[0] == int(batch.attention_mask.sum())

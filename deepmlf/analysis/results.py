@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from optuna.trial import TrialState
 from rich.console import Console
 from rich.table import Table
 
+from deepmlf.analysis.curves import CurvePoint, seed_curve
 from deepmlf.config import TrialConfig
 from deepmlf.tune.callbacks import read_metrics
 from deepmlf.tune.objective import best_first, make_objectives, pareto_front
@@ -96,6 +98,9 @@ def summarise(experiment: Path, *, top: int = 10, quiet: bool = False) -> dict[s
     states = {state.name: sum(t.state == state for t in trials) for state in TrialState if state.name != "WAITING"}
     console.print("states: " + ", ".join(f"{count} {name}" for name, count in states.items() if count))
     console.print(f"fusion epochs: {spent} spent of {full} in full training ({1 - spent / max(full, 1):.0%} saved)")
+    curve = seed_curve(trials)
+    if curve:
+        console.print(_curve_table(curve, objectives[0].name))
     failures = {t.number: t.user_attrs.get(FAIL_REASON, "") for t in trials if t.state == TrialState.FAIL}
     for number, reason in failures.items():
         console.print(f"trial {number} failed: {reason}", markup=False)
@@ -109,9 +114,17 @@ def summarise(experiment: Path, *, top: int = 10, quiet: bool = False) -> dict[s
         "front": front,
         "states": states,
         "failures": failures,
+        "curve": [asdict(point) for point in curve],
         "fusion_epochs_spent": spent,
         "fusion_epochs_full": full,
     }
+
+
+def _curve_table(curve: list[CurvePoint], objective: str) -> Table:
+    table = Table(*curve[0].setting, objective, "seeds", title="Over seeds, mean ± standard deviation")
+    for point in curve:
+        table.add_row(*map(str, point.setting.values()), f"{point.mean:.4f} ± {point.std:.4f}", str(point.seeds))
+    return table
 
 
 def _short(trial: optuna.trial.FrozenTrial) -> str:

@@ -1,6 +1,6 @@
 """Batches: token ids and audiovisual frames, padded to the batch's own longest."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -48,6 +48,8 @@ class Loader:
         pad_token_id: Fills texts up to the batch's longest.
         batch_size: Utterances per batch; a last batch of one joins the one before (batch norm needs two).
         standardize: Scale features by the train split's mean and standard deviation.
+        pool: By modality (``audio``, ``vision``), what shortens an utterance's frames [time, dim] to [fewer, dim]; done
+            once, here.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Loader:
         batch_size: int,
         *,
         standardize: bool,
+        pool: Mapping[str, Callable[[np.ndarray], np.ndarray]] | None = None,
     ) -> None:
         self.split = split
         self._split: Split = dataset.split(split)
@@ -69,6 +72,9 @@ class Loader:
         info = dataset.info
         self._audio_scale = _scale(info.audio_mean, info.audio_std, standardize)
         self._vision_scale = _scale(info.vision_mean, info.vision_std, standardize)
+        self._pooled: dict[str, list[np.ndarray]] = {}
+        for modality, shorten in (pool or {}).items():
+            self._pooled[modality] = [shorten(self._frames(modality, row)) for row in range(len(self._split))]
 
     def __len__(self) -> int:
         """Batches per epoch."""
@@ -79,15 +85,21 @@ class Loader:
         """All labels in the split's order, [N]."""
         return np.asarray(self._split.labels)
 
-    def epoch(self, seed: tuple[int, int]) -> Iterator[Batch]:
-        """Every utterance once, in random batches of similar length; the same seed gives the same batches."""
+    def epoch(self, seed: tuple[int, int], *, by_length: bool = True) -> Iterator[Batch]:
+        """Every utterance once, in random batches; the same seed gives the same batches.
+
+        Args:
+            seed: Of the epoch.
+            by_length: Batches of texts of similar length; otherwise texts make no difference.
+        """
         generator = np.random.default_rng(seed)
         order = generator.permutation(len(self._split))
-        lengths = np.array([len(tokens) for tokens in self.tokens])
-        bucket = self.batch_size * _BUCKET_BATCHES
-        pools = [order[start : start + bucket] for start in range(0, len(order), bucket)]
-        ordered = np.concatenate([pool[np.argsort(lengths[pool], kind="stable")] for pool in pools])
-        chunks = _chunks(ordered, self.batch_size)
+        if by_length:
+            lengths = np.array([len(tokens) for tokens in self.tokens])
+            bucket = self.batch_size * _BUCKET_BATCHES
+            parts = [order[start : start + bucket] for start in range(0, len(order), bucket)]
+            order = np.concatenate([part[np.argsort(lengths[part], kind="stable")] for part in parts])
+        chunks = _chunks(order, self.batch_size)
         for position in generator.permutation(len(chunks)):
             yield self._batch(chunks[position])
 
@@ -111,11 +123,16 @@ class Loader:
         for position, ids in enumerate(tokens):
             input_ids[position, : len(ids)] = torch.tensor(ids, dtype=torch.long)
             attention_mask[position, : len(ids)] = 1
-        audio, audio_lengths = _pad_frames([self._split.audio(int(row)) for row in rows], self._audio_scale)
-        vision, vision_lengths = _pad_frames([self._split.vision(int(row)) for row in rows], self._vision_scale)
+        audio, audio_lengths = _pad_frames([self._frames("audio", row) for row in rows], self._audio_scale)
+        vision, vision_lengths = _pad_frames([self._frames("vision", row) for row in rows], self._vision_scale)
         labels = torch.tensor(np.asarray(self._split.labels)[rows], dtype=torch.float32)[:, None]
         index = torch.from_numpy(np.ascontiguousarray(rows))
         return Batch(input_ids, attention_mask, audio, audio_lengths, vision, vision_lengths, labels, index)
+
+    def _frames(self, modality: str, row: int) -> np.ndarray:
+        if modality in self._pooled:
+            return self._pooled[modality][row]
+        return self._split.audio(int(row)) if modality == "audio" else self._split.vision(int(row))
 
 
 def _scale(mean: list[float], std: list[float], standardize: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -58,6 +59,16 @@ def pooling_weights(lengths: Tensor, time: int, frames: int, pooling: str, *, re
     return inside / (end - start).clamp(min=1)[..., None]
 
 
+def pool_frames(values: np.ndarray, frames: int, pooling: str) -> np.ndarray:
+    """One utterance's frames [time, dim] as the encoder would pool them, without the slots that stay empty."""
+    time = len(values)
+    if time <= frames:
+        return values
+    weights = pooling_weights(torch.tensor([time]), time, frames, pooling, repeat_last=False)
+    pooled: np.ndarray = weights[0].numpy() @ values
+    return pooled
+
+
 def sinusoidal_positions(frames: int, width: int, device: torch.device) -> Tensor:
     """[frames, width], [sin | cos] halves with frequencies exp(-ln(10000)·i/(width/2-1)); frames count from 1."""
     half = width // 2
@@ -84,6 +95,10 @@ class ModalityEncoder(nn.Module):
             )
             for _ in range(config.av_layers)
         )
+
+    def pools_first(self, training: bool) -> bool:
+        """Whether nothing comes before pooling, so that it may be done once for all epochs."""
+        return self.batch_norm is None and not (training and self.softperm.p_features > 0)
 
     def forward(self, values: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
         """Encode [batch, time, features].

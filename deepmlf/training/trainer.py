@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from deepmlf.config import Stage, TrialConfig
 from deepmlf.data.dataset import Dataset
 from deepmlf.data.loader import Batch, Loader
 from deepmlf.errors import ConfigError, NonFiniteLossError
+from deepmlf.model.av_encoder import pool_frames
 from deepmlf.model.deepmlf import DeepMLF, DeepMLFOutput
 from deepmlf.model.language_model import load_language_model
 from deepmlf.training.av_store import StoredEncoder, key_of
@@ -122,6 +124,16 @@ def _predict_av(model: DeepMLF, batch: Batch) -> Tensor:
     return model.predict_av(batch.audio, batch.vision, batch.audio_lengths, batch.vision_lengths)
 
 
+def _pooling(model: DeepMLF, *, training: bool) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+    """What a loader may do once in place of the audiovisual encoder."""
+    encoders = {"audio": model.av_encoder.audio, "vision": model.av_encoder.vision}
+    return {
+        modality: partial(pool_frames, frames=encoder.frames, pooling=encoder.pooling)
+        for modality, encoder in encoders.items()
+        if encoder.pools_first(training)
+    }
+
+
 class Trainer:
     """One trial in progress.
 
@@ -144,10 +156,18 @@ class Trainer:
         self.model, encode, self.pad_token_id = build_model(config, self.dataset)
         self.device = self.model.fusion_tokens.device
         size, scaled = config.training.batch_size, config.data.standardize
-        self.train_loader = Loader(self.dataset, "train", encode, self.pad_token_id, size, standardize=scaled)
-        # Without texts, so that the audiovisual stage's batches do not depend on how the language model cuts them.
-        self.av_loader = Loader(self.dataset, "train", lambda text: [], self.pad_token_id, size, standardize=scaled)
-        self.valid_loader = Loader(self.dataset, "valid", encode, self.pad_token_id, 2 * size, standardize=scaled)
+        self.train_loader, self.valid_loader = (
+            Loader(
+                self.dataset,
+                split,
+                encode,
+                self.pad_token_id,
+                factor * size,
+                standardize=scaled,
+                pool=_pooling(self.model, training=split == "train"),
+            )
+            for split, factor in (("train", 1), ("valid", 2))
+        )
         self.stages = stages_of(config)
         self.parameters = trained_parameters(self.model)
         self.optimizer = make_optimizer(self.parameters, config.training)
@@ -208,8 +228,9 @@ class Trainer:
         warmup = round(training.warmup_epochs * per_epoch)
         sums: dict[str, float] = {}
         rates: dict[str, float] = {}
-        loader = self.av_loader if stage.is_av_alone else self.train_loader
-        for index, batch in enumerate(loader.epoch((training.seed, self.progress.epoch))):
+        # The audiovisual stage's batches must not depend on how a language model cuts the texts.
+        epoch = self.train_loader.epoch((training.seed, self.progress.epoch), by_length=not stage.is_av_alone)
+        for index, batch in enumerate(epoch):
             losses = self._losses(stage, batch.to(self.device))
             # The last group of an epoch may hold fewer batches than `accumulation_steps`.
             group = index // training.accumulation_steps

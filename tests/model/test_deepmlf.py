@@ -6,6 +6,7 @@ import torch
 from deepmlf.config import ModelConfig
 from deepmlf.errors import ConfigError, LanguageModelError
 from deepmlf.model.attention import MaskedAttention
+from deepmlf.model.av_encoder import pool_frames
 from deepmlf.model.deepmlf import DeepMLF, DeepMLFOutput, attention_mask_of
 from deepmlf.model.language_model import Family, tiny_random
 from deepmlf.training.losses import LossWeights, compute_losses
@@ -158,3 +159,20 @@ def test_settings_that_do_not_fit_the_language_model_are_refused() -> None:
 def test_attention_mask_hides_pads_and_fusion_tokens_from_text() -> None:
     mask = attention_mask_of(torch.tensor([[1, 1, 0]]), 2)[:, 0].int().tolist()
     assert mask[0] == [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 0, 1, 0], [1, 1, 0, 1, 1]]
+
+
+@pytest.mark.parametrize("pooling", ["consecutive", "strided"])
+@pytest.mark.parametrize("time", [3, 8, 13, 40])
+def test_frames_pooled_beforehand_give_the_same_outputs(pooling: str, time: int) -> None:
+    model = make_model(av_pooling=pooling, av_frames=8).eval()
+    batch = make_batch([4, 6], [time, time - 2])
+    pooled = dict(batch)
+    for name in ("audio", "vision"):
+        parts = [
+            torch.from_numpy(pool_frames(batch[name][row, :length].numpy(), 8, pooling))
+            for row, length in enumerate((time, time - 2))
+        ]
+        pooled[name] = torch.nn.utils.rnn.pad_sequence(parts, batch_first=True)
+        pooled[f"{name}_lengths"] = torch.tensor([len(part) for part in parts])
+    with torch.no_grad():
+        assert_same(model(**batch), model(**pooled))

@@ -62,6 +62,7 @@ def run_search(settings: SearchSettings) -> SearchSummary:
         SearchError: If the experiment exists already or cannot start.
         DeepMLFError: For data, language model, space or settings that cannot be used.
     """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     name = settings.name or datetime.now().strftime(f"{Path(settings.space).stem}-%Y%m%d-%H%M%S")
     experiment = Path(settings.storage).absolute() / name
     check_sampler(settings.sampler, len(settings.objectives))
@@ -96,7 +97,6 @@ def run_search(settings: SearchSettings) -> SearchSummary:
         warm = fitting_trials(earlier, settings, space, num_layers, dataset.info.fingerprint)
         settings = settings.model_copy(update={"warm_start": str(earlier)})
         _say(settings, f"{len(warm)} trials of {earlier.name} guide the sampler")
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     experiment.mkdir(parents=True, exist_ok=True)
     study = create_study(experiment, name, url, objectives)
     add_trials(study, warm)
@@ -125,6 +125,7 @@ def resume_search(
     Raises:
         SearchError: If the folder is no experiment, its study cannot be reached, or a driver is still at it.
     """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     experiment = experiment.absolute()
     return _run(experiment, study_storage, time_budget or read_manifest(experiment)["settings"]["time_budget"])
 

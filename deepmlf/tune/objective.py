@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from deepmlf.errors import SearchError
@@ -79,6 +78,11 @@ def best_first(trials: Iterable[FrozenTrial], objectives: tuple[Objective, ...])
 
 def pareto_front(trials: list[FrozenTrial], objectives: tuple[Objective, ...]) -> list[int]:
     """Numbers of those complete trials that no other one beats in all objectives, in the order given."""
-    study = optuna.create_study(directions=[objective.direction for objective in objectives])
-    study.add_trials(trials)
-    return [trials[position].number for position in sorted(trial.number for trial in study.best_trials)]
+    signs = [1 if objective.direction == "minimize" else -1 for objective in objectives]
+    costs = [[sign * value for sign, value in zip(signs, trial.values, strict=True)] for trial in trials]
+    beaten = [any(_beats(other, cost) for other in costs) for cost in costs]
+    return [trial.number for trial, lost in zip(trials, beaten, strict=True) if not lost]
+
+
+def _beats(cost: list[float], other: list[float]) -> bool:
+    return cost != other and all(mine <= theirs for mine, theirs in zip(cost, other, strict=True))

@@ -1,7 +1,8 @@
 """A mock of the trainer, for tests of the search: instant epochs with a known learning curve.
 
 The curve falls towards a floor that depends on the setting; ``training.lr_av`` of 0.5 raises, 0.25 is not
-finite, 0.125 kills the worker once after its first epoch, 0.0625 kills it every time.
+finite, 0.125 kills the worker once after its first epoch, 0.0625 kills it every time, 0.03125 writes checkpoints of
+8 MB.
 """
 
 import json
@@ -38,12 +39,15 @@ def train(
         time.sleep(EPOCH_SECONDS)
         folder = out_dir / "checkpoints" / f"epoch_{epoch:06d}"
         folder.mkdir(parents=True, exist_ok=True)
+        if config.training.lr_av == 0.03125:
+            (folder / "model.safetensors").write_bytes(bytes(8_000_000))
         (folder / "state.json").write_text(json.dumps({"epoch": epoch}))
         with (out_dir / "epochs.log").open("a") as log:
             log.write(f"{epoch}\n")
         metrics = {
             "stage": "fusion", "epoch": epoch, "fusion_epoch": epoch,
-            "valid/MAE": floor + 1 / epoch, "train/loss": 1 / epoch,
+            "valid/MAE": floor + 1 / epoch, "valid/Corr": 1 - floor / 2 - 0.1 / epoch, "train/loss": 1 / epoch,
+            "model/trained_parameters": 1000 * config.model.num_fusion_tokens,
         }  # fmt: skip
         if epoch == config.training.epochs:
             metrics["finished"] = "full"

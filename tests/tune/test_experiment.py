@@ -13,16 +13,14 @@ from deepmlf.analysis.results import load_results
 from deepmlf.data.synthetic import make_synthetic
 from deepmlf.errors import DeepMLFError, SearchError
 from deepmlf.tune.search import resume_search, run_search
-from deepmlf.tune.settings import SearchSettings
+from deepmlf.tune.settings import SearchSettings, parse_duration
 from deepmlf.tune.study import open_study
+from tests.tune import experiments
 
 
 def settings(data: Path, storage: Path, **changes: Any) -> SearchSettings:
-    defaults: dict[str, Any] = {
-        "data": str(data), "space": "demo", "lm": "tiny-random", "trials": 2, "epochs": 2, "scheduler": "none",
-        "storage": str(storage), "name": "search", "train_function": "fake_training:train", "quiet": True,
-    }  # fmt: skip
-    return SearchSettings.model_validate(defaults | changes)
+    defaults = {"trials": 2, "epochs": 2, "concurrent": 1, "scheduler": "none"}
+    return experiments.settings(data, storage, **defaults | changes)
 
 
 @pytest.mark.parametrize(
@@ -36,6 +34,12 @@ def settings(data: Path, storage: Path, **changes: Any) -> SearchSettings:
         ({"space": "nonsuch"}, "--space nonsuch: no such file or space"),
         ({"space": "misspelt.py"}, "misspelt.py: model.tokens: no such setting"),
         ({"space": "raises.py"}, "raises.py: KeyError: 'depth'"),
+        ({"sampler": "tep"}, "--sampler tep: no such sampler; choose one of tpe, random, gp, cmaes, grid, nsga2"),
+        ({"sampler": "grid"}, "--sampler grid: every float of the space needs a step"),
+        ({"scheduler": "sha"}, "--scheduler sha: no such scheduler; choose one of asha, hyperband, median, none"),
+        ({"objectives": ["valid/mae"]}, "--objective valid/mae: no such metric; mosi has valid/Has0_acc_2, "),
+        ({"warm_start": "nonsuch"}, "nonsuch: not an experiment (no search.json there)"),
+        ({"study_storage": "nonsense"}, "--study-storage: not a database URL; expected e.g. sqlite:///study.db"),
     ],
 )
 def test_a_fault_is_told_before_anything_starts(
@@ -49,6 +53,24 @@ def test_a_fault_is_told_before_anything_starts(
         run_search(settings(small_data, tmp_path / "runs", **changes))
     assert message in str(caught.value)
     assert not (tmp_path / "runs" / "search").exists()
+
+
+def test_a_study_storage_that_is_away_is_told_before_anything_starts(tmp_path: Path, small_data: Path) -> None:
+    url = "sqlite:////nonsuch/folder/study.db"
+    with pytest.raises(SearchError, match=f"--study-storage {url}: cannot be reached"):
+        run_search(settings(small_data, tmp_path, study_storage=url))
+    assert not (tmp_path / "search" / "search.json").exists()
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("30m", 1800), ("1.5h", 5400)])
+def test_a_duration_is_a_number_and_a_unit(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["2", "2d", "h", "0s", "-1h"])
+def test_another_duration_is_refused(text: str) -> None:
+    with pytest.raises(SearchError, match=f"--time-budget {text}: expected a number and s, m or h, e.g. 90m"):
+        parse_duration(text)
 
 
 @pytest.mark.ray

@@ -4,45 +4,16 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
-from deepmlf.analysis.results import load_results, summarise
+from deepmlf.analysis.results import summarise
 from deepmlf.errors import SearchError
-from deepmlf.tune.search import ray_records, resume_search, run_search
-from deepmlf.tune.settings import SearchSettings
+from deepmlf.tune.search import resume_search, run_search
 from deepmlf.tune.study import open_study
-
-MOCK = "fake_training:train"
-
-
-def settings(data: Path, storage: Path, **changes: Any) -> SearchSettings:
-    defaults: dict[str, Any] = {
-        "data": str(data), "space": "demo", "lm": "tiny-random", "trials": 8, "epochs": 9, "concurrent": 2,
-        "storage": str(storage), "name": "search", "train_function": MOCK, "quiet": True,
-    }  # fmt: skip
-    return SearchSettings.model_validate(defaults | changes)
-
-
-def assert_whole(experiment: Path, trials: int) -> None:
-    """N trials, none lost and none doubled, in Optuna's study, Ray's records and results.parquet alike."""
-    study = open_study(experiment).get_trials()
-    assert [trial.number for trial in study] == list(range(trials))
-    assert all(trial.state.is_finished() for trial in study)
-    table = load_results(experiment).to_pydict()
-    assert set(table["trial"]) == set(range(trials))
-    rows = list(zip(table["trial"], table["fusion_epoch"], strict=True))
-    assert len(rows) == len(set(rows))
-    assert ray_records(experiment) == dict.fromkeys(range(trials), 1)
-    folders = sorted(path.name[:4] for path in (experiment / "trials").iterdir())
-    assert folders == [f"{number:04d}" for number in range(trials)]
-    for trial in study:
-        epochs = [epoch for number, epoch in rows if number == trial.number and epoch is not None]
-        assert epochs == sorted(trial.intermediate_values)
+from tests.tune.experiments import assert_whole, settings, wait_for_epochs
 
 
 @pytest.mark.ray
@@ -128,16 +99,6 @@ def start_driver(what: str, argument: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", DRIVER, what, argument], stdout=subprocess.PIPE, text=True, start_new_session=True
     )
-
-
-def wait_for_epochs(experiment: Path, count: int) -> None:
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline:
-        lines = [line for log in experiment.glob("trials/*/epochs.log") for line in log.read_text().splitlines()]
-        if len(lines) >= count:
-            return
-        time.sleep(0.05)
-    raise TimeoutError(f"{experiment}: no {count} epochs within 90 s")
 
 
 @pytest.mark.ray

@@ -25,7 +25,7 @@ from deepmlf.training.av_store import StoredEncoder, key_of
 from deepmlf.training.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from deepmlf.training.curriculum import stages_of
 from deepmlf.training.losses import LossWeights, compute_losses
-from deepmlf.training.memory import keep_freed_memory
+from deepmlf.training.memory import give_back_freed_memory, keep_freed_memory
 from deepmlf.training.metrics import compute_metrics, is_better
 from deepmlf.training.optim import learning_rate, make_optimizer, start_stage, trained_parameters
 from deepmlf.training.prefix_cache import PrefixCache, open_prefix_cache
@@ -365,4 +365,7 @@ def train(
         NonFiniteLossError: If the loss or a prediction becomes NaN or infinite.
         DataError, LanguageModelError, ConfigError, CheckpointError: If the trial cannot be built or resumed.
     """
-    Trainer(config, out_dir, av_store, cache_gb).run(report, resume_from)
+    try:
+        Trainer(config, out_dir, av_store, cache_gb).run(report, resume_from)
+    finally:
+        give_back_freed_memory()

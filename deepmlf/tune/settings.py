@@ -87,9 +87,9 @@ def write_manifest(experiment: Path, settings: SearchSettings, facts: dict[str, 
         experiment: The experiment's folder.
         settings: The search's settings, without any password.
         facts: What the search found out before it started: space, base, dataset.
-        secret: A word of the command line that must not be written, and what is written instead of it.
+        secret: What the command line may hold and must not be written: the study storage's URL with its password.
     """
-    hidden = [settings.study_storage if word == secret else word for word in sys.argv]
+    hidden = [word.replace(secret, settings.study_storage or "") if secret else word for word in sys.argv]
     manifest = facts | {
         "settings": settings.model_dump(),
         "versions": {p: importlib.metadata.version(p) for p in ("torch", "transformers", "ray", "optuna", "pyarrow")},

@@ -44,8 +44,8 @@ def open_study(experiment: Path, url: str | None = None) -> optuna.Study:
 
     Args:
         experiment: The experiment's folder.
-        url: Where the database is reached, password included; None takes what the manifest says, or the environment
-            variable ``DEEPMLF_STUDY_STORAGE`` if that differs from it by the password alone.
+        url: Where the database is reached; None takes what the manifest says. If it has no password, the environment
+            variable ``DEEPMLF_STUDY_STORAGE`` may hold the same URL with it.
 
     Raises:
         SearchError: If there is none, or its database cannot be reached.
@@ -57,9 +57,7 @@ def open_study(experiment: Path, url: str | None = None) -> optuna.Study:
             raise SearchError(f"{experiment}: not an experiment (no {JOURNAL} there)")
         # The one study in the journal, whatever the folder is called by now.
         return optuna.load_study(study_name=None, storage=_storage(experiment, None))
-    given = os.environ.get(STORAGE_VARIABLE)
-    if url is None:
-        url = given if given and without_password(given) == kept else kept
+    url = url or kept
     try:
         return optuna.load_study(study_name=settings["name"], storage=_storage(experiment, url))
     except KeyError:
@@ -103,6 +101,9 @@ def _storage(experiment: Path, url: str | None) -> BaseStorage:
     if url is None:
         return JournalStorage(JournalFileBackend(str(experiment / JOURNAL)))
     parsed = _parse(url)
+    given = os.environ.get(STORAGE_VARIABLE)
+    if given and without_password(given) == without_password(url) and parsed.password is None:
+        parsed = _parse(given)
     waits = parsed.get_backend_name() in ("postgresql", "mysql", "mariadb")
     try:
         return RDBStorage(

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from small_trial import run, without_times
 
-from deepmlf.errors import CheckpointError, NonFiniteLossError
+from deepmlf.errors import CheckpointError, ConfigError, NonFiniteLossError
 from deepmlf.training.checkpoint import latest_checkpoint
 from deepmlf.training.evaluate import evaluate_trial
 
@@ -47,6 +47,17 @@ def test_best_weights_are_of_the_best_epoch(tmp_path: Path, small_data: Path) ->
     reports = run(tmp_path, small_data, training__lr_fusion=1e-2)
     best = min(report["valid/MAE"] for report in reports if "valid/MAE" in report)
     assert evaluate_trial(tmp_path, split="valid")["MAE"] == pytest.approx(best, abs=1e-6)
+
+
+def test_another_metric_may_pick_the_best_epoch(tmp_path: Path, small_data: Path) -> None:
+    reports = run(tmp_path, small_data, curriculum__name="joint", training__select_by="Corr", training__epochs=4,
+                  training__lr_fusion=1e-2)  # fmt: skip
+    best = max(reports, key=lambda report: report["valid/Corr"])
+    assert json.loads((tmp_path / "best" / "state.json").read_text())["fusion_epoch"] == best["fusion_epoch"]
+    assert {report["model/trained_parameters"] for report in reports} == {reports[0]["model/trained_parameters"]}
+    assert reports[0]["model/trained_parameters"] > 0
+    with pytest.raises(ConfigError, match="training.select_by=F1_score: the dataset's metrics are Has0_acc_2, "):
+        run(tmp_path / "other", small_data, curriculum__name="joint", training__select_by="F1_score")
 
 
 def test_a_loss_that_is_not_finite_fails_at_once(tmp_path: Path, small_data: Path) -> None:

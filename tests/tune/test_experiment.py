@@ -13,7 +13,7 @@ from deepmlf.analysis.results import load_results
 from deepmlf.data.synthetic import make_synthetic
 from deepmlf.errors import DeepMLFError, SearchError
 from deepmlf.tune.search import resume_search, run_search
-from deepmlf.tune.settings import SearchSettings, parse_duration
+from deepmlf.tune.settings import SearchSettings, parse_duration, read_manifest, write_manifest
 from deepmlf.tune.study import open_study
 from tests.tune import experiments
 
@@ -60,6 +60,17 @@ def test_a_study_storage_that_is_away_is_told_before_anything_starts(tmp_path: P
     with pytest.raises(SearchError, match=f"--study-storage {url}: cannot be reached"):
         run_search(settings(small_data, tmp_path, study_storage=url))
     assert not (tmp_path / "search" / "search.json").exists()
+
+
+def test_a_password_on_the_command_line_does_not_reach_the_manifest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, kept = "postgresql://me:s3cr3t@db/studies", "postgresql://me@db/studies"
+    monkeypatch.setattr("sys.argv", ["deepmlf", "search", f"--study-storage={url}", "--study-storage", url])
+    search = SearchSettings(data="set", space="demo", study_storage=kept)
+    write_manifest(tmp_path, search, {}, secret=url)
+    assert "s3cr3t" not in (tmp_path / "search.json").read_text()
+    assert read_manifest(tmp_path)["command"][2:] == [f"--study-storage={kept}", "--study-storage", kept]
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("30m", 1800), ("1.5h", 5400)])

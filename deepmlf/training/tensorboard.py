@@ -1,5 +1,6 @@
 """TensorBoard events of one trial: sections of scalars, and HParams from its start."""
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ class TrialWriter:
     """
 
     def __init__(self, folder: Path, purge_step: int | None = None) -> None:
+        _let_the_second_pass(folder)
         self._writer = SummaryWriter(str(folder), purge_step=purge_step)
 
     def start(self, params: Mapping[str, Any], metrics: tuple[str, ...] = ("MAE",)) -> None:
@@ -55,3 +57,13 @@ class TrialWriter:
         value = Summary.Value(tag=SESSION_END_INFO_TAG, metadata=SummaryMetadata(plugin_data=plugin))
         self._writer.file_writer.add_summary(Summary(value=[value]))
         self._writer.close()
+
+
+def _let_the_second_pass(folder: Path) -> None:
+    """Wait until a new events file's name comes after those that are there, as TensorBoard reads them in that order.
+
+    Names begin with the second; within one they would sort by process and counter, as text.
+    """
+    seconds = {int(path.name.split(".")[3]) for path in folder.glob("events.out.tfevents.*")}
+    if int(time.time()) in seconds:
+        time.sleep(1 - time.time() % 1)

@@ -5,6 +5,7 @@ page cache. Every layer has one file of keys and values, so that trials of diffe
 in common, and every depth that was asked for has one file of states.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -15,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import torch
-from filelock import FileLock
+from filelock import BaseFileLock, FileLock, Timeout
 from torch import Tensor
 
 from deepmlf.data.loader import Loader
@@ -89,7 +90,7 @@ def open_prefix_cache(model: DeepMLF, loader: Loader, cache_gb: float, device: t
     folder = root / digest.hexdigest()[:32]
     folder.mkdir(parents=True, exist_ok=True)
     lengths = np.array([len(tokens) for tokens in loader.tokens])
-    with FileLock(root / f"{folder.name}.lock"):
+    with _lock(folder):
         verdict = folder / f"measured_{depth:03d}.json"
         present = verdict.is_file()  # written last, and deleted with the rest
         if not present:
@@ -98,7 +99,7 @@ def open_prefix_cache(model: DeepMLF, loader: Loader, cache_gb: float, device: t
             needed = rows * lm.dtype.itemsize * (len(missing) * kv_width + lm.width)
             if not _make_room(root, folder, needed, cache_gb * 1e9):
                 return None
-            _fill(folder, model, loader, depth, device)
+            _fill(folder, model, loader, depth, missing, device)
         cache = PrefixCache(folder, lengths, depth, lm.kv_shape, lm.dtype)
         if not present:
             measured = _measure(cache, model, loader, device)
@@ -109,11 +110,10 @@ def open_prefix_cache(model: DeepMLF, loader: Loader, cache_gb: float, device: t
     return cache if measured["read_seconds"] < measured["compute_seconds"] else None
 
 
-def _fill(folder: Path, model: DeepMLF, loader: Loader, depth: int, device: torch.device) -> None:
-    """Compute what is missing up to `depth`, chunk by chunk in the split's order; files appear whole."""
+def _fill(folder: Path, model: DeepMLF, loader: Loader, depth: int, missing: list[int], device: torch.device) -> None:
+    """Write the `missing` layers and the states at `depth`, chunk by chunk in the split's order; files appear whole."""
     for left_over in folder.glob(".*"):  # of a process that died here
         left_over.unlink()
-    missing = [layer for layer in range(depth + 1) if not _layer_path(folder, layer).is_file()]
     targets = {layer: _layer_path(folder, layer) for layer in missing}
     writers: dict[Path, _Writer] = {path: _Writer(path) for path in [*targets.values(), _states_path(folder, depth)]}
     for batch in loader.chunks(_CHUNK):
@@ -184,15 +184,32 @@ def _states_path(folder: Path, depth: int) -> Path:
     return folder / f"states_{depth:03d}.arrow"
 
 
+def _lock(folder: Path) -> BaseFileLock:
+    """Held by whoever makes, opens or deletes the files of a folder."""
+    return FileLock(folder.with_name(f"{folder.name}.lock"))
+
+
+def _bytes_in(folder: Path) -> int:
+    total = 0
+    for file in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # renamed by another trial that is writing it
+            total += file.stat().st_size
+    return total
+
+
 def _make_room(root: Path, keep: Path, needed: float, budget: float) -> bool:
     """Delete caches, least recently used first, until `needed` more bytes fit; False if they cannot."""
-    sizes = {path: sum(file.stat().st_size for file in path.iterdir()) for path in root.iterdir() if path.is_dir()}
+    sizes = {path: _bytes_in(path) for path in root.iterdir() if path.is_dir()}
     if sizes.get(keep, 0) + needed > budget:
         return False
     for path in sorted(sizes.keys() - {keep}, key=lambda folder: folder.stat().st_mtime):
         if sum(sizes.values()) + needed <= budget:
             break
-        for file in path.iterdir():
-            file.unlink(missing_ok=True)  # a reader that has it mapped keeps it until it is done
+        try:
+            with _lock(path).acquire(timeout=0):
+                for file in path.iterdir():
+                    file.unlink()  # a reader that has it mapped keeps it until it is done
+        except Timeout:
+            continue  # another trial makes or opens it at this moment
         sizes.pop(path)
     return sum(sizes.values()) + needed <= budget

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 from deepmlf.config import TrialConfig
 from deepmlf.data.dataset import Dataset
@@ -101,6 +102,22 @@ def test_the_budget_holds_and_the_least_recently_used_gives_way(data: Path) -> N
     opened(other_model, other_loader, cache_gb=1.5 * size / 1e9)
     assert len(list(root.rglob("states_*.arrow"))) == 1
     assert sum(path.stat().st_size for path in root.rglob("*.arrow")) <= 1.5 * size
+
+
+def test_what_another_trial_is_opening_is_not_deleted(data: Path) -> None:
+    model, loader = make(data)
+    opened(model, loader)
+    root = prefix_cache.home() / "prefixes"
+    size = sum(path.stat().st_size for path in root.rglob("*.arrow"))
+    (folder,) = (path for path in root.iterdir() if path.is_dir())
+    files = sorted(folder.iterdir())
+    other_model, other_loader = make(data)
+    other_loader.tokens = [tokens[:-1] for tokens in other_loader.tokens]
+    with FileLock(root / f"{folder.name}.lock"):
+        assert open_prefix_cache(other_model, other_loader, 1.5 * size / 1e9, CPU) is None
+    assert sorted(folder.iterdir()) == files
+    opened(other_model, other_loader, cache_gb=1.5 * size / 1e9)
+    assert not list(folder.iterdir())
 
 
 def test_a_build_that_dies_leaves_nothing_that_counts(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -160,9 +160,10 @@ class LanguageModel:
         return nn.LayerNorm(self.width) if self.family == "gpt2" else RMSNorm(self.width, 1e-6)
 
 
-def _faster(norm: Any) -> RMSNorm:
-    """The norm of a Llama-like layer by a faster kernel, on the same weight."""
-    return RMSNorm(len(norm.weight), norm.variance_epsilon, norm.weight)
+def _faster(norm: Any) -> Any:
+    """Llama's RMSNorm by a faster kernel, on the same weight; any other norm, also a replaced one, as it is."""
+    eps = getattr(norm, "variance_epsilon", None)
+    return norm if eps is None else RMSNorm(len(norm.weight), eps, norm.weight)
 
 
 class ByteTokenizer:

@@ -3,7 +3,9 @@
 import pytest
 import torch
 from torch import nn
+from transformers import AutoModelForCausalLM, LlamaConfig
 
+from deepmlf.model.language_model import LanguageModel
 from deepmlf.model.rms_norm import RMSNorm
 
 
@@ -34,6 +36,14 @@ def test_it_shares_a_given_weight_and_its_name() -> None:
     norm = RMSNorm(4, 1e-6, weight)
     assert norm.weight is weight
     assert list(norm.state_dict()) == ["weight"]
+
+
+def test_a_model_may_be_wrapped_twice() -> None:
+    config = LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2)
+    model = AutoModelForCausalLM.from_config(config)
+    first, second = LanguageModel(model), LanguageModel(model)
+    assert first.layers[0] is second.layers[0]
+    assert isinstance(second.layers[0].input_layernorm, RMSNorm)
 
 
 def test_bfloat16_stays_bfloat16() -> None:

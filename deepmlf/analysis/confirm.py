@@ -96,6 +96,8 @@ def compare(measured: dict[int, dict[int, dict[str, float]]], objective: Objecti
     """
     first, second = list(measured)[:2]
     names = list(next(iter(measured[first].values()), {}))
+    if not names:
+        raise SearchError(f"trial {first}: no retrained trial finished; see their error.txt")
     settings = [
         {
             "trial": number,
@@ -107,8 +109,6 @@ def compare(measured: dict[int, dict[int, dict[str, float]]], objective: Objecti
         if len(by_seed) > 1
     ]
     differences = {name: _paired(measured[first], measured[second], name) for name in names}
-    if len(differences) == 0 or objective.short not in differences:
-        raise SearchError(f"trial {first}: no retrained trial finished; see their error.txt")
     worse = [_paired(measured[first], measured[rival], objective.short) for rival in list(measured)[1:]]
     sign = 1 if objective.direction == "minimize" else -1  # so that above zero means that the rival is better
     edges = [sorted((sign * pair["low"], sign * pair["high"])) for pair in worse]

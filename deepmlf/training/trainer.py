@@ -26,7 +26,7 @@ from deepmlf.training.checkpoint import load_checkpoint, save_checkpoint, save_w
 from deepmlf.training.curriculum import stages_of
 from deepmlf.training.losses import LossWeights, compute_losses
 from deepmlf.training.memory import give_back_freed_memory, keep_freed_memory
-from deepmlf.training.metrics import compute_metrics, is_better
+from deepmlf.training.metrics import METRIC_NAMES, compute_metrics, is_better
 from deepmlf.training.optim import learning_rate, make_optimizer, start_stage, trained_parameters
 from deepmlf.training.prefix_cache import PrefixCache, open_prefix_cache
 
@@ -147,12 +147,13 @@ class Trainer:
         DataError, LanguageModelError, ConfigError: If the trial cannot be built.
     """
 
-    def __init__(
-        self, config: TrialConfig, out_dir: Path, av_store: Path | None = None, cache_gb: float = 0.0
-    ) -> None:
+    def __init__(self, config: TrialConfig, out_dir: Path, av_store: Path | None = None, cache_gb: float = 0.0) -> None:
         self.config, self.out_dir, self.av_store, self._cache_gb = config, out_dir, av_store, cache_gb
         self._prefixes: dict[tuple[str, int], PrefixCache | None] = {}
         self.dataset = Dataset.open(config.data.path)
+        selected, known = config.training.select_by, METRIC_NAMES[self.dataset.info.name]
+        if selected not in known:
+            raise ConfigError(f"training.select_by={selected}: the dataset's metrics are {', '.join(known)}")
         self.model, encode, self.pad_token_id = build_model(config, self.dataset)
         self.device = self.model.fusion_tokens.device
         size, scaled = config.training.batch_size, config.data.standardize
@@ -303,14 +304,11 @@ class Trainer:
         metrics["curriculum/stage"] = progress.stage
         if stage.is_fusion:
             metrics["curriculum/active_blocks"] = len(self.model.active_layers)
-        if stage.is_fusion:
             progress.fusion_epoch += 1
             metrics["fusion_epoch"] = progress.fusion_epoch
             metrics |= {f"valid/{name}": value for name, value in valid.items()} | self.model.gates()
             metrics["model/trained_parameters"] = sum(parameter.numel() for parameter in self.parameters.values())
             selected = self.config.training.select_by
-            if selected not in valid:
-                raise ConfigError(f"training.select_by={selected}: the dataset's metrics are {', '.join(valid)}")
             if is_better(selected, valid[selected], progress.best_value):
                 progress.best_value, progress.best_epoch = valid[selected], progress.fusion_epoch
                 save_weights(self.out_dir / "best", self.model, {"fusion_epoch": progress.fusion_epoch, "valid": valid})

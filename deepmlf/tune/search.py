@@ -86,7 +86,6 @@ def run_search(settings: SearchSettings) -> SearchSummary:
         settings = settings.model_copy(update={"scheduler": "none"})
     lm, base = _language_model(settings, space.base), _base(settings, space.base)
     TrialConfig.from_overrides(base)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     check_space(space, settings.space, base, lm, settings.overrides, settings.seed)
     if (experiment / MANIFEST).exists():
         raise SearchError(f"{experiment}: exists; choose another --name, or run `deepmlf resume {experiment}`")

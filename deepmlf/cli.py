@@ -18,8 +18,9 @@ _PATH = click.Path(path_type=Path)
 as_json = click.option("--json", "json_output", is_flag=True, help="Last line of stdout is one JSON object.")
 time_budget_option = click.option("--time-budget", metavar="2h", help="Stop after so many s, m or h; resumable.")
 study_storage_option = click.option(
-    "--study-storage", metavar="URL", help="Database of the Optuna study; resume takes its password from here or from "
-    "DEEPMLF_STUDY_STORAGE."
+    "--study-storage",
+    metavar="URL",
+    help="Database of the Optuna study; resume takes its password from here or from DEEPMLF_STUDY_STORAGE.",
 )
 cache_option = click.option(
     "--cache-gb", default=10.0, show_default=True, help="Disk for the frozen part of texts, on each node; 0: none."

@@ -32,9 +32,7 @@ def _attention(
 AttentionInterface.register(ATTENTION_NAME, _attention)
 
 
-def _scaled_dot_product(
-    query: Tensor, key: Tensor, value: Tensor, scale: float, mask: Tensor | None = None
-) -> Tensor:
+def _scaled_dot_product(query: Tensor, key: Tensor, value: Tensor, scale: float, mask: Tensor | None = None) -> Tensor:
     """Attention by `mask`, or causal without one. On a CPU it runs in float32, whose kernels are the faster ones."""
     dtype = query.dtype
     if query.device.type == "cpu":

@@ -173,9 +173,7 @@ class ExperimentRecorder(Callback):
         states = {trial.number: trial.state.name for trial in self._study.get_trials(deepcopy=False)}
         for number, record in sorted(self._records.items()):
             last = record.lines[-1] if record.lines else {}
-            values = [
-                value for one in self._objectives for value in (last.get(one.name), record.best.get(one.short))
-            ]
+            values = [value for one in self._objectives for value in (last.get(one.name), record.best.get(one.short))]
             table.add_row(
                 str(number),
                 states.get(number, ""),

@@ -65,9 +65,7 @@ def test_seeds_that_failed_are_left_out_and_too_few_are_refused() -> None:
 
 
 @pytest.fixture(scope="module")
-def searched(
-    ray_cluster: None, small_data: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, Path]:
+def searched(ray_cluster: None, small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A real search over a dataset whose test split could not be read while it ran; its data and its folder."""
     root = tmp_path_factory.mktemp("confirm")
     data = root / "data"

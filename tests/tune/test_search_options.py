@@ -81,9 +81,7 @@ def test_a_warm_started_search_in_a_database_has_only_its_own_trials(
 ) -> None:
     run_search(settings(small_data, tmp_path, name="earlier", trials=3, epochs=2, scheduler="none"))
     url = f"sqlite:///{tmp_path}/study.db"
-    search = settings(
-        small_data, tmp_path, trials=2, epochs=2, warm_start=str(tmp_path / "earlier"), study_storage=url
-    )
+    search = settings(small_data, tmp_path, trials=2, epochs=2, warm_start=str(tmp_path / "earlier"), study_storage=url)
     summary = run_search(search)
     experiment = tmp_path / "search"
     study = optuna.load_study(study_name="search", storage=url)

@@ -190,7 +190,9 @@ def test_trials_of_an_earlier_experiment_do_not_count() -> None:
     for tokens in (4, 5):
         study.add_trial(
             optuna.trial.create_trial(
-                value=1.0, params={TOKENS: tokens}, distributions=distributions,
+                value=1.0,
+                params={TOKENS: tokens},
+                distributions=distributions,
                 user_attrs={"warm_start": f"earlier/{tokens}"},
             )  # fmt: skip
         )

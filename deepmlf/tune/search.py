@@ -193,7 +193,7 @@ def _run_locked(
             study,
             objectives[0],
             epochs=settings.epochs,
-            grace_period=settings.grace_period,
+            grace_period=settings.first_rung,
             reduction_factor=settings.reduction_factor,
             seed=settings.seed,
         )

@@ -42,7 +42,7 @@ def test_twenty_kills_lose_nothing_and_double_nothing(ray_cluster: None, tmp_pat
     while killed < KILLS:
         driver = drivers.Process(target=drive, args=(experiment, search))
         driver.start()
-        epochs = int(generator.integers(0, 8))  # how much more is trained before the kill
+        epochs = int(generator.integers(0, 6))  # how much more is trained before the kill
         if epochs:
             wait_for_epochs(experiment, epochs_trained(experiment).total() + epochs)
         time.sleep(generator.uniform(0.0, 0.3 if epochs else 3.0))

@@ -2,7 +2,7 @@
 
 The real searcher and scheduler run in simulated time, four trials at once, against `surrogate.py`. Regret is how much
 worse than the best possible MAE the weights of the incumbent are, without noise; the incumbent is the trial with the
-best reported value, stopped early or not. Five arms see the same 20 surrogates and spend the same fusion epochs:
+best reported value, stopped early or not. Five arms see the same surrogates and spend the same fusion epochs:
 
 - ``ours``: TPE and ASHA as a search has them by default, the published setting of MOSI evaluated first;
 - ``ours_without_priors``: the same without that;
@@ -12,9 +12,9 @@ best reported value, stopped early or not. Five arms see the same 20 surrogates 
 Prints one JSON line: quartiles of the regret after 100, 300 and 1000 epochs, and of the epochs until it first is 5 %
 (null: not within 1000).
 
-    python -m benchmarks.search_quality [--seeds 20]
+    python -m benchmarks.search_quality [--seeds 40]
 
-Figures are in ``README.md`` beside this file.
+What was tried on the way to the defaults, and the figures it gave, are in ``README.md`` beside this file.
 """
 
 import argparse
@@ -44,6 +44,7 @@ from deepmlf.tune.space import SearchSpace
 
 ARMS = ("ours", "ours_without_priors", "stock", "random_asha", "random")
 BUDGET, CHECKPOINTS, TARGET = 1000, (100, 300, 1000), 0.05
+FIRST_SEED = 200  # the surrogate was calibrated, and the search's defaults chosen, on seeds below
 CONCURRENT = 4
 SETTINGS = SearchSettings(
     data="", space="surrogate", trials=BUDGET, epochs=surrogate.EPOCHS, concurrent=CONCURRENT, seed=0
@@ -51,7 +52,7 @@ SETTINGS = SearchSettings(
 OBJECTIVES = make_objectives(SETTINGS.objectives)
 
 
-@dataclass
+@dataclass(eq=False)
 class Trial:
     """A simulated trial; the first two fields are what a scheduler looks at."""
 
@@ -87,7 +88,7 @@ def make_arm(arm: str, seed: int) -> tuple[Searcher, TrialScheduler]:
         study,
         OBJECTIVES[0],
         epochs=surrogate.EPOCHS,
-        grace_period=SETTINGS.grace_period,
+        grace_period=SETTINGS.first_rung,
         reduction_factor=SETTINGS.reduction_factor,
         seed=seed,
     )
@@ -97,7 +98,7 @@ def make_arm(arm: str, seed: int) -> tuple[Searcher, TrialScheduler]:
             mode=OBJECTIVES[0].mode,
             time_attr=FIDELITY,
             max_t=surrogate.EPOCHS,
-            grace_period=SETTINGS.grace_period,
+            grace_period=SETTINGS.first_rung,
             reduction_factor=SETTINGS.reduction_factor,
         )
 
@@ -192,10 +193,10 @@ def _quartiles(values: list[float]) -> list[float | None]:
 def main() -> None:
     """Measure all arms and print one JSON line."""
     parser = argparse.ArgumentParser(description="Regret of searches on a surrogate of DeepMLF.")
-    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--seeds", type=int, default=40)
     seeds = parser.parse_args().seeds
     started = time.perf_counter()
-    jobs = [(arm, seed) for seed in range(seeds) for arm in ARMS]
+    jobs = [(arm, seed) for seed in range(FIRST_SEED, FIRST_SEED + seeds) for arm in ARMS]
     with multiprocessing.Pool(2) as pool:
         measured = pool.map(_measure, jobs, chunksize=1)
     arms: dict[str, dict[str, list[float | None]]] = {}

@@ -1,7 +1,7 @@
 """A stand-in for training DeepMLF: the search's real dimensions, known best setting, learning curves, noise, failures.
 
-Everything here was fixed by looking at random draws alone (how many land within 5 % of the best, how far off the
-median is), before any sampler was compared on it. The space is written out, so that figures stay comparable when
+Its difficulty was set by looking at random settings alone: how many land within 5 % of the best, how far off the
+median is, how early values rank with final ones. The space is written out, so that figures stay comparable when
 ``search_spaces/`` changes.
 """
 

@@ -12,6 +12,7 @@ from deepmlf.tune.space import SearchSpace
 
 SAMPLERS = ("tpe", "random", "gp", "cmaes", "grid", "nsga2")
 _ONE_OBJECTIVE = ("cmaes",)
+_STARTUP_TRIALS = 5  # random ones; Optuna's 10 are a good part of a small search
 
 
 def check_sampler(name: str, objectives: int) -> None:
@@ -46,14 +47,14 @@ def make_sampler(name: str, seed: int, number: int, *, trials: int, concurrent: 
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if name == "tpe":
             return samplers.TPESampler(
-                n_startup_trials=max(4, min(10, trials // 3)),
+                n_startup_trials=_STARTUP_TRIALS,
                 multivariate=True,
                 group=True,
                 constant_liar=concurrent > 1,
                 seed=seed,
             )
         if name == "gp":
-            return samplers.GPSampler(n_startup_trials=max(4, min(10, trials // 3)), seed=seed)
+            return samplers.GPSampler(n_startup_trials=_STARTUP_TRIALS, seed=seed)
         if name == "cmaes":
             return samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False, consider_pruned_trials=True)
         if name == "nsga2":

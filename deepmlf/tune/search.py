@@ -99,8 +99,8 @@ def run_search(settings: SearchSettings) -> SearchSummary:
         warm = fitting_trials(earlier, settings, space, lm, dataset.info.fingerprint)
         settings = settings.model_copy(update={"warm_start": str(earlier)})
         _say(settings, f"{len(warm)} trials of {earlier.name} guide the sampler")
-    experiment.mkdir(parents=True, exist_ok=True)
     study = create_study(experiment, name, url, objectives)
+    experiment.mkdir(parents=True, exist_ok=True)
     add_trials(study, warm)
     for params in queue:
         study.enqueue_trial(params, user_attrs={"prior": settings.sampler != "grid"}, skip_if_exists=True)
@@ -196,7 +196,7 @@ def _run_locked(
             study,
             objectives[0],
             epochs=settings.epochs,
-            grace_period=settings.grace_period,
+            grace_period=settings.first_rung,
             reduction_factor=settings.reduction_factor,
             seed=settings.seed,
         )

@@ -160,10 +160,11 @@ class OptunaSearcher(Searcher):
 
     def _first_trials_all_failed(self) -> bool:
         trials = own_trials(self._study)
-        finished = [(t.datetime_complete, t.number, t) for t in trials if t.datetime_complete is not None]
-        first = [trial for _, _, trial in sorted(finished)[:_FIRST_FAILURES]]
-        if len(first) == _FIRST_FAILURES and all(t.state == TrialState.FAIL for t in first):
-            self.stop_reason = f"the first {_FIRST_FAILURES} trials all failed: {first[0].user_attrs.get(FAIL_REASON)}"
+        failed = [t for t in trials if t.state == TrialState.FAIL]
+        # A trial that diverges ends before the good ones do; the fault is a common one only if nothing came of any.
+        if len(failed) >= _FIRST_FAILURES and not any(t.intermediate_values for t in trials):
+            reason = failed[0].user_attrs.get(FAIL_REASON)
+            self.stop_reason = f"the first {_FIRST_FAILURES} trials all failed: {reason}"
         return self.stop_reason is not None
 
     def _frozen(self, number: int) -> FrozenTrial:

@@ -40,7 +40,8 @@ class SearchSettings(BaseModel):
     objectives: list[str] = ["valid/MAE"]
     sampler: str = "tpe"
     scheduler: str = "asha"
-    grace_period: int = Field(1, ge=1)
+    grace_period: int | None = Field(None, ge=1)
+    """Fusion epochs before a trial may be stopped; None takes a fifth of a full trial's."""
     reduction_factor: int = Field(3, ge=2)
     time_budget: float | None = Field(None, gt=0)
     """Seconds after which a driver stops; a resume has as many again."""
@@ -53,6 +54,12 @@ class SearchSettings(BaseModel):
     """Disk budget of text prefixes on each node, in gigabytes."""
     train_function: str = DEFAULT_TRAIN
     quiet: bool = False
+
+    @property
+    def first_rung(self) -> int:
+        """Fusion epochs before a trial may be stopped."""
+        # In its first epochs a trial warms up, and its value says little about how it will end.
+        return self.grace_period or max(1, self.epochs // 5)
 
 
 def parse_duration(text: str) -> float:

@@ -99,6 +99,7 @@ def drop_torn_line(path: Path) -> None:
 
 def _storage(experiment: Path, url: str | None) -> BaseStorage:
     if url is None:
+        experiment.mkdir(parents=True, exist_ok=True)
         return JournalStorage(JournalFileBackend(str(experiment / JOURNAL)))
     parsed = _parse(url)
     given = os.environ.get(STORAGE_VARIABLE)

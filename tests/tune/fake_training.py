@@ -39,9 +39,11 @@ def train(
         time.sleep(EPOCH_SECONDS)
         folder = out_dir / "checkpoints" / f"epoch_{epoch:06d}"
         folder.mkdir(parents=True, exist_ok=True)
+        unfinished = folder / ".state.json"
         if config.training.lr_av == 0.03125:
             (folder / "model.safetensors").write_bytes(bytes(8_000_000))
-        (folder / "state.json").write_text(json.dumps({"epoch": epoch}))
+        unfinished.write_text(json.dumps({"epoch": epoch}))
+        unfinished.rename(folder / "state.json")  # whole or not at all, as the real trainer's
         with (out_dir / "epochs.log").open("a") as log:
             log.write(f"{epoch}\n")
         metrics = {

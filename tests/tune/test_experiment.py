@@ -59,7 +59,7 @@ def test_a_study_storage_that_is_away_is_told_before_anything_starts(tmp_path: P
     url = "sqlite:////nonsuch/folder/study.db"
     with pytest.raises(SearchError, match=f"--study-storage {url}: cannot be reached"):
         run_search(settings(small_data, tmp_path, study_storage=url))
-    assert not (tmp_path / "search" / "search.json").exists()
+    assert not (tmp_path / "search").exists()
 
 
 def test_a_password_on_the_command_line_does_not_reach_the_manifest(

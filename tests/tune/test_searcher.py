@@ -225,6 +225,18 @@ def test_three_failures_at_the_start_end_the_search() -> None:
     assert len(study.trials) == 3
 
 
+def test_failures_do_not_end_the_search_while_another_trial_learns() -> None:
+    study = optuna.create_study()
+    search = searcher(study, trials=20)
+    search.suggest("good")
+    search.on_trial_result("good", epoch(1, 0.9))
+    for name in "abc":  # what diverges ends first
+        search.suggest(name)
+        search.on_trial_complete(name, {"failed": "the loss became nan"})
+    assert number_of(search.suggest("d")) == 4
+    assert search.stop_reason is None
+
+
 def test_trials_that_ray_has_not_written_down_pass_through_it_untrained_and_unchanged() -> None:
     study = optuna.create_study()
     first = searcher(study, trials=1)

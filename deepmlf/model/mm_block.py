@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from deepmlf.config import ModelConfig
 from deepmlf.model.av_encoder import AudioVisualStates
+from deepmlf.model.dropout import Dropout, dropout
 from deepmlf.model.language_model import LanguageModel
 
 
@@ -35,7 +36,7 @@ class GatedCrossAttention(nn.Module):
         attended = F.scaled_dot_product_attention(
             query, key, value, attn_mask=visible[:, None, None, :], dropout_p=self.dropout if self.training else 0.0
         )
-        return F.dropout(self.output(attended.transpose(1, 2).flatten(2)), self.dropout, self.training)
+        return dropout(self.output(attended.transpose(1, 2).flatten(2)), self.dropout, self.training)
 
 
 class LoRA(nn.Module):
@@ -47,7 +48,7 @@ class LoRA(nn.Module):
         self.b = nn.Parameter(torch.zeros(config.lora_rank, outputs))
         nn.init.normal_(self.a, std=1 / math.sqrt(inputs))
         self.scale = config.lora_alpha / config.lora_rank
-        self.dropout = nn.Dropout(config.lora_dropout)
+        self.dropout = Dropout(config.lora_dropout)
 
     def forward(self, values: Tensor) -> Tensor:
         """[..., inputs] to [..., outputs]."""
@@ -65,7 +66,8 @@ class FeedForward(nn.Module):
         super().__init__()
         trained = config.ffn == "full"
         for name, tensor in weights.items():
-            data = tensor.detach().clone() if trained else tensor.detach()
+            # GPT-2 stores [in, out]; the optimiser is fast on contiguous weights alone.
+            data = tensor.detach().clone(memory_format=torch.contiguous_format) if trained else tensor.detach()
             self.register_parameter(name, nn.Parameter(data, requires_grad=trained))
         matrices = [name for name in ("gate", "up", "down") if name in weights]
         self.lora = (
@@ -77,7 +79,7 @@ class FeedForward(nn.Module):
         )
         self.is_swiglu = "gate" in weights
         self.sums_gate = config.swiglu == "sum"
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def _linear(self, name: str, values: Tensor) -> Tensor:
         output = F.linear(values, getattr(self, name), getattr(self, f"{name}_bias", None))

@@ -112,8 +112,7 @@ def load_optimizer_state(
     for name, parameter in parameters.items():
         state = {key.removeprefix(f"{name}."): t for key, t in moments.items() if key.rpartition(".")[0] == name}
         if state:
-            moved = {key: t if key == "step" else t.to(parameter.device) for key, t in state.items()}
-            optimizer.state[parameter] = moved
+            optimizer.state[parameter] = {key: t.to(parameter.device) for key, t in state.items()}
 
 
 def latest_checkpoint(out_dir: Path) -> Path | None:

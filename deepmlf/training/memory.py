@@ -5,6 +5,7 @@ import gc
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's M_TRIM_THRESHOLD and M_MMAP_THRESHOLD
 _LARGEST_KEPT = 32 * 1024 * 1024  # bytes; glibc accepts no larger value
+_NEVER = -1
 
 
 def keep_freed_memory() -> None:
@@ -16,7 +17,7 @@ def keep_freed_memory() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_MMAP_THRESHOLD, _LARGEST_KEPT)
-        mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(_TRIM_THRESHOLD, _NEVER)
 
 
 def give_back_freed_memory() -> None:

@@ -39,6 +39,7 @@ def make_optimizer(parameters: dict[str, nn.Parameter], config: TrainingConfig) 
             for (rate, decayed), members in groups.items()
         ],
         betas=(0.9, 0.95),
+        fused=True,
     )
 
 

@@ -19,10 +19,10 @@ from deepmlf.config import ModelConfig, TrainingConfig
 from deepmlf.data.loader import Batch
 from deepmlf.model.deepmlf import DeepMLF
 from deepmlf.model.language_model import LanguageModel
+from deepmlf.training.forward import run_model
 from deepmlf.training.losses import LossWeights, compute_losses
 from deepmlf.training.memory import keep_freed_memory
 from deepmlf.training.optim import make_optimizer, trained_parameters
-from deepmlf.training.trainer import run_model
 
 AUDIO, VISION = (500, 74), (375, 35)
 MEAN_TOKENS = 21

@@ -1,13 +1,11 @@
 """Train one trial: plain PyTorch that knows of a search only the function it reports to."""
 
-import contextlib
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,20 +16,17 @@ from deepmlf.config import Stage, TrialConfig
 from deepmlf.data.dataset import Dataset
 from deepmlf.data.loader import Batch, Loader
 from deepmlf.errors import ConfigError, NonFiniteLossError
-from deepmlf.model.av_encoder import pool_frames
-from deepmlf.model.deepmlf import DeepMLF, DeepMLFOutput
-from deepmlf.model.language_model import load_language_model
 from deepmlf.training.av_store import StoredEncoder, key_of
 from deepmlf.training.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from deepmlf.training.curriculum import stages_of
+from deepmlf.training.forward import Head, build_model, pooling, predict, predict_av, run_model
 from deepmlf.training.losses import LossWeights, compute_losses
-from deepmlf.training.memory import give_back_freed_memory, keep_freed_memory
+from deepmlf.training.memory import give_back_freed_memory
 from deepmlf.training.metrics import METRIC_NAMES, compute_metrics, is_better
 from deepmlf.training.optim import learning_rate, make_optimizer, start_stage, trained_parameters
 from deepmlf.training.prefix_cache import PrefixCache, open_prefix_cache
 
 Report = Callable[[dict[str, Any], Path | None], None]
-Head = Literal["task", "av", "text"]
 
 
 @dataclass
@@ -54,84 +49,6 @@ class Progress:
     """The fusion epoch that had it."""
     metrics: dict[str, Any] = field(default_factory=dict)
     """What the last finished epoch reported."""
-
-
-def pick_device(name: str) -> torch.device:
-    """The device of ``training.device``; ``auto`` takes a GPU if there is one."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)
-
-
-def build_model(config: TrialConfig, dataset: Dataset) -> tuple[DeepMLF, Callable[[str], list[int]], int]:
-    """The model of a trial on its device, its text encoder and its pad token.
-
-    Raises:
-        LanguageModelError: If the language model is not available.
-        ConfigError: If the model does not fit the language model.
-    """
-    keep_freed_memory()
-    device = pick_device(config.training.device)
-    dtype = torch.bfloat16 if config.training.precision == "bfloat16" else torch.float32
-    language_model, tokenizer = load_language_model(config.model.language_model, str(device), dtype)
-    language_model = language_model.first_layers(config.model.lm_layers)
-    torch.manual_seed(config.training.seed)
-    model = DeepMLF(language_model, dataset.info.audio_dim, dataset.info.vision_dim, config.model).to(device)
-    longest = config.model.max_text_len
-    return model, lambda text: tokenizer.encode(text, longest), tokenizer.pad_token_id
-
-
-def run_model(model: DeepMLF, batch: Batch, precision: str, prefixes: PrefixCache | None = None) -> DeepMLFOutput:
-    """One forward pass of a batch, under bf16 autocast if asked; predictions come back in float32."""
-    prefix = None if prefixes is None else prefixes.lookup(batch.index).to(batch.input_ids.device)
-    device = batch.input_ids.device.type
-    half = torch.autocast(device, torch.bfloat16) if precision == "bfloat16" else contextlib.nullcontext()
-    with half:
-        output: DeepMLFOutput = model(
-            batch.input_ids,
-            batch.attention_mask,
-            batch.audio,
-            batch.vision,
-            audio_lengths=batch.audio_lengths,
-            vision_lengths=batch.vision_lengths,
-            prefix=prefix,
-        )
-    predictions = {name: getattr(output, name).float() for name in ("task", "text", "av", "fusion")}
-    return replace(output, **predictions)
-
-
-@torch.no_grad()
-def predict(
-    model: DeepMLF, loader: Loader, precision: str, *, head: Head = "task", prefixes: PrefixCache | None = None
-) -> np.ndarray:
-    """Predictions of a split by one head, in the split's own order, [N]."""
-    was_training = model.training
-    model.eval()
-    predictions = np.zeros(len(loader.labels), np.float32)
-    device = model.fusion_tokens.device
-    for batch in loader.in_order():
-        moved = batch.to(device)
-        if head == "av":
-            output = _predict_av(model, moved)
-        else:
-            output = getattr(run_model(model, moved, precision, prefixes), head)
-        predictions[batch.index.numpy()] = output[:, 0].cpu().numpy()
-    model.train(was_training)
-    return predictions
-
-
-def _predict_av(model: DeepMLF, batch: Batch) -> Tensor:
-    return model.predict_av(batch.audio, batch.vision, batch.audio_lengths, batch.vision_lengths)
-
-
-def _pooling(model: DeepMLF, *, training: bool) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
-    """What a loader may do once in place of the audiovisual encoder."""
-    encoders = {"audio": model.av_encoder.audio, "vision": model.av_encoder.vision}
-    return {
-        modality: partial(pool_frames, frames=encoder.frames, pooling=encoder.pooling)
-        for modality, encoder in encoders.items()
-        if encoder.pools_first(training)
-    }
 
 
 class Trainer:
@@ -165,7 +82,7 @@ class Trainer:
                 self.pad_token_id,
                 factor * size,
                 standardize=scaled,
-                pool=_pooling(self.model, training=split == "train"),
+                pool=pooling(self.model, training=split == "train"),
             )
             for split, factor in (("train", 1), ("valid", 2))
         )
@@ -248,7 +165,7 @@ class Trainer:
 
     def _losses(self, stage: Stage, batch: Batch) -> dict[str, Tensor]:
         if stage.is_av_alone:
-            loss = F.l1_loss(_predict_av(self.model, batch), batch.labels)
+            loss = F.l1_loss(predict_av(self.model, batch), batch.labels)
             return {"av": loss, "total": loss}
         # SoftPerm changes the text of every batch anew.
         prefixes = None if self.model.text_softperm.is_active else self._prefix_cache(self.train_loader)

@@ -14,9 +14,10 @@ from deepmlf.config import TrialConfig
 from deepmlf.data.dataset import Dataset
 from deepmlf.data.loader import Batch, Loader
 from deepmlf.model.av_encoder import pool_frames
-from deepmlf.model.deepmlf import DeepMLF, DeepMLFOutput
+from deepmlf.model.deepmlf import DeepMLF, DeepMLFOutput, TextPrefix
 from deepmlf.model.language_model import load_language_model
 from deepmlf.training.memory import keep_freed_memory
+from deepmlf.training.prefetch import on_device
 from deepmlf.training.prefix_cache import PrefixCache
 
 Head = Literal["task", "av", "text"]
@@ -47,9 +48,8 @@ def build_model(config: TrialConfig, dataset: Dataset) -> tuple[DeepMLF, Callabl
     return model, lambda text: tokenizer.encode(text, longest), tokenizer.pad_token_id
 
 
-def run_model(model: DeepMLF, batch: Batch, precision: str, prefixes: PrefixCache | None = None) -> DeepMLFOutput:
+def run_model(model: DeepMLF, batch: Batch, precision: str, prefix: TextPrefix | None = None) -> DeepMLFOutput:
     """One forward pass of a batch, under bf16 autocast if asked; predictions come back in float32."""
-    prefix = None if prefixes is None else prefixes.lookup(batch.index).to(batch.input_ids.device)
     device = batch.input_ids.device.type
     half = torch.autocast(device, torch.bfloat16) if precision == "bfloat16" else contextlib.nullcontext()
     with half:
@@ -75,12 +75,8 @@ def predict(
     model.eval()
     predictions = np.zeros(len(loader.labels), np.float32)
     device = model.fusion_tokens.device
-    for batch in loader.in_order():
-        moved = batch.to(device)
-        if head == "av":
-            output = predict_av(model, moved)
-        else:
-            output = getattr(run_model(model, moved, precision, prefixes), head)
+    for batch, prefix in on_device(loader.in_order(), device, prefixes):
+        output = predict_av(model, batch) if head == "av" else getattr(run_model(model, batch, precision, prefix), head)
         predictions[batch.index.numpy()] = output[:, 0].cpu().numpy()
     model.train(was_training)
     return predictions

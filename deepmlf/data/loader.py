@@ -31,11 +31,17 @@ class Batch:
     labels: Tensor
     """[batch, 1]"""
     index: Tensor
-    """[batch], positions in the split."""
+    """[batch], positions in the split; never leaves the host."""
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on a device."""
-        return Batch(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+        moved = {field.name: to_device(getattr(self, field.name), device) for field in fields(self)}
+        return Batch(**moved | {"index": self.index})
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A host's tensor on a device; a GPU fetches it from pinned memory, and the host does not wait."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 class Loader:

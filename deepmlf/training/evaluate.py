@@ -8,8 +8,8 @@ from deepmlf.data.dataset import Dataset
 from deepmlf.data.loader import Loader
 from deepmlf.errors import CheckpointError
 from deepmlf.training.checkpoint import load_weights
+from deepmlf.training.forward import build_model, predict
 from deepmlf.training.metrics import compute_metrics
-from deepmlf.training.trainer import build_model, predict
 
 
 def evaluate_trial(trial: Path, data: Path | None = None, split: str = "test") -> dict[str, float]:

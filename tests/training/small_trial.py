@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from deepmlf.config import TrialConfig
+from deepmlf.training.speed import without_measurements
 from deepmlf.training.trainer import train
 
 SMALL = {
@@ -47,4 +48,4 @@ def run(
 
 def without_times(reports: list[dict]) -> list[dict]:
     """The same reports without what differs from run to run."""
-    return [{name: value for name, value in report.items() if not name.startswith("time/")} for report in reports]
+    return [without_measurements(report) for report in reports]

@@ -12,8 +12,8 @@ from deepmlf.data.loader import Loader
 from deepmlf.data.synthetic import make_synthetic
 from deepmlf.model.deepmlf import DeepMLF
 from deepmlf.training import prefix_cache
+from deepmlf.training.forward import build_model
 from deepmlf.training.prefix_cache import PrefixCache, open_prefix_cache
-from deepmlf.training.trainer import build_model
 
 CPU = torch.device("cpu")
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from deepmlf.config import Stage, TrialConfig
 from deepmlf.data.dataset import Dataset
-from deepmlf.data.loader import Batch, Loader
+from deepmlf.data.loader import Batch, Loader, TokensOf
 from deepmlf.errors import ConfigError, NonFiniteLossError
 from deepmlf.model.av_encoder import pool_frames
 from deepmlf.model.deepmlf import DeepMLF, DeepMLFOutput
@@ -29,6 +29,7 @@ from deepmlf.training.memory import give_back_freed_memory, keep_freed_memory
 from deepmlf.training.metrics import METRIC_NAMES, compute_metrics, is_better
 from deepmlf.training.optim import learning_rate, make_optimizer, start_stage, trained_parameters
 from deepmlf.training.prefix_cache import PrefixCache, open_prefix_cache
+from deepmlf.training.token_store import token_ids
 
 Report = Callable[[dict[str, Any], Path | None], None]
 Head = Literal["task", "av", "text"]
@@ -63,8 +64,8 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def build_model(config: TrialConfig, dataset: Dataset) -> tuple[DeepMLF, Callable[[str], list[int]], int]:
-    """The model of a trial on its device, its text encoder and its pad token.
+def build_model(config: TrialConfig, dataset: Dataset) -> tuple[DeepMLF, TokensOf, int]:
+    """The model of a trial on its device, the token ids of each of the dataset's splits, and the pad token.
 
     Raises:
         LanguageModelError: If the language model is not available.
@@ -77,8 +78,8 @@ def build_model(config: TrialConfig, dataset: Dataset) -> tuple[DeepMLF, Callabl
     language_model = language_model.first_layers(config.model.lm_layers)
     torch.manual_seed(config.training.seed)
     model = DeepMLF(language_model, dataset.info.audio_dim, dataset.info.vision_dim, config.model).to(device)
-    longest = config.model.max_text_len
-    return model, lambda text: tokenizer.encode(text, longest), tokenizer.pad_token_id
+    tokens_of = partial(token_ids, dataset, tokenizer=tokenizer, max_length=config.model.max_text_len)
+    return model, tokens_of, tokenizer.pad_token_id
 
 
 def run_model(model: DeepMLF, batch: Batch, precision: str, prefixes: PrefixCache | None = None) -> DeepMLFOutput:
@@ -154,14 +155,14 @@ class Trainer:
         selected, known = config.training.select_by, METRIC_NAMES[self.dataset.info.name]
         if selected not in known:
             raise ConfigError(f"training.select_by={selected}: the dataset's metrics are {', '.join(known)}")
-        self.model, encode, self.pad_token_id = build_model(config, self.dataset)
+        self.model, tokens_of, self.pad_token_id = build_model(config, self.dataset)
         self.device = self.model.fusion_tokens.device
         size, scaled = config.training.batch_size, config.data.standardize
         self.train_loader, self.valid_loader = (
             Loader(
                 self.dataset,
                 split,
-                encode,
+                tokens_of,
                 self.pad_token_id,
                 factor * size,
                 standardize=scaled,

@@ -1,6 +1,6 @@
 """Batches: token ids and audiovisual frames, padded to the batch's own longest."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -8,6 +8,9 @@ import torch
 from torch import Tensor
 
 from deepmlf.data.dataset import Dataset, Split
+
+TokensOf = Callable[[str], Sequence[np.ndarray]]
+"""Token ids of each utterance of a split, given the split's name."""
 
 _BUCKET_BATCHES = 8  # texts are sorted by length within so many batches: little padding, still random batches
 
@@ -50,7 +53,7 @@ class Loader:
     Args:
         dataset: For the train split's feature statistics.
         split: ``train``, ``valid`` or ``test``.
-        encode: Text to at most `max_text_len` token ids.
+        tokens_of: Token ids [tokens] of each utterance of a split, cut to `max_text_len`.
         pad_token_id: Fills texts up to the batch's longest.
         batch_size: Utterances per batch; a last batch of one joins the one before (batch norm needs two).
         standardize: Scale features by the train split's mean and standard deviation.
@@ -62,7 +65,7 @@ class Loader:
         self,
         dataset: Dataset,
         split: str,
-        encode: Callable[[str], list[int]],
+        tokens_of: TokensOf,
         pad_token_id: int,
         batch_size: int,
         *,
@@ -71,7 +74,8 @@ class Loader:
     ) -> None:
         self.split = split
         self._split: Split = dataset.split(split)
-        self.tokens = [encode(text) or [pad_token_id] for text in self._split.texts]
+        empty = np.array([pad_token_id], np.int32)
+        self.tokens = [ids if len(ids) else empty for ids in tokens_of(split)]
         """Token ids of each utterance; an empty text is one pad token."""
         self._pad = pad_token_id
         self.batch_size = batch_size

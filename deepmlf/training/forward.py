@@ -12,13 +12,14 @@ from torch import Tensor
 
 from deepmlf.config import TrialConfig
 from deepmlf.data.dataset import Dataset
-from deepmlf.data.loader import Batch, Loader
+from deepmlf.data.loader import Batch, Loader, TokensOf
 from deepmlf.model.av_encoder import pool_frames
 from deepmlf.model.deepmlf import DeepMLF, DeepMLFOutput, TextPrefix
 from deepmlf.model.language_model import load_language_model
 from deepmlf.training.memory import keep_freed_memory
 from deepmlf.training.prefetch import on_device
 from deepmlf.training.prefix_cache import PrefixCache
+from deepmlf.training.token_store import token_ids
 
 Head = Literal["task", "av", "text"]
 
@@ -30,8 +31,8 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def build_model(config: TrialConfig, dataset: Dataset) -> tuple[DeepMLF, Callable[[str], list[int]], int]:
-    """The model of a trial on its device, its text encoder and its pad token.
+def build_model(config: TrialConfig, dataset: Dataset) -> tuple[DeepMLF, TokensOf, int]:
+    """The model of a trial on its device, the token ids of each of the dataset's splits, and the pad token.
 
     Raises:
         LanguageModelError: If the language model is not available.
@@ -44,8 +45,8 @@ def build_model(config: TrialConfig, dataset: Dataset) -> tuple[DeepMLF, Callabl
     language_model = language_model.first_layers(config.model.lm_layers)
     torch.manual_seed(config.training.seed)
     model = DeepMLF(language_model, dataset.info.audio_dim, dataset.info.vision_dim, config.model).to(device)
-    longest = config.model.max_text_len
-    return model, lambda text: tokenizer.encode(text, longest), tokenizer.pad_token_id
+    tokens_of = partial(token_ids, dataset, tokenizer=tokenizer, max_length=config.model.max_text_len)
+    return model, tokens_of, tokenizer.pad_token_id
 
 
 def run_model(model: DeepMLF, batch: Batch, precision: str, prefix: TextPrefix | None = None) -> DeepMLFOutput:

@@ -17,7 +17,7 @@ from deepmlf.data.loader import Batch, Loader
 from deepmlf.errors import ConfigError, NonFiniteLossError
 from deepmlf.model.deepmlf import TextPrefix
 from deepmlf.training.av_store import StoredEncoder, key_of
-from deepmlf.training.checkpoint import load_checkpoint, save_checkpoint, save_weights
+from deepmlf.training.checkpoint import CheckpointWriter, load_checkpoint, save_weights
 from deepmlf.training.curriculum import stages_of
 from deepmlf.training.forward import Head, build_model, pooling, predict, predict_av, run_model
 from deepmlf.training.losses import LossWeights, compute_losses
@@ -63,26 +63,29 @@ class Trainer:
         out_dir: Its folder, for checkpoints.
         cache_gb: Disk budget of text prefixes on this machine, in gigabytes; 0 keeps none.
         av_store: Folder of audiovisual encoders shared with other trials, if any.
+        keep: Newest checkpoints that stay on disk.
 
     Raises:
         DataError, LanguageModelError, ConfigError: If the trial cannot be built.
     """
 
-    def __init__(self, config: TrialConfig, out_dir: Path, av_store: Path | None = None, cache_gb: float = 0.0) -> None:
+    def __init__(
+        self, config: TrialConfig, out_dir: Path, av_store: Path | None = None, cache_gb: float = 0.0, keep: int = 1
+    ) -> None:
         self.config, self.out_dir, self.av_store, self._cache_gb = config, out_dir, av_store, cache_gb
         self._prefixes: dict[tuple[str, int], PrefixCache | None] = {}
         self.dataset = Dataset.open(config.data.path)
         selected, known = config.training.select_by, METRIC_NAMES[self.dataset.info.name]
         if selected not in known:
             raise ConfigError(f"training.select_by={selected}: the dataset's metrics are {', '.join(known)}")
-        self.model, encode, self.pad_token_id = build_model(config, self.dataset)
+        self.model, tokens_of, self.pad_token_id = build_model(config, self.dataset)
         self.device = self.model.fusion_tokens.device
         size, scaled = config.training.batch_size, config.data.standardize
         self.train_loader, self.valid_loader = (
             Loader(
                 self.dataset,
                 split,
-                encode,
+                tokens_of,
                 self.pad_token_id,
                 factor * size,
                 standardize=scaled,
@@ -94,6 +97,7 @@ class Trainer:
         self.parameters = trained_parameters(self.model)
         self.optimizer = make_optimizer(self.parameters, config.training)
         self.weights = LossWeights.from_config(config.training)
+        self.checkpoints = CheckpointWriter(out_dir, self.model, self.parameters, self.optimizer, keep)
         self.progress = Progress()
         self._meter = SpeedMeter(self.device, config.training.precision)
         self._lengths = np.array([len(tokens) for tokens in self.train_loader.tokens])
@@ -135,15 +139,13 @@ class Trainer:
         start_stage(self.model, self.parameters, stage)
         with self._meter.phase("train"):
             losses, rates = self._train_epoch(stage)
+        self.checkpoints.start()
         self._finish_epoch(stage, losses, rates)
         self._save_and_report(report)
 
     def _save_and_report(self, report: Report) -> None:
-        position = asdict(self.progress)
         with self._meter.phase("checkpoint"):
-            checkpoint = save_checkpoint(
-                self.out_dir, self.progress.epoch, self.model, self.parameters, self.optimizer, position
-            )
+            checkpoint = self.checkpoints.finish(self.progress.epoch, asdict(self.progress))
         report(self.progress.metrics, checkpoint)
 
     def _train_epoch(self, stage: Stage) -> tuple[dict[str, float], dict[str, float]]:
@@ -292,6 +294,7 @@ def train(
     resume_from: Path | None = None,
     av_store: Path | None = None,
     cache_gb: float = 0.0,
+    keep: int = 1,
 ) -> None:
     """Train a trial to its end.
 
@@ -306,12 +309,15 @@ def train(
             another trial has trained the same: it is then reported once, as its last epoch, with
             ``curriculum/av_reused``. Otherwise it is trained, and stored there.
         cache_gb: Disk budget of text prefixes on this machine, in gigabytes; 0 keeps none.
+        keep: Newest checkpoints that stay on disk.
 
     Raises:
         NonFiniteLossError: If the loss or a prediction becomes NaN or infinite.
         DataError, LanguageModelError, ConfigError, CheckpointError: If the trial cannot be built or resumed.
     """
     try:
-        Trainer(config, out_dir, av_store, cache_gb).run(report, resume_from)
+        trainer = Trainer(config, out_dir, av_store, cache_gb, keep)
+        with trainer.checkpoints:
+            trainer.run(report, resume_from)
     finally:
         give_back_freed_memory()

@@ -244,6 +244,7 @@ def _fit(
         "train": settings.train_function,
         "threads": max(1, int(settings.cpus_per_trial)),
         "cache_gb": settings.cache_gb,
+        "keep": settings.keep,
     }
     resources = {"cpu": settings.cpus_per_trial, "gpu": settings.gpus_per_trial}
     try:

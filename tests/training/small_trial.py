@@ -26,6 +26,7 @@ def run(
     resume_from: Path | None = None,
     stop_after: int | None = None,
     av_store: Path | None = None,
+    keep: int = 1,
     **settings: Any,
 ) -> list[dict]:
     """Train and return the reports; `stop_after` breaks off at that epoch as a kill would."""
@@ -40,7 +41,7 @@ def run(
     out.mkdir(parents=True, exist_ok=True)
     (out / "config.json").write_text(config.to_json())
     try:
-        train(config, report, out_dir=out, resume_from=resume_from, av_store=av_store)
+        train(config, report, out_dir=out, resume_from=resume_from, av_store=av_store, keep=keep)
     except InterruptedError:
         pass
     return reports

@@ -23,7 +23,7 @@ from deepmlf.tune.settings import SearchSettings
 ROOT = Path(__file__).resolve().parent.parent
 TIMES = "times.json"
 BASE = {
-    "model.lm_layers": 8, "model.fusion_depth": 2, "model.max_text_len": 24, "model.av_frames": 20,
+    "model.fusion_depth": 2, "model.max_text_len": 24, "model.av_frames": 20,
     "training.batch_size": 16, "curriculum.name": "joint",
 }  # fmt: skip
 SPACE = f"""
@@ -54,7 +54,8 @@ def timed_train(config: TrialConfig, report: Report, *, out_dir: Path, **options
         notes["training"] += metrics["time/epoch_seconds"]
         notes["trained_parameters"] = metrics["model/trained_parameters"]
         notes["checkpoint"] = sum(path.stat().st_size for path in checkpoint.iterdir()) if checkpoint else 0
-        notes["memory"], notes["measured"] = memory(), time.time()
+        # In the first epoch, while both of two trials are there: a worker that ends leaves its pages to the other.
+        notes.setdefault("memory", memory())
         report(metrics, checkpoint)
 
     train(config, noted_report, out_dir=out_dir, **options)
@@ -122,12 +123,17 @@ def _megabytes(memory: dict[str, int]) -> dict[str, int]:
     return {name: round(value / 1e6) for name, value in memory.items()}
 
 
+def importable_by_workers() -> None:
+    """Let Ray's workers import the benchmarks, which are no part of the installed package."""
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--trials", type=int, default=4)
+    parser.add_argument("--epochs", type=int, default=2)
     options = parser.parse_args()
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])  # for Ray's workers
+    importable_by_workers()
     with tempfile.TemporaryDirectory() as scratch:
         print(json.dumps(measure(Path(scratch), options.trials, options.epochs)))
 

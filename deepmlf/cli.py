@@ -32,6 +32,7 @@ keep_option = click.option(
     show_default=True,
     help="Newest checkpoints that stay on disk per trial.",
 )
+experiment_argument = click.argument("experiment", metavar="EXPERIMENT")
 set_option = click.option("--set", "pairs", multiple=True, metavar="K=V", help="Override a setting by its dotted name.")
 
 
@@ -201,7 +202,7 @@ def train(
 @click.option("--concurrent", default=None, type=click.IntRange(1), help="Trials at a time (default 1).")
 @click.option("--cpus-per-trial", default=1.0, show_default=True)
 @click.option("--gpus-per-trial", default=0.0, show_default=True)
-@click.option("--storage", default="runs", show_default=True, help="Folder of experiments.")
+@click.option("--storage", default="runs", show_default=True, help="Folder or URI of experiments.")
 @click.option("--name", help="Name of the experiment; default: space and time.")
 @click.option("--address", help="Address of a running Ray cluster.")
 @click.option("--seed", default=0, show_default=True)
@@ -260,11 +261,11 @@ def _demo_data() -> Path:
 
 
 @cli.command()
-@click.argument("experiment", type=_PATH)
+@experiment_argument
 @time_budget_option
 @study_storage_option
 @as_json
-def resume(experiment: Path, time_budget: str | None, study_storage: str | None, json_output: bool) -> None:
+def resume(experiment: str, time_budget: str | None, study_storage: str | None, json_output: bool) -> None:
     """Go on with a search after a crash, a kill, Ctrl-C or the end of its time budget."""
     from deepmlf.tune.search import resume_search
     from deepmlf.tune.settings import parse_duration
@@ -276,8 +277,9 @@ def resume(experiment: Path, time_budget: str | None, study_storage: str | None,
 def _end_search(summary: Any, json_output: bool) -> None:
     from deepmlf.analysis.results import summarise
     from deepmlf.errors import SearchError
+    from deepmlf.tune.storage import open_experiment
 
-    experiment = Path(summary.experiment)
+    experiment = summary.experiment
     facts = summarise(experiment)
     _emit(summary.model_dump() | {"best_folder": facts["best_folder"]}, json_output)
     if summary.stop_reason:
@@ -288,17 +290,17 @@ def _end_search(summary: Any, json_output: bool) -> None:
         click.echo(f"stopped; go on with `deepmlf resume {experiment}`", err=True)
         sys.exit(130)
     if not json_output:
-        click.echo(f"TensorBoard: tensorboard --logdir {experiment / 'trials'}")
+        click.echo(f"TensorBoard: tensorboard --logdir {open_experiment(experiment) / 'trials'}")
         click.echo(f"Test metrics of the best: deepmlf evaluate {facts['best_folder']}")
 
 
 @cli.command()
-@click.argument("experiment", type=_PATH)
+@experiment_argument
 @click.option("--top", default=3, type=click.IntRange(2), show_default=True, help="Settings to train again.")
 @click.option("--seeds", default=5, type=click.IntRange(2), show_default=True, help="Seeds of each.")
 @click.option("--concurrent", type=click.IntRange(1), help="Trials at a time; default: as in the search.")
 @as_json
-def confirm(experiment: Path, top: int, seeds: int, concurrent: int | None, json_output: bool) -> None:
+def confirm(experiment: str, top: int, seeds: int, concurrent: int | None, json_output: bool) -> None:
     """Train the best settings again with fresh seeds; test metrics, and whether the search's choice holds."""
     from deepmlf.analysis.confirm import confirm as run_confirm
 
@@ -306,9 +308,9 @@ def confirm(experiment: Path, top: int, seeds: int, concurrent: int | None, json
 
 
 @cli.command()
-@click.argument("experiment", type=_PATH)
+@experiment_argument
 @as_json
-def analyze(experiment: Path, json_output: bool) -> None:
+def analyze(experiment: str, json_output: bool) -> None:
     """Best trials, states, epochs saved; writes results.parquet."""
     from deepmlf.analysis.results import summarise
 
@@ -316,15 +318,16 @@ def analyze(experiment: Path, json_output: bool) -> None:
 
 
 @cli.command()
-@click.argument("trial", type=_PATH)
+@click.argument("trial", metavar="TRIAL")
 @click.argument("dataset", type=_PATH, metavar="[DATA]", required=False)
 @click.option("--split", default="test", type=click.Choice(["train", "valid", "test"]), show_default=True)
 @as_json
-def evaluate(trial: Path, dataset: Path | None, split: str, json_output: bool) -> None:
+def evaluate(trial: str, dataset: Path | None, split: str, json_output: bool) -> None:
     """Metrics of a trial's best epoch on a split."""
     from deepmlf.training.evaluate import evaluate_trial
+    from deepmlf.tune.storage import open_trial
 
-    metrics = evaluate_trial(trial, dataset, split)
+    metrics = evaluate_trial(open_trial(trial), dataset, split)
     for name, value in metrics.items():
         click.echo(f"{name}: {value:.4f}")
     _emit(metrics, json_output)

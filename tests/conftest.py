@@ -12,6 +12,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # On tensors as small as these a second thread only waits for the first: on a busy machine that made tests 20 times
 # slower. Read when torch is imported, hence here.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# The S3 server of the tests takes any; Ray's workers inherit them.
+os.environ.setdefault("AWS_ACCESS_KEY_ID", "testing")
+os.environ.setdefault("AWS_SECRET_ACCESS_KEY", "testing")
 # Ray's workers and driver processes import the mock trainer by name.
 os.environ["PYTHONPATH"] = os.pathsep.join(map(str, (ROOT, HERE / "tune")))
 

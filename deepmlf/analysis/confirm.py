@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
+from deepmlf.analysis.results import place_of_trial
 from deepmlf.errors import SearchError
 from deepmlf.training.evaluate import evaluate_trial
 from deepmlf.tune.cluster import connected, map_on_cluster
@@ -19,15 +20,15 @@ from deepmlf.tune.objective import Objective, best_first, make_objectives
 from deepmlf.tune.search import resume_search, run_search
 from deepmlf.tune.searcher import OVERRIDES
 from deepmlf.tune.settings import SearchSettings, read_manifest
+from deepmlf.tune.storage import RemoteFolder, is_remote, join, open_experiment, open_trial
 from deepmlf.tune.study import open_study, own_trials
-from deepmlf.tune.trainable import trial_folder
 
 _TRIAL, _SEED = "confirmed_trial", "training.seed"
 _CONFIDENCE = 0.95
 
 
 def confirm(
-    experiment: Path, *, top: int = 3, seeds: int = 5, concurrent: int | None = None, quiet: bool = False
+    place: str | Path, *, top: int = 3, seeds: int = 5, concurrent: int | None = None, quiet: bool = False
 ) -> dict[str, Any]:
     """Train an experiment's best settings again and compare them on the test split.
 
@@ -35,7 +36,7 @@ def confirm(
     unfinished goes on when it is asked for again.
 
     Args:
-        experiment: The experiment's folder.
+        place: The experiment's folder or URI.
         top: Settings, best first by the search's own objective.
         seeds: Seeds of each, none of them the search's.
         concurrent: Trials at a time; None takes the search's number.
@@ -49,34 +50,39 @@ def confirm(
     Raises:
         SearchError: If the experiment has fewer than two complete trials, or too few retrained trials finished.
     """
-    experiment = experiment.absolute()
+    experiment = open_experiment(place)
+    storage = str(place) if is_remote(place) else str(experiment)
     manifest = read_manifest(experiment)
     settings = SearchSettings.model_validate(manifest["settings"])
     objective = make_objectives(settings.objectives)[0]
     best = best_first(own_trials(open_study(experiment)), (objective,))[:top]
     if len(best) < 2:
-        raise SearchError(f"{experiment}: has {len(best)} complete trials; a comparison needs two at least")
+        raise SearchError(f"{storage}: has {len(best)} complete trials; a comparison needs two at least")
     name = f"confirm-{len(best)}x{seeds}"
     folder = experiment / name
+    confirmation = join(storage, name) if is_remote(storage) else str(folder)
     with connected(settings.address):
         if folder.exists():
-            summary = resume_search(folder)
+            summary = resume_search(confirmation)
         else:
             with tempfile.TemporaryDirectory() as scratch:
                 space = Path(scratch) / "confirm.py"
                 space.write_text(_space_source(manifest["base"], best, settings.seed, seeds))
                 trials = len(best) * seeds
-                summary = run_search(_confirm_settings(settings, experiment, name, space, trials, concurrent))
+                summary = run_search(_confirm_settings(settings, storage, name, space, trials, concurrent))
         if summary.interrupted or summary.out_of_time:
-            raise SearchError(f"{folder}: stopped; ask for the same again to go on")
+            raise SearchError(f"{confirmation}: stopped; ask for the same again to go on")
+        folder = open_experiment(confirmation)
         retrained = [t for t in own_trials(open_study(folder)) if t.state == TrialState.COMPLETE]
-        folders = [str(trial_folder(folder, trial.number)) for trial in retrained]
+        folders = [place_of_trial(confirmation, folder, trial.number) for trial in retrained]
         metrics = map_on_cluster(_test_metrics, folders, cpus=settings.cpus_per_trial, gpus=settings.gpus_per_trial)
     measured: dict[int, dict[int, dict[str, float]]] = {trial.number: {} for trial in best}
     for trial, values in zip(retrained, metrics, strict=True):
         measured[trial.params[_TRIAL]][trial.params[_SEED]] = values
     report = compare(measured, objective)
     (folder / "confirm.json").write_text(json.dumps(report, indent=2))
+    if is_remote(confirmation):
+        RemoteFolder(confirmation).upload(folder / "confirm.json", "confirm.json")
     _print(report, objective, Console(quiet=quiet))
     return report
 
@@ -129,7 +135,7 @@ def _paired(first: dict[int, dict[str, float]], second: dict[int, dict[str, floa
 
 
 def _test_metrics(trial: str) -> dict[str, float]:
-    return evaluate_trial(Path(trial), split="test")
+    return evaluate_trial(open_trial(trial), split="test")
 
 
 def _space_source(base: dict[str, Any], best: list[FrozenTrial], seed: int, seeds: int) -> str:
@@ -146,13 +152,13 @@ def _space_source(base: dict[str, Any], best: list[FrozenTrial], seed: int, seed
 
 
 def _confirm_settings(
-    settings: SearchSettings, experiment: Path, name: str, space: Path, trials: int, concurrent: int | None
+    settings: SearchSettings, storage: str, name: str, space: Path, trials: int, concurrent: int | None
 ) -> SearchSettings:
     overrides = {key: value for key, value in settings.overrides.items() if key != _SEED}
     return settings.model_copy(
         update={
             "space": str(space),
-            "storage": str(experiment),
+            "storage": storage,
             "name": name,
             "trials": trials,
             "concurrent": concurrent or settings.concurrent,

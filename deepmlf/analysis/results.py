@@ -19,11 +19,12 @@ from deepmlf.tune.callbacks import read_metrics
 from deepmlf.tune.objective import best_first, make_objectives, pareto_front
 from deepmlf.tune.searcher import FAIL_REASON, OVERRIDES
 from deepmlf.tune.settings import read_manifest
+from deepmlf.tune.storage import RemoteFolder, is_remote, join, open_experiment
 from deepmlf.tune.study import open_study, own_trials
 from deepmlf.tune.trainable import trial_folder
 
 
-def load_results(experiment: Path) -> pa.Table:
+def load_results(place: str | Path) -> pa.Table:
     """All trials of an experiment: one row per trial and fusion epoch, dotted parameters as columns.
 
     Trials taken over from an earlier experiment are left out. A trial without any finished fusion epoch has one row
@@ -32,7 +33,7 @@ def load_results(experiment: Path) -> pa.Table:
     Raises:
         SearchError: If the folder is no experiment.
     """
-    experiment = experiment.absolute()
+    experiment = open_experiment(place)
     base = read_manifest(experiment)["base"]
     rows: list[dict[str, Any]] = []
     for trial in own_trials(open_study(experiment)):
@@ -66,21 +67,25 @@ def write_results(experiment: Path) -> Path:
     return path
 
 
-def summarise(experiment: Path, *, top: int = 10, quiet: bool = False) -> dict[str, Any]:
+def summarise(place: str | Path, *, top: int = 10, quiet: bool = False) -> dict[str, Any]:
     """Print best trials, states, failures and the epochs that early stopping saved; return the same as a dict.
 
     Args:
-        experiment: The experiment's folder.
+        place: The experiment's folder or URI.
         top: Trials to list.
         quiet: Print nothing.
 
     Raises:
         SearchError: If the folder is no experiment.
     """
-    experiment = experiment.absolute()
+    experiment = open_experiment(place)
     settings = read_manifest(experiment)["settings"]
     objectives = make_objectives(settings["objectives"])
     path = write_results(experiment)
+    shown: str | Path = path
+    if is_remote(place):
+        RemoteFolder(str(place)).upload(path, path.name)
+        shown = join(str(place), path.name)
     trials = [t for t in own_trials(open_study(experiment)) if t.state != TrialState.WAITING]
     complete = best_first(trials, objectives)
     front = pareto_front(complete, objectives)
@@ -104,11 +109,11 @@ def summarise(experiment: Path, *, top: int = 10, quiet: bool = False) -> dict[s
     failures = {t.number: t.user_attrs.get(FAIL_REASON, "") for t in trials if t.state == TrialState.FAIL}
     for number, reason in failures.items():
         console.print(f"trial {number} failed: {reason}", markup=False)
-    console.print(f"table: {path}", soft_wrap=True)
+    console.print(f"table: {shown}", soft_wrap=True)
     return {
-        "experiment": str(experiment),
+        "experiment": str(place) if is_remote(place) else str(experiment),
         "best_trial": complete[0].number if complete else None,
-        "best_folder": str(trial_folder(experiment, complete[0].number)) if complete else None,
+        "best_folder": place_of_trial(place, experiment, complete[0].number) if complete else None,
         "metric": objectives[0].name,
         "value": complete[0].values[0] if complete else None,
         "front": front,
@@ -118,6 +123,12 @@ def summarise(experiment: Path, *, top: int = 10, quiet: bool = False) -> dict[s
         "fusion_epochs_spent": spent,
         "fusion_epochs_full": full,
     }
+
+
+def place_of_trial(place: str | Path, experiment: Path, number: int) -> str:
+    """Path or URI of a trial of the experiment at `place`, whose folder on this machine is `experiment`."""
+    folder = trial_folder(experiment, number)
+    return join(str(place), "trials", folder.name) if is_remote(place) else str(folder)
 
 
 def _curve_table(curve: list[CurvePoint], objective: str) -> Table:

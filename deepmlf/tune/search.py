@@ -1,8 +1,10 @@
 """Assembly of a search: study, searcher, scheduler, Ray; and its resume."""
 
+import contextlib
 import json
 import logging
 import os
+import shutil
 import sys
 import time
 from collections import Counter
@@ -29,8 +31,18 @@ from deepmlf.tune.objective import best_first, check_objectives, make_objectives
 from deepmlf.tune.samplers import check_sampler, grid_points, make_sampler
 from deepmlf.tune.scheduler import check_scheduler, make_scheduler
 from deepmlf.tune.searcher import OVERRIDES, OptunaSearcher
-from deepmlf.tune.settings import MANIFEST, SearchSettings, read_manifest, write_manifest
+from deepmlf.tune.settings import SearchSettings, read_manifest, write_manifest
 from deepmlf.tune.space import check_setting, check_space, load_space
+from deepmlf.tune.storage import (
+    MANIFEST,
+    RemoteFolder,
+    Uploader,
+    check_uri,
+    is_remote,
+    join,
+    local_copy,
+    open_experiment,
+)
 from deepmlf.tune.study import create_study, open_study, own_trials, repair_journal, without_password
 from deepmlf.tune.trainable import NO_SPACE, is_out_of_space, run_trial
 from deepmlf.tune.warm_start import add_trials, fitting_trials
@@ -65,7 +77,13 @@ def run_search(settings: SearchSettings) -> SearchSummary:
         DeepMLFError: For data, language model, space or settings that cannot be used.
     """
     name = settings.name or datetime.now().strftime(f"{Path(settings.space).stem}-%Y%m%d-%H%M%S")
-    experiment = Path(settings.storage).absolute() / name
+    if is_remote(settings.storage):
+        check_uri(settings.storage)
+        place = join(settings.storage, name)
+        experiment = local_copy(place)
+    else:
+        experiment = Path(settings.storage).absolute() / name
+        place = str(experiment)
     check_sampler(settings.sampler, len(settings.objectives))
     check_scheduler(settings.scheduler)
     space = load_space(settings.space)
@@ -86,8 +104,8 @@ def run_search(settings: SearchSettings) -> SearchSummary:
     lm, base = _language_model(settings, space.base), _base(settings, space.base)
     TrialConfig.from_overrides(base)
     check_space(space, settings.space, base, lm, settings.overrides, settings.seed)
-    if (experiment / MANIFEST).exists():
-        raise SearchError(f"{experiment}: exists; choose another --name, or run `deepmlf resume {experiment}`")
+    if _exists(place):
+        raise SearchError(f"{place}: exists; choose another --name, or run `deepmlf resume {place}`")
     queue = space.priors[: settings.trials]
     if settings.sampler == "grid":
         queue = grid_points(space, lm, settings.trials, settings.seed)
@@ -110,24 +128,25 @@ def run_search(settings: SearchSettings) -> SearchSummary:
         "data_fingerprint": dataset.info.fingerprint,
     }
     write_manifest(experiment, settings, facts, secret=url)
-    return _run(experiment, url, settings.time_budget)
+    return _run(place, experiment, url, settings.time_budget)
 
 
 def resume_search(
-    experiment: Path, *, study_storage: str | None = None, time_budget: float | None = None
+    place: str | Path, *, study_storage: str | None = None, time_budget: float | None = None
 ) -> SearchSummary:
     """Go on with a search after a crash, a kill or Ctrl-C; finished trials stay, unfinished ones continue.
 
     Args:
-        experiment: The experiment's folder, wherever it is by now.
+        place: The experiment's folder or URI, wherever it is by now.
         study_storage: URL of the study's database, if its password is needed.
         time_budget: Seconds for this driver; None takes the budget that the search began with.
 
     Raises:
         SearchError: If the folder is no experiment, its study cannot be reached, or a driver is still at it.
     """
-    experiment = experiment.absolute()
-    return _run(experiment, study_storage, time_budget or read_manifest(experiment)["settings"]["time_budget"])
+    experiment = open_experiment(place)
+    budget = time_budget or read_manifest(experiment)["settings"]["time_budget"]
+    return _run(str(place) if is_remote(place) else str(experiment), experiment, study_storage, budget)
 
 
 def ray_records(experiment: Path) -> Counter[int]:
@@ -143,18 +162,33 @@ def ray_records(experiment: Path) -> Counter[int]:
     return +ended
 
 
-def _run(experiment: Path, url: str | None, time_budget: float | None) -> SearchSummary:
+def _exists(place: str) -> bool:
+    """Whether an experiment is there already; what is left in the copy of a remote one that is not, is removed."""
+    if not is_remote(place):
+        return (Path(place) / MANIFEST).exists()
+    remote = RemoteFolder(place)
+    remote.check_writable()
+    if MANIFEST in remote.sizes():
+        return True
+    shutil.rmtree(local_copy(place), ignore_errors=True)
+    return False
+
+
+def _run(place: str, experiment: Path, url: str | None, time_budget: float | None) -> SearchSummary:
+    """Run the search at `place`, whose folder on this machine is `experiment`."""
     manifest = read_manifest(experiment)
     try:
         with FileLock(experiment / ".lock", timeout=0):
             repair_journal(experiment)
-            return _run_locked(experiment, manifest, open_study(experiment, url), time_budget)
+            upload = Uploader(experiment, RemoteFolder(place)) if is_remote(place) else contextlib.nullcontext()
+            with upload:
+                return _run_locked(place, experiment, manifest, open_study(experiment, url), time_budget)
     except Timeout:
         raise SearchError(f"{experiment}: another driver is running this search") from None
 
 
 def _run_locked(
-    experiment: Path, manifest: dict[str, Any], study: optuna.Study, time_budget: float | None
+    place: str, experiment: Path, manifest: dict[str, Any], study: optuna.Study, time_budget: float | None
 ) -> SearchSummary:
     started = time.perf_counter()
     settings = SearchSettings.model_validate(manifest["settings"])
@@ -199,13 +233,14 @@ def _run_locked(
             seed=settings.seed,
         )
         recorder = ExperimentRecorder(experiment, base, study, objectives, quiet=settings.quiet)
-        _fit(experiment, settings, base, searcher, scheduler, [recorder, stop], samples)
+        where = {"experiment": place, "id": manifest["id"], "name": settings.name, "base": base}
+        _fit(experiment, settings, where, searcher, scheduler, [recorder, stop], samples)
     trials = own_trials(study)
     reason = searcher.stop_reason or stop.reason
     ranked = best_first(trials, objectives)
     best = ranked[0] if ranked else None
     return SearchSummary(
-        experiment=str(experiment),
+        experiment=place,
         best_trial=best.number if best else None,
         metric=objectives[0].name,
         value=best.values[0] if best else None,
@@ -224,7 +259,7 @@ def _run_locked(
 def _fit(
     experiment: Path,
     settings: SearchSettings,
-    base: dict[str, Any],
+    where: dict[str, Any],
     searcher: OptunaSearcher,
     scheduler: TrialScheduler,
     callbacks: list[tune.Callback],
@@ -235,9 +270,7 @@ def _fit(
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # its tables print at any verbosity
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
-    config = {
-        "experiment": str(experiment),
-        "base": base,
+    config = where | {
         "objectives": settings.objectives,
         "train": settings.train_function,
         "threads": max(1, int(settings.cpus_per_trial)),
@@ -268,7 +301,7 @@ def _fit(
             ).fit()
     except Exception as error:  # Ray wraps what the driver's own files raised into the text of its error
         if is_out_of_space(error):
-            raise SearchError(f"{NO_SPACE}; free some, then `deepmlf resume {experiment}`") from error
+            raise SearchError(f"{NO_SPACE}; free some, then `deepmlf resume {where['experiment']}`") from error
         raise
 
 

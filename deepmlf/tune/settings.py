@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import uuid
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from deepmlf.errors import SearchError
+from deepmlf.tune.storage import MANIFEST
 from deepmlf.tune.trainable import DEFAULT_TRAIN
 
-MANIFEST = "search.json"
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
@@ -100,6 +101,7 @@ def write_manifest(experiment: Path, settings: SearchSettings, facts: dict[str, 
     """
     hidden = [word.replace(secret, settings.study_storage or "") if secret else word for word in sys.argv]
     manifest = facts | {
+        "id": uuid.uuid4().hex,
         "settings": settings.model_dump(),
         "versions": {p: importlib.metadata.version(p) for p in ("torch", "transformers", "ray", "optuna", "pyarrow")},
         "git_commit": _git_commit(),

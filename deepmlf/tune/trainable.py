@@ -13,9 +13,9 @@ from ray import tune
 from deepmlf.config import TrialConfig
 from deepmlf.errors import DeepMLFError, NonFiniteLossError
 from deepmlf.training.checkpoint import latest_checkpoint
+from deepmlf.tune.storage import AV_STORE, TrialCopy, is_remote
 
 DEFAULT_TRAIN = "deepmlf.training.trainer:train"
-AV_STORE = "av_encoders"
 ONLY_RECORD = "only_record"
 NO_SPACE = "no space left on the device"
 
@@ -45,13 +45,19 @@ def run_trial(config: dict[str, Any]) -> None:
     A deterministic failure is reported and recorded; anything else is raised, so that Ray tries again.
 
     Args:
-        config: ``number`` and ``overrides`` from the searcher; ``experiment``, ``base``, ``objectives``, ``train``,
-            ``threads``, ``cache_gb`` and ``keep`` from the search.
+        config: ``number`` and ``overrides`` from the searcher; ``experiment`` (a path or a URI), ``id``, ``name``,
+            ``base``, ``objectives``, ``train``, ``threads``, ``cache_gb`` and ``keep`` from the search.
     """
     if config.get(ONLY_RECORD):
         return
-    experiment = Path(config["experiment"])
-    out_dir = trial_folder(experiment, config["number"])
+    copy: TrialCopy | None = None
+    if is_remote(config["experiment"]):
+        copy = TrialCopy(config["experiment"], config["id"], f"{config['number']:04d}_{config['name']}")
+        out_dir, av_store = copy.folder, copy.av_store
+        copy.fetch()
+    else:
+        experiment = Path(config["experiment"])
+        out_dir, av_store = trial_folder(experiment, config["number"]), experiment / AV_STORE
     out_dir.mkdir(parents=True, exist_ok=True)
     (out_dir / "error.txt").unlink(missing_ok=True)  # of an attempt that this one repeats
     module, _, name = config["train"].partition(":")
@@ -60,23 +66,25 @@ def run_trial(config: dict[str, Any]) -> None:
         for name in config["objectives"]:
             if not math.isfinite(metrics.get(name, 0.0)):
                 raise NonFiniteLossError(f"{name} became {metrics[name]} in epoch {metrics['epoch']}")
+        if copy is not None and checkpoint is not None:
+            copy.save(checkpoint)  # before the report: what the search knows of, any node can go on from
         tune.report(metrics)
 
     try:
         import torch
 
-        out_dir.mkdir(parents=True, exist_ok=True)
-        (out_dir / "error.txt").unlink(missing_ok=True)  # of an attempt that this one repeats
         torch.set_num_threads(config["threads"])
         trial = TrialConfig.from_overrides(config["base"], config["overrides"])
         (out_dir / "config.json").write_text(trial.to_json())
+        if copy is not None:
+            copy.send("config.json")
         train = getattr(importlib.import_module(module), name)
         train(
             trial,
             report,
             out_dir=out_dir,
             resume_from=latest_checkpoint(out_dir),
-            av_store=experiment / AV_STORE,
+            av_store=av_store,
             cache_gb=config["cache_gb"],
             keep=config["keep"],
         )
@@ -85,7 +93,12 @@ def run_trial(config: dict[str, Any]) -> None:
             tune.report({NO_SPACE: True})  # no fault of the trial: the search stops and can be resumed
             return
         (out_dir / "error.txt").write_text(traceback.format_exc())
+        if copy is not None:
+            copy.send("error.txt")
         if not is_deterministic(error):
             raise
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         tune.report({"failed": reason})
+    finally:
+        if copy is not None:
+            copy.close()

@@ -1,0 +1,259 @@
+"""Experiments on S3: searched, killed, resumed elsewhere, evaluated; storage that fails for a while, and for good."""
+
+import json
+import multiprocessing
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import boto3
+import pytest
+import ray
+
+from deepmlf.analysis.results import load_results, summarise
+from deepmlf.errors import SearchError
+from deepmlf.training.evaluate import evaluate_trial
+from deepmlf.tune import storage
+from deepmlf.tune.search import resume_search, run_search
+from deepmlf.tune.settings import SearchSettings
+from deepmlf.tune.storage import RemoteFolder, TrialCopy, check_uri, join, local_copy, open_experiment, open_trial
+from deepmlf.tune.study import open_study
+from tests.tune.experiments import assert_whole, settings
+
+BUCKET = "experiments"
+
+
+class S3:
+    """A server, and where its bucket is."""
+
+    def __init__(self, folder: Path) -> None:
+        self.flag = folder / "fail"
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        command = [sys.executable, "-m", "tests.tune.s3_server", str(self.port), str(self.flag)]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{self.port}", region_name="us-east-1")
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                client.create_bucket(Bucket=BUCKET)
+                break
+            except Exception:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
+
+    def uri(self, path: str = "", bucket: str = BUCKET) -> str:
+        return join(f"s3://{bucket}?endpoint_override=127.0.0.1:{self.port}&scheme=http&region=us-east-1", path)
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+    server = S3(tmp_path_factory.mktemp("s3"))
+    yield server
+    server.process.terminate()
+    server.process.wait()
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home of this process's own: workers have another one, as on another machine."""
+    home = tmp_path / "home"
+    monkeypatch.setenv("DEEPMLF_HOME", str(home))
+    return home
+
+
+def test_a_uri_keeps_its_options_at_the_end() -> None:
+    assert join("s3://b/runs?region=x", "name", "trials") == "s3://b/runs/name/trials?region=x"
+    assert local_copy("s3://b/runs/name?region=x") == local_copy("s3://b/runs/name")
+    assert local_copy("s3://b/runs/name") != local_copy("s3://c/runs/name")
+
+
+@pytest.mark.parametrize(
+    "uri", ["s3://me:secret@bucket/x", "s3://bucket/x?secret_key=s", "s3://bucket/x?access_key=a", "gs://token@bucket"]
+)
+def test_credentials_in_a_uri_are_refused_and_not_repeated(uri: str) -> None:
+    with pytest.raises(SearchError, match="holds credentials; give them by the environment") as caught:
+        check_uri(uri)
+    assert "secret" not in str(caught.value).split(":", 2)[1]
+    assert "me:" not in str(caught.value)
+
+
+def test_a_file_system_that_nobody_knows_is_told() -> None:
+    with pytest.raises(SearchError, match="nonsense://x: no file system that can be used"):
+        RemoteFolder("nonsense://x")
+
+
+def test_storage_that_cannot_be_written_is_told_before_anything_starts(
+    s3: S3, elsewhere: Path, small_data: Path, tmp_path: Path
+) -> None:
+    place = s3.uri(bucket="nonsuch")
+    with pytest.raises(SearchError, match=r"--storage s3://nonsuch/search\?.*: cannot be written"):
+        run_search(settings(small_data, tmp_path).model_copy(update={"storage": place}))
+
+
+def test_a_file_that_only_grows_is_taken_where_it_is_longer(s3: S3, elsewhere: Path, tmp_path: Path) -> None:
+    place = s3.uri("grows")
+    remote, local = RemoteFolder(place), local_copy(place)
+    for name, here, there in (
+        ("optuna.journal", "one\ntwo\nthree\n", "one\ntwo\n"),
+        ("trials/0000_x/metrics.jsonl", "one\n", "one\ntwo\n"),
+        ("search.json", '{"id": "a", "n": 1}', '{"id": "a", "n": 2}'),
+    ):
+        source = tmp_path / "source"
+        source.write_text(there)
+        remote.upload(source, name)
+        (local / name).parent.mkdir(parents=True, exist_ok=True)
+        (local / name).write_text(here)
+    assert open_experiment(place) == local
+    assert (local / "optuna.journal").read_text() == "one\ntwo\nthree\n"
+    assert (local / "trials/0000_x/metrics.jsonl").read_text() == "one\ntwo\n"
+    assert json.loads((local / "search.json").read_text())["n"] == 2
+
+
+def test_what_is_left_of_an_earlier_experiment_is_not_mixed_in(s3: S3, elsewhere: Path, tmp_path: Path) -> None:
+    place = s3.uri("again")
+    remote, local = RemoteFolder(place), local_copy(place)
+    for name, here, there in (
+        ("search.json", '{"id": "earlier"}', '{"id": "later"}'),
+        ("optuna.journal", "one\ntwo\n", "one\n"),
+    ):
+        source = tmp_path / "source"
+        source.write_text(there)
+        remote.upload(source, name)
+        local.mkdir(parents=True, exist_ok=True)
+        (local / name).write_text(here)
+    assert (open_experiment(place) / "optuna.journal").read_text() == "one\n"
+
+
+def test_a_checkpoint_without_its_last_file_is_not_taken(
+    s3: S3, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = TrialCopy(s3.uri("torn"), "id", "0000_x")
+    for epoch in (1, 2):
+        folder = trial.folder / "checkpoints" / f"epoch_{epoch:06d}"
+        folder.mkdir(parents=True)
+        (folder / "model.safetensors").write_text(str(epoch))
+        (folder / "state.json").write_text("{}")
+        trial.save(folder)
+    remote = RemoteFolder(s3.uri("torn/trials/0000_x"))
+    assert "checkpoints/epoch_000002/state.json" in remote.sizes()
+    remote.upload(folder / "model.safetensors", "checkpoints/epoch_000003/model.safetensors")
+    monkeypatch.setenv("DEEPMLF_HOME", str(elsewhere / "other"))
+    other = TrialCopy(s3.uri("torn"), "id", "0000_x")
+    other.fetch()
+    assert [path.name for path in (other.folder / "checkpoints").iterdir()] == ["epoch_000002"]
+    assert (other.folder / "checkpoints/epoch_000002/model.safetensors").read_text() == "2"
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_search_on_s3_equals_one_on_a_path(
+    ray_cluster: None, s3: S3, elsewhere: Path, small_data: Path, tmp_path: Path
+) -> None:
+    here = settings(small_data, tmp_path, trials=6, epochs=3, concurrent=1)
+    there = here.model_copy(update={"storage": s3.uri("equal")})
+    on_path, on_s3 = run_search(here), run_search(there)
+    place = s3.uri("equal/search")
+    assert on_s3.experiment == place
+    assert (on_s3.states, on_s3.value, on_s3.best_trial) == (on_path.states, on_path.value, on_path.best_trial)
+    shutil.rmtree(elsewhere)
+    columns = ["trial", "state", "fusion_epoch", "valid/MAE"]
+    assert load_results(place).select(columns).equals(load_results(on_path.experiment).select(columns))
+    facts = summarise(place, quiet=True)
+    assert facts["best_folder"] == join(place, "trials", f"{on_path.best_trial:04d}_search")
+    names = set(RemoteFolder(place).sizes())
+    assert {"search.json", "optuna.journal", "results.parquet", "trials/0000_search/config.json"} <= names
+    assert not [name for name in names if "/." in name or name.startswith(".")]
+    with pytest.raises(SearchError, match="exists; choose another --name, or run `deepmlf resume s3://"):
+        run_search(there)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_killed_driver_goes_on_from_another_machine(
+    ray_cluster: None, s3: S3, elsewhere: Path, small_data: Path, tmp_path: Path
+) -> None:
+    place = s3.uri("killed/search")
+    search = settings(small_data, tmp_path, trials=40, epochs=3, address=ray.get_runtime_context().gcs_address)
+    driver = _driver(elsewhere, search.model_copy(update={"storage": s3.uri("killed")}))
+    local = local_copy(place)
+    _wait(lambda: len(list(local.glob("trials/*/metrics.jsonl"))) >= 5)
+    time.sleep(1.5)  # an upload or two
+    driver.kill()
+    driver.join()
+    finished = {t.number for t in open_study(local).get_trials() if t.state.is_finished()}
+    assert finished
+    assert len(finished) < 40
+    shutil.rmtree(elsewhere)
+    resume_search(place)
+    assert_whole(local, 40)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_storage_that_fails_for_twenty_seconds_loses_nothing(
+    ray_cluster: None, s3: S3, elsewhere: Path, small_data: Path, tmp_path: Path
+) -> None:
+    place = s3.uri("stalled/search")
+    search = settings(small_data, tmp_path, trials=16, epochs=3, address=ray.get_runtime_context().gcs_address)
+    driver = _driver(elsewhere, search.model_copy(update={"storage": s3.uri("stalled")}))
+    local = local_copy(place)
+    _wait(lambda: len(list(local.glob("trials/*/metrics.jsonl"))) >= 3)
+    s3.flag.touch()
+    time.sleep(20)
+    s3.flag.unlink()
+    driver.join(120)
+    assert driver.exitcode == 0
+    shutil.rmtree(elsewhere)
+    assert_whole(open_experiment(place), 16)
+    assert {t.state.name for t in open_study(local).get_trials()} <= {"COMPLETE", "PRUNED"}
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_the_best_weights_are_evaluated_from_s3(
+    ray_cluster: None, s3: S3, elsewhere: Path, small_data: Path, tmp_path: Path
+) -> None:
+    real = settings(small_data, tmp_path, trials=1, epochs=2).model_copy(
+        update={
+            "storage": s3.uri("real"),
+            "train_function": "deepmlf.training.trainer:train",
+            "lm": "tiny-random",
+            "overrides": {"model.max_text_len": 16, "model.av_frames": 6, "curriculum.av_epochs": 1},
+        }
+    )
+    summary = run_search(real)
+    assert summary.value is not None
+    shutil.rmtree(elsewhere)
+    trial = join(summary.experiment, "trials", "0000_search")
+    assert evaluate_trial(open_trial(trial), split="valid")["MAE"] == pytest.approx(summary.value, abs=1e-6)
+
+
+def _driver(home: Path, search: SearchSettings) -> BaseProcess:
+    """A driver in a process of its own, forked from one that has imported everything."""
+    drivers = multiprocessing.get_context("forkserver")
+    drivers.set_forkserver_preload(["deepmlf.tune.search"])
+    process = drivers.Process(target=_search, args=(home, search))
+    process.start()
+    return process
+
+
+def _search(home: Path, search: SearchSettings) -> None:
+    os.environ["DEEPMLF_HOME"] = str(home)
+    storage.Uploader.__init__.__defaults__ = (0.5,)
+    run_search(search)
+
+
+def _wait(condition: Callable[[], bool], seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the search did not get that far"
+        time.sleep(0.1)

@@ -19,13 +19,15 @@ from deepmlf.config import ModelConfig, TrainingConfig
 from deepmlf.data.loader import Batch
 from deepmlf.model.deepmlf import DeepMLF
 from deepmlf.model.language_model import LanguageModel
+from deepmlf.training.forward import run_model
 from deepmlf.training.losses import LossWeights, compute_losses
 from deepmlf.training.memory import keep_freed_memory
 from deepmlf.training.optim import make_optimizer, trained_parameters
-from deepmlf.training.trainer import run_model
+from deepmlf.training.speed import gemm_rate
 
 AUDIO, VISION = (500, 74), (375, 35)
 MEAN_TOKENS = 21
+GEMM = {"size": 2048, "products": 7}
 SMOLLM2 = {"vocab_size": 49152, "rope_theta": 100000.0, "tie_word_embeddings": True}
 SIZES: dict[str, dict[str, Any]] = {
     "gpt2-base": {"lm": GPT2Config(), "layers": (3, 5, 7, 8, 9, 10, 11), "ffn": "full"},
@@ -59,13 +61,6 @@ SIZES: dict[str, dict[str, Any]] = {
         "ffn": "lora",
     },
 }
-
-
-def gemm_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Median TFLOP/s of seven products of two 2048x2048 matrices: a median, as that of the steps it is set against."""
-    size = 2048
-    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    return statistics.median(2 * size**3 / seconds(lambda: a @ b, device) for _ in range(7)) / 1e12
 
 
 def seconds(work: Any, device: torch.device) -> float:
@@ -123,10 +118,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
     for _ in range(options.warmup):
         step()
-    rates, times = [gemm_rate(device, torch.float32)], []
+    rates, times = [gemm_rate(device, torch.float32, **GEMM)], []
     for _ in range(options.steps):
         times.append(seconds(step, device))
-        rates.append(gemm_rate(device, torch.float32))
+        rates.append(gemm_rate(device, torch.float32, **GEMM))
     median, rate = statistics.median(times), statistics.median(rates)
     peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else _peak_resident()
     return {
@@ -138,7 +133,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "step_seconds_best": round(min(times), 4),
         "utterances_per_second": round(options.batch_size / median, 2),
         "gemm_tflops_float32": round(rate, 3),
-        "gemm_tflops_bfloat16": round(gemm_rate(device, torch.bfloat16), 3),
+        "gemm_tflops_bfloat16": round(gemm_rate(device, torch.bfloat16, **GEMM), 3),
         "step_seconds_x_gemm_tflops": round(median * rate, 3),
         "peak_memory_gb": round(peak / 1e9, 2),
     }

@@ -25,6 +25,13 @@ study_storage_option = click.option(
 cache_option = click.option(
     "--cache-gb", default=10.0, show_default=True, help="Disk for the frozen part of texts, on each node; 0: none."
 )
+keep_option = click.option(
+    "--keep",
+    default=1,
+    type=click.IntRange(1),
+    show_default=True,
+    help="Newest checkpoints that stay on disk per trial.",
+)
 set_option = click.option("--set", "pairs", multiple=True, metavar="K=V", help="Override a setting by its dotted name.")
 
 
@@ -136,10 +143,17 @@ def lm_get(name: str, json_output: bool) -> None:
 @click.option("--config", type=_PATH, help="TOML file of settings.")
 @set_option
 @cache_option
+@keep_option
 @click.option("--out", type=_PATH, default=Path("runs/train"), show_default=True, help="Folder of the trial.")
 @as_json
 def train(
-    dataset: Path, config: Path | None, pairs: tuple[str, ...], cache_gb: float, out: Path, json_output: bool
+    dataset: Path,
+    config: Path | None,
+    pairs: tuple[str, ...],
+    cache_gb: float,
+    keep: int,
+    out: Path,
+    json_output: bool,
 ) -> None:
     """Train one DeepMLF; run it again to resume."""
     overrides = (read_toml(config) if config else {}) | {"data.path": str(dataset.absolute())} | read_overrides(pairs)
@@ -173,7 +187,7 @@ def train(
             line = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
             progress.console.print(f"{metrics['stage']} epoch {metrics['epoch']}: {line}", highlight=False)
 
-        run_train(trial, report, out_dir=out, resume_from=resume_from, cache_gb=cache_gb)
+        run_train(trial, report, out_dir=out, resume_from=resume_from, cache_gb=cache_gb, keep=keep)
     writer.close("COMPLETE")
     _emit({"folder": str(out), "valid": best}, json_output)
 
@@ -197,6 +211,7 @@ def train(
 @click.option("--scheduler", default="asha", show_default=True, help="asha, hyperband, median or none.")
 @click.option("--warm-start", metavar="EXPERIMENT", help="Learn from an earlier experiment's finished trials.")
 @cache_option
+@keep_option
 @time_budget_option
 @study_storage_option
 @set_option

@@ -1,6 +1,6 @@
 """Batches: token ids and audiovisual frames, padded to the batch's own longest."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -8,6 +8,9 @@ import torch
 from torch import Tensor
 
 from deepmlf.data.dataset import Dataset, Split
+
+TokensOf = Callable[[str], Sequence[np.ndarray]]
+"""Token ids of each utterance of a split, given the split's name."""
 
 _BUCKET_BATCHES = 8  # texts are sorted by length within so many batches: little padding, still random batches
 
@@ -31,11 +34,17 @@ class Batch:
     labels: Tensor
     """[batch, 1]"""
     index: Tensor
-    """[batch], positions in the split."""
+    """[batch], positions in the split; never leaves the host."""
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on a device."""
-        return Batch(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+        moved = {field.name: to_device(getattr(self, field.name), device) for field in fields(self)}
+        return Batch(**moved | {"index": self.index})
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A host's tensor on a device; a GPU fetches it from pinned memory, and the host does not wait."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 class Loader:
@@ -44,7 +53,7 @@ class Loader:
     Args:
         dataset: For the train split's feature statistics.
         split: ``train``, ``valid`` or ``test``.
-        encode: Text to at most `max_text_len` token ids.
+        tokens_of: Token ids [tokens] of each utterance of a split, cut to `max_text_len`.
         pad_token_id: Fills texts up to the batch's longest.
         batch_size: Utterances per batch; a last batch of one joins the one before (batch norm needs two).
         standardize: Scale features by the train split's mean and standard deviation.
@@ -56,7 +65,7 @@ class Loader:
         self,
         dataset: Dataset,
         split: str,
-        encode: Callable[[str], list[int]],
+        tokens_of: TokensOf,
         pad_token_id: int,
         batch_size: int,
         *,
@@ -65,7 +74,8 @@ class Loader:
     ) -> None:
         self.split = split
         self._split: Split = dataset.split(split)
-        self.tokens = [encode(text) or [pad_token_id] for text in self._split.texts]
+        empty = np.array([pad_token_id], np.int32)
+        self.tokens = [ids if len(ids) else empty for ids in tokens_of(split)]
         """Token ids of each utterance; an empty text is one pad token."""
         self._pad = pad_token_id
         self.batch_size = batch_size

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from deepmlf.config import ModelConfig
+from deepmlf.data.loader import to_device
 from deepmlf.errors import ConfigError
 from deepmlf.model.attention import KeysAndValues, MaskedAttention, Packing
 from deepmlf.model.av_encoder import AudioVisualEncoder, AudioVisualStates
@@ -45,8 +46,8 @@ class TextPrefix:
 
     def to(self, device: torch.device) -> "TextPrefix":
         """The same prefix on a device."""
-        pairs = [(keys.to(device), values.to(device)) for keys, values in self.keys_and_values]
-        return TextPrefix(self.states.to(device), pairs)
+        pairs = [(to_device(keys, device), to_device(values, device)) for keys, values in self.keys_and_values]
+        return TextPrefix(to_device(self.states, device), pairs)
 
 
 def _with_a_token(attention_mask: Tensor) -> Tensor:

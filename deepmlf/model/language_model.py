@@ -1,6 +1,7 @@
 """The frozen decoder LM, wrapped so that MM blocks can run between its layers."""
 
 import copy
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -171,10 +172,11 @@ class ByteTokenizer:
 
     pad_token_id = 256
     vocab_size = 257
+    identity: str | None = None
 
-    def encode(self, text: str, max_length: int) -> list[int]:
-        """At most `max_length` token ids."""
-        return list(text.encode())[:max_length]
+    def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
+        """All token ids of each text."""
+        return [list(text.encode()) for text in texts]
 
 
 class Tokenizer:
@@ -191,10 +193,12 @@ class Tokenizer:
             raise LanguageModelError(f"{folder}: no usable tokenizer ({error})") from None
         pad, end = self._tokenizer.pad_token_id, self._tokenizer.eos_token_id
         self.pad_token_id: int = pad if pad is not None else end if end is not None else 0
+        self.identity: str | None = lm_store.tokenizer_identity_of(folder)
+        """Differs between any two tokenizers, so that token ids can be kept."""
 
-    def encode(self, text: str, max_length: int) -> list[int]:
-        """At most `max_length` token ids."""
-        ids: list[int] = self._tokenizer(text, add_special_tokens=False).input_ids[:max_length]
+    def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
+        """All token ids of each text."""
+        ids: list[list[int]] = self._tokenizer(list(texts), add_special_tokens=False).input_ids
         return ids
 
 

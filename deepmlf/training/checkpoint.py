@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -57,32 +58,79 @@ def load_weights(folder: Path, model: DeepMLF) -> dict[str, Any]:
     return metadata
 
 
-def save_checkpoint(
-    out_dir: Path,
-    epoch: int,
-    model: DeepMLF,
-    parameters: dict[str, nn.Parameter],
-    optimizer: torch.optim.Optimizer,
-    metadata: dict[str, Any],
-) -> Path:
-    """Write ``checkpoints/epoch_NNNNNN`` with weights, optimiser, random states and position; drop older ones."""
-    moments = optimizer_state(parameters, optimizer)
-    random = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        random["cuda"] = torch.cuda.get_rng_state()
-    folder = out_dir / "checkpoints" / f"epoch_{epoch:06d}"
-    parts = {"model": trained_state(model), "optimizer": moments, "random": random}
-    publish(folder, parts, metadata | {_ACTIVE_LAYERS: model.active_layers})
-    for older in folder.parent.iterdir():
-        if older != folder:
-            shutil.rmtree(older, ignore_errors=True)
-    return folder
+class CheckpointWriter:
+    """Writes a trial's checkpoints, ``checkpoints/epoch_NNNNNN`` with weights, optimiser, random states and position.
+
+    Tensors are written in a thread while the trial validates: they do not change from an epoch's last step to the next
+    epoch's first, so they need no copy, and what is reported after validation has its checkpoint whole on disk.
+
+    Args:
+        out_dir: The trial's folder.
+        model: Its trained weights are written.
+        parameters: Trained parameters by name.
+        optimizer: Of these parameters.
+        keep: Newest checkpoints that stay on disk.
+    """
+
+    def __init__(
+        self,
+        out_dir: Path,
+        model: DeepMLF,
+        parameters: dict[str, nn.Parameter],
+        optimizer: torch.optim.Optimizer,
+        keep: int = 1,
+    ) -> None:
+        self._root, self._keep = out_dir / "checkpoints", keep
+        self._model, self._parameters, self._optimizer = model, parameters, optimizer
+        self._temporary = self._root / f".unfinished.{os.getpid()}"
+        self._thread = ThreadPoolExecutor(max_workers=1)
+        self._writing: Future[None] | None = None
+
+    def __enter__(self) -> "CheckpointWriter":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._thread.shutdown()
+        shutil.rmtree(self._temporary, ignore_errors=True)
+
+    def start(self) -> None:
+        """Begin to write weights and moments, which must not change until `finish`."""
+        self._writing = self._begin()
+
+    def finish(self, epoch: int, metadata: dict[str, Any]) -> Path:
+        """Complete the checkpoint that `start` began, or write it now, and drop old ones.
+
+        Returns:
+            Its folder.
+
+        Raises:
+            OSError, SafetensorError: If anything could not be written, also by the thread.
+        """
+        writing, self._writing = self._writing or self._begin(), None
+        writing.result()
+        random = {"cpu": torch.get_rng_state()}
+        if torch.cuda.is_available():
+            random["cuda"] = torch.cuda.get_rng_state()
+        _write(self._temporary, {"random": random})
+        folder = self._root / f"epoch_{epoch:06d}"
+        _rename(self._temporary, folder, metadata | {_ACTIVE_LAYERS: self._model.active_layers})
+        older = sorted(path for path in _complete(self._root) if path.name < folder.name)
+        kept = {folder, *older[len(older) - (self._keep - 1) :]}
+        for other in set(self._root.iterdir()) - kept:
+            shutil.rmtree(other, ignore_errors=True)
+        return folder
+
+    def _begin(self) -> "Future[None]":
+        moments = optimizer_state(self._parameters, self._optimizer)
+        return self._thread.submit(
+            _write_new, self._temporary, {"model": trained_state(self._model), "optimizer": moments}
+        )
 
 
 def load_checkpoint(
     folder: Path, model: DeepMLF, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer
 ) -> dict[str, Any]:
-    """Restore everything that `save_checkpoint` wrote and return its metadata.
+    """Restore everything that a `CheckpointWriter` wrote and return its metadata.
 
     Raises:
         CheckpointError: If it is missing, torn, or of another model.
@@ -120,8 +168,11 @@ def latest_checkpoint(out_dir: Path) -> Path | None:
     root = out_dir / "checkpoints"
     if not root.is_dir():
         return None
-    complete = [p for p in root.iterdir() if _NAME.fullmatch(p.name) and (p / "state.json").is_file()]
-    return max(complete, key=lambda folder: folder.name, default=None)
+    return max(_complete(root), key=lambda folder: folder.name, default=None)
+
+
+def _complete(root: Path) -> list[Path]:
+    return [p for p in root.iterdir() if _NAME.fullmatch(p.name) and (p / "state.json").is_file()]
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:
@@ -152,10 +203,22 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def publish(folder: Path, parts: dict[str, dict[str, Tensor]], metadata: dict[str, Any]) -> None:
     """Write one safetensors file per part and ``state.json`` into `folder`, whole or not at all."""
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    _write_new(temporary, parts)
+    _rename(temporary, folder, metadata)
+
+
+def _write_new(temporary: Path, parts: dict[str, dict[str, Tensor]]) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
+    _write(temporary, parts)
+
+
+def _write(temporary: Path, parts: dict[str, dict[str, Tensor]]) -> None:
     for name, tensors in parts.items():
         save_file({key: t.detach().contiguous() for key, t in tensors.items()}, temporary / f"{name}.safetensors")
+
+
+def _rename(temporary: Path, folder: Path, metadata: dict[str, Any]) -> None:
     (temporary / "state.json").write_text(json.dumps(metadata))
     if folder.exists():
         shutil.rmtree(folder)

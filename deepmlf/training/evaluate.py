@@ -8,8 +8,8 @@ from deepmlf.data.dataset import Dataset
 from deepmlf.data.loader import Loader
 from deepmlf.errors import CheckpointError
 from deepmlf.training.checkpoint import load_weights
+from deepmlf.training.forward import build_model, predict
 from deepmlf.training.metrics import compute_metrics
-from deepmlf.training.trainer import build_model, predict
 
 
 def evaluate_trial(trial: Path, data: Path | None = None, split: str = "test") -> dict[str, float]:
@@ -30,8 +30,8 @@ def evaluate_trial(trial: Path, data: Path | None = None, split: str = "test") -
         raise CheckpointError(f"{trial}: not a trial's folder (no config.json there)") from None
     config = TrialConfig.from_dict(tree)
     dataset = Dataset.open(data if data is not None else config.data.path)
-    model, encode, pad_token_id = build_model(config, dataset)
+    model, tokens_of, pad_token_id = build_model(config, dataset)
     load_weights(trial / "best", model)
     size = 2 * config.training.batch_size
-    loader = Loader(dataset, split, encode, pad_token_id, size, standardize=config.data.standardize)
+    loader = Loader(dataset, split, tokens_of, pad_token_id, size, standardize=config.data.standardize)
     return compute_metrics(dataset.info.name, predict(model, loader, config.training.precision), loader.labels)

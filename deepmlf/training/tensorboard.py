@@ -12,7 +12,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, Sessi
 from torch.utils.tensorboard.summary import hparams
 from torch.utils.tensorboard.writer import SummaryWriter
 
-SECTIONS = ("train/", "valid/", "loss/", "gate/", "lr/", "time/", "curriculum/")
+SECTIONS = ("train/", "valid/", "loss/", "gate/", "lr/", "time/", "speed/", "curriculum/")
 STATES = {"COMPLETE": "STATUS_SUCCESS", "PRUNED": "STATUS_SUCCESS", "FAIL": "STATUS_FAILURE"}
 
 

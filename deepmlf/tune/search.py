@@ -64,7 +64,6 @@ def run_search(settings: SearchSettings) -> SearchSummary:
         SearchError: If the experiment exists already or cannot start.
         DeepMLFError: For data, language model, space or settings that cannot be used.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     name = settings.name or datetime.now().strftime(f"{Path(settings.space).stem}-%Y%m%d-%H%M%S")
     experiment = Path(settings.storage).absolute() / name
     check_sampler(settings.sampler, len(settings.objectives))
@@ -127,7 +126,6 @@ def resume_search(
     Raises:
         SearchError: If the folder is no experiment, its study cannot be reached, or a driver is still at it.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     experiment = experiment.absolute()
     return _run(experiment, study_storage, time_budget or read_manifest(experiment)["settings"]["time_budget"])
 
@@ -244,6 +242,7 @@ def _fit(
         "train": settings.train_function,
         "threads": max(1, int(settings.cpus_per_trial)),
         "cache_gb": settings.cache_gb,
+        "keep": settings.keep,
     }
     resources = {"cpu": settings.cpus_per_trial, "gpu": settings.gpus_per_trial}
     try:

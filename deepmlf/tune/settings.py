@@ -52,6 +52,8 @@ class SearchSettings(BaseModel):
     max_failures: int = Field(3, ge=0)
     cache_gb: float = Field(10.0, ge=0)
     """Disk budget of text prefixes on each node, in gigabytes."""
+    keep: int = Field(1, ge=1)
+    """Newest checkpoints of a trial that stay on disk."""
     train_function: str = DEFAULT_TRAIN
     quiet: bool = False
 

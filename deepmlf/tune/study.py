@@ -20,6 +20,8 @@ WARM_START = "warm_start"
 _CONNECT_SECONDS = 5
 _SECRETS = ("password", "passwd", "sslpassword")
 
+optuna.logging.set_verbosity(optuna.logging.WARNING)  # a search speaks for itself
+
 
 def create_study(experiment: Path, name: str, url: str | None, objectives: tuple[Objective, ...]) -> optuna.Study:
     """A study for a new experiment.

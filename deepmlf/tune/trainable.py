@@ -46,7 +46,7 @@ def run_trial(config: dict[str, Any]) -> None:
 
     Args:
         config: ``number`` and ``overrides`` from the searcher; ``experiment``, ``base``, ``objectives``, ``train``,
-            ``threads`` and ``cache_gb`` from the search.
+            ``threads``, ``cache_gb`` and ``keep`` from the search.
     """
     if config.get(ONLY_RECORD):
         return
@@ -78,6 +78,7 @@ def run_trial(config: dict[str, Any]) -> None:
             resume_from=latest_checkpoint(out_dir),
             av_store=experiment / AV_STORE,
             cache_gb=config["cache_gb"],
+            keep=config["keep"],
         )
     except Exception as error:
         if is_out_of_space(error):

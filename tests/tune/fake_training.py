@@ -26,6 +26,7 @@ def train(
     resume_from: Path | None = None,
     av_store: Path | None = None,
     cache_gb: float = 0.0,
+    keep: int = 1,
 ) -> None:
     if config.training.lr_av == 0.5:
         raise ValueError("learning rate of 0.5")

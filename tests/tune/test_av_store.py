@@ -31,7 +31,7 @@ def test_twenty_trials_over_three_audiovisual_settings_train_three_encoders(
     (tmp_path / "mine.py").write_text(SPACE)
     summary = run_search(SearchSettings(
         data=str(small_data), space=str(tmp_path / "mine.py"), lm="tiny-random", trials=20, epochs=1, concurrent=2,
-        storage=str(tmp_path), name="search", quiet=True,
+        storage=str(tmp_path), name="search", quiet=True, keep=2,
     ))  # fmt: skip
     assert summary.states["COMPLETE"] == 20
     experiment = tmp_path / "search"
@@ -41,6 +41,7 @@ def test_twenty_trials_over_three_audiovisual_settings_train_three_encoders(
         (folder,) = (experiment / "trials").glob(f"{number:04d}_*")
         *first, last = read_metrics(folder)
         assert [epoch["stage"] for epoch in first] == ["av"] * len(first)
+        assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["epoch_000002", "epoch_000003"]
         assert [first[-1]["epoch"], last["epoch"], last["fusion_epoch"]] == [2, 3, 1]
         if "curriculum/av_reused" in first[-1]:
             assert len(first) == 1

@@ -1,0 +1,98 @@
+"""The model of a trial, and what it makes of batches."""
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deepmlf.config import TrialConfig
+from deepmlf.data.dataset import Dataset
+from deepmlf.data.loader import Batch, Loader, TokensOf
+from deepmlf.model.av_encoder import pool_frames
+from deepmlf.model.deepmlf import DeepMLF, DeepMLFOutput, TextPrefix
+from deepmlf.model.language_model import load_language_model
+from deepmlf.training.memory import keep_freed_memory
+from deepmlf.training.prefetch import on_device
+from deepmlf.training.prefix_cache import PrefixCache
+from deepmlf.training.token_store import token_ids
+
+Head = Literal["task", "av", "text"]
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of ``training.device``; ``auto`` takes a GPU if there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)
+
+
+def build_model(config: TrialConfig, dataset: Dataset) -> tuple[DeepMLF, TokensOf, int]:
+    """The model of a trial on its device, the token ids of each of the dataset's splits, and the pad token.
+
+    Raises:
+        LanguageModelError: If the language model is not available.
+        ConfigError: If the model does not fit the language model.
+    """
+    keep_freed_memory()
+    device = pick_device(config.training.device)
+    dtype = torch.bfloat16 if config.training.precision == "bfloat16" else torch.float32
+    language_model, tokenizer = load_language_model(config.model.language_model, str(device), dtype)
+    language_model = language_model.first_layers(config.model.lm_layers)
+    torch.manual_seed(config.training.seed)
+    model = DeepMLF(language_model, dataset.info.audio_dim, dataset.info.vision_dim, config.model).to(device)
+    tokens_of = partial(token_ids, dataset, tokenizer=tokenizer, max_length=config.model.max_text_len)
+    return model, tokens_of, tokenizer.pad_token_id
+
+
+def run_model(model: DeepMLF, batch: Batch, precision: str, prefix: TextPrefix | None = None) -> DeepMLFOutput:
+    """One forward pass of a batch, under bf16 autocast if asked; predictions come back in float32."""
+    device = batch.input_ids.device.type
+    half = torch.autocast(device, torch.bfloat16) if precision == "bfloat16" else contextlib.nullcontext()
+    with half:
+        output: DeepMLFOutput = model(
+            batch.input_ids,
+            batch.attention_mask,
+            batch.audio,
+            batch.vision,
+            audio_lengths=batch.audio_lengths,
+            vision_lengths=batch.vision_lengths,
+            prefix=prefix,
+        )
+    predictions = {name: getattr(output, name).float() for name in ("task", "text", "av", "fusion")}
+    return replace(output, **predictions)
+
+
+@torch.no_grad()
+def predict(
+    model: DeepMLF, loader: Loader, precision: str, *, head: Head = "task", prefixes: PrefixCache | None = None
+) -> np.ndarray:
+    """Predictions of a split by one head, in the split's own order, [N]."""
+    was_training = model.training
+    model.eval()
+    predictions = np.zeros(len(loader.labels), np.float32)
+    device = model.fusion_tokens.device
+    for batch, prefix in on_device(loader.in_order(), device, prefixes):
+        output = predict_av(model, batch) if head == "av" else getattr(run_model(model, batch, precision, prefix), head)
+        predictions[batch.index.numpy()] = output[:, 0].cpu().numpy()
+    model.train(was_training)
+    return predictions
+
+
+def predict_av(model: DeepMLF, batch: Batch) -> Tensor:
+    """Predictions of the audiovisual head alone, [batch, 1]."""
+    return model.predict_av(batch.audio, batch.vision, batch.audio_lengths, batch.vision_lengths)
+
+
+def pooling(model: DeepMLF, *, training: bool) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+    """What a loader may do once in place of the audiovisual encoder."""
+    encoders = {"audio": model.av_encoder.audio, "vision": model.av_encoder.vision}
+    return {
+        modality: partial(pool_frames, frames=encoder.frames, pooling=encoder.pooling)
+        for modality, encoder in encoders.items()
+        if encoder.pools_first(training)
+    }

@@ -1,0 +1,125 @@
+"""Every command line in cluster/ is one that the installed programs accept."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+import pytest
+
+from deepmlf.cli import cli
+
+Commands = dict[str, list[list[str]]]
+
+PENDING = {"--max-failures", "--trial-timeout"}
+"""Options that the files use and `deepmlf search` does not have yet; each takes a value."""
+
+
+def resolve(command: click.Command, words: Sequence[str]) -> tuple[click.Command, list[str]]:
+    """The innermost command that words name, and the words left for it."""
+    words = list(words)
+    while isinstance(command, click.Group):
+        name = words.pop(0)
+        inner = command.get_command(click.Context(command), name)
+        assert inner is not None, f"{name}: no such command of {command.name}"
+        command = inner
+    return command, words
+
+
+def parse(program: click.Command, words: Sequence[str]) -> click.Context:
+    """Parse a command line without running it."""
+    command, words = resolve(program, words)
+    return command.make_context(command.name, list(words))
+
+
+def without_pending(words: Sequence[str]) -> list[str]:
+    return [word for i, word in enumerate(words) if word not in PENDING and (i == 0 or words[i - 1] not in PENDING)]
+
+
+def test_commands_are_found(commands: Commands) -> None:
+    """An extraction that finds nothing would let everything pass."""
+    found = {name: {" ".join(words[:2]) for words in lines} for name, lines in commands.items()}
+    assert found == {
+        "Dockerfile": {"deepmlf lm"},
+        "README.md": {
+            "deepmlf data", "deepmlf lm", "deepmlf resume", "deepmlf search",
+            "ray dashboard", "ray down", "ray exec", "ray get-auth-token", "ray job", "ray stop", "ray up",
+        },
+        "kuberay-raycluster.yaml": set(),
+        "kuberay-rayjob.yaml": {"deepmlf search"},
+        "ray-up-aws.yaml": {"deepmlf lm", "ray start", "ray stop"},
+        "ray-up-gcp.yaml": {"deepmlf lm", "ray start", "ray stop"},
+        "ray-up-onprem.yaml": {"ray start", "ray stop"},
+        "slurm.sbatch": {"deepmlf resume", "deepmlf search", "ray get-auth-token", "ray symmetric-run"},
+    }  # fmt: skip
+
+
+def test_deepmlf_commands_parse(commands: Commands) -> None:
+    for name, lines in commands.items():
+        for program, *words in lines:
+            if program == "deepmlf":
+                try:
+                    parse(cli, without_pending(words))
+                except click.ClickException as error:
+                    pytest.fail(f"{name}: deepmlf {' '.join(words)}: {error.format_message()}")
+
+
+def test_a_misspelt_option_is_found() -> None:
+    with pytest.raises(click.NoSuchOption, match="--storrage"):
+        parse(cli, ["search", "s3://BUCKET/mosi", "--storrage", "s3://BUCKET/runs"])
+
+
+def test_pending_options_are_pending(commands: Commands) -> None:
+    """Fails when an option has arrived: then its name leaves PENDING."""
+    known = {option for parameter in resolve(cli, ["search"])[0].params for option in parameter.opts}
+    assert not known & PENDING, f"remove {known & PENDING} from PENDING"
+    used = {word for lines in commands.values() for words in lines for word in words}
+    assert used >= PENDING
+
+
+def test_searches_name_what_a_cluster_needs(commands: Commands) -> None:
+    for name, lines in commands.items():
+        for words in lines:
+            if words[:2] == ["deepmlf", "search"] and any("://" in w or w.startswith("/shared") for w in words):
+                assert {"--storage", "--name", "--address"} <= set(words), f"{name}: {' '.join(words)}"
+
+
+def test_ray_commands_parse(commands: Commands) -> None:
+    from ray.scripts.scripts import cli as ray
+
+    for name, lines in commands.items():
+        for program, *words in lines:
+            if program != "ray":
+                continue
+            words = ["1" if re.fullmatch(r"\$\w+", word) else word for word in words]  # variables are numbers
+            try:
+                if words[0] == "symmetric-run":
+                    own = parse(ray, words[: words.index("--")])
+                    # What is left goes to `ray start` on every node.
+                    parse(ray, ["start", "--address=head:6379", *own.params["ray_args_and_entrypoint"]])
+                else:
+                    parse(ray, words)
+            except click.ClickException as error:
+                pytest.fail(f"{name}: ray {' '.join(words)}: {error.format_message()}")
+
+
+def test_clusters_end_with_commands_that_exist(commands: Commands) -> None:
+    """`ray exec --stop` ends with `ray teardown`; where that is gone, workers outlive their head and are paid for."""
+    from ray.scripts.scripts import cli as ray
+
+    executed = [words for words in commands["README.md"] if words[:2] == ["ray", "exec"]]
+    assert len(executed) == 2
+    assert "teardown" in ray.commands or not any("--stop" in words for words in executed)
+    assert all("ray down -y --workers-only ~/ray_bootstrap_config.yaml" in words[-1] for words in executed)
+
+
+def test_ray_commands_named_in_the_text_exist(cluster: Path) -> None:
+    """Named without all their arguments, so that only the command and its options can be looked up."""
+    from ray.scripts.scripts import cli as ray
+
+    named = re.findall(r"`ray ([^`\n]+)`", (cluster / "README.md").read_text())
+    assert len(named) >= 8
+    for line in named:
+        command, words = resolve(ray, line.split())
+        options = {option for parameter in command.params for option in parameter.opts}
+        assert {word for word in words if word.startswith("-")} <= options, line

@@ -251,10 +251,10 @@ def search(
 
 
 def _demo_data() -> Path:
+    from deepmlf.data.remote import home
     from deepmlf.data.synthetic import make_synthetic
-    from deepmlf.model import lm_store
 
-    folder = lm_store.home() / "data" / "synthetic"
+    folder = home() / "data" / "synthetic"
     if not (folder / "info.json").is_file():
         make_synthetic(folder)
     return folder

@@ -13,6 +13,7 @@ from rich.table import Table
 from scipy import stats
 
 from deepmlf.analysis.results import place_of_trial
+from deepmlf.data.remote import RemoteFolder, is_remote, join
 from deepmlf.errors import SearchError
 from deepmlf.training.evaluate import evaluate_trial
 from deepmlf.tune.cluster import connected, map_on_cluster
@@ -20,7 +21,7 @@ from deepmlf.tune.objective import Objective, best_first, make_objectives
 from deepmlf.tune.search import resume_search, run_search
 from deepmlf.tune.searcher import OVERRIDES
 from deepmlf.tune.settings import SearchSettings, read_manifest
-from deepmlf.tune.storage import RemoteFolder, is_remote, join, open_experiment, open_trial
+from deepmlf.tune.storage import open_experiment, open_trial
 from deepmlf.tune.study import open_study, own_trials
 
 _TRIAL, _SEED = "confirmed_trial", "training.seed"

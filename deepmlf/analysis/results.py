@@ -15,11 +15,12 @@ from rich.table import Table
 
 from deepmlf.analysis.curves import CurvePoint, seed_curve
 from deepmlf.config import TrialConfig
+from deepmlf.data.remote import RemoteFolder, is_remote, join
 from deepmlf.tune.callbacks import read_metrics
 from deepmlf.tune.objective import best_first, make_objectives, pareto_front
 from deepmlf.tune.searcher import FAIL_REASON, OVERRIDES
 from deepmlf.tune.settings import read_manifest
-from deepmlf.tune.storage import RemoteFolder, is_remote, join, open_experiment
+from deepmlf.tune.storage import open_experiment
 from deepmlf.tune.study import open_study, own_trials
 from deepmlf.tune.trainable import trial_folder
 

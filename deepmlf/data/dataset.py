@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from deepmlf.data.remote import fetch, is_remote
 from deepmlf.errors import DataError
 
 SPLITS = ("train", "valid", "test")
@@ -88,12 +89,12 @@ class Dataset:
 
     @classmethod
     def open(cls, path: str | Path) -> "Dataset":
-        """Open a folder that `write_dataset` made.
+        """Open a folder that `write_dataset` made; one behind a URI is fetched to this machine's disk once.
 
         Raises:
             DataError: If it is no such folder, or torn.
         """
-        folder = Path(path)
+        folder = fetch(str(path)) if is_remote(path) else Path(path)
         try:
             info = DatasetInfo.model_validate_json((folder / "info.json").read_text())
         except (OSError, ValidationError):

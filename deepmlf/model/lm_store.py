@@ -21,7 +21,8 @@ from typing import Any
 
 from filelock import FileLock
 
-from deepmlf.errors import LanguageModelError
+from deepmlf.data.remote import fetch, home, is_remote
+from deepmlf.errors import DataError, LanguageModelError
 
 TINY_RANDOM = "tiny-random"
 """A seeded random language model that is built in memory, for tests."""
@@ -52,22 +53,24 @@ class LanguageModelFacts:
 _TINY_RANDOM_FACTS = LanguageModelFacts(num_layers=4, width=64)
 
 
-def home() -> Path:
-    """The folder of downloaded and generated material: ``DEEPMLF_HOME``, or ``~/.cache/deepmlf``."""
-    return Path(os.environ.get("DEEPMLF_HOME") or "~/.cache/deepmlf").expanduser()
-
-
 def resolve(name: str) -> Path:
     """The folder of a language model that is on this machine; ``tiny-random`` has none on disk.
 
     Args:
-        name: A name given to ``deepmlf lm get``, or a local folder.
+        name: A name given to ``deepmlf lm get``, a local folder, or the URI of one, which is fetched.
 
     Raises:
         LanguageModelError: If it is not there, or is not a usable language model.
     """
     if name == TINY_RANDOM:
         return _stored(name)
+    if is_remote(name):
+        try:
+            folder = fetch(name)
+        except DataError as error:
+            raise LanguageModelError(str(error)) from None
+        _check(folder)
+        return folder
     folder = _stored(name)
     if not folder.is_dir():
         local = Path(name).expanduser()
@@ -115,8 +118,8 @@ def get(name: str, *, progress: Progress = lambda message: None) -> Path:
     Raises:
         LanguageModelError: If it can be neither found, fetched nor converted.
     """
-    if name == TINY_RANDOM:
-        return _stored(name)
+    if name == TINY_RANDOM or is_remote(name):
+        return resolve(name)
     local = Path(name).expanduser()
     if local.is_dir():
         _check(local)

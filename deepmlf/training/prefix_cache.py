@@ -20,8 +20,8 @@ from filelock import BaseFileLock, FileLock, Timeout
 from torch import Tensor
 
 from deepmlf.data.loader import Loader
+from deepmlf.data.remote import home
 from deepmlf.model.deepmlf import DeepMLF, TextPrefix
-from deepmlf.model.lm_store import home
 
 _CHUNK = 64  # utterances per record batch, whatever the batch size of the trial that writes or reads
 _TIMED_CHUNKS = 3  # chunks on which reading is compared with computing

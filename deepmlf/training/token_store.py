@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from deepmlf.data.dataset import Dataset
+from deepmlf.data.remote import home
 from deepmlf.model.language_model import ByteTokenizer, Tokenizer
-from deepmlf.model.lm_store import home
 
 
 def token_ids(

@@ -22,6 +22,7 @@ from ray.tune.schedulers import TrialScheduler
 
 from deepmlf.config import TrialConfig
 from deepmlf.data.dataset import Dataset
+from deepmlf.data.remote import RemoteFolder, is_remote, join, local_copy
 from deepmlf.errors import SearchError
 from deepmlf.model import lm_store
 from deepmlf.model.lm_store import LanguageModelFacts
@@ -33,16 +34,7 @@ from deepmlf.tune.scheduler import check_scheduler, make_scheduler
 from deepmlf.tune.searcher import OVERRIDES, OptunaSearcher
 from deepmlf.tune.settings import SearchSettings, read_manifest, write_manifest
 from deepmlf.tune.space import check_setting, check_space, load_space
-from deepmlf.tune.storage import (
-    MANIFEST,
-    RemoteFolder,
-    Uploader,
-    check_uri,
-    is_remote,
-    join,
-    local_copy,
-    open_experiment,
-)
+from deepmlf.tune.storage import MANIFEST, Uploader, check_uri, check_writable, open_experiment
 from deepmlf.tune.study import create_study, open_study, own_trials, repair_journal, without_password
 from deepmlf.tune.trainable import NO_SPACE, is_out_of_space, run_trial
 from deepmlf.tune.warm_start import add_trials, fitting_trials
@@ -94,7 +86,7 @@ def run_search(settings: SearchSettings) -> SearchSummary:
     settings = settings.model_copy(
         update={
             "name": name,
-            "data": str(Path(settings.data).absolute()),
+            "data": settings.data if is_remote(settings.data) else str(Path(settings.data).absolute()),
             "study_storage": url and without_password(url),
         }
     )
@@ -166,9 +158,8 @@ def _exists(place: str) -> bool:
     """Whether an experiment is there already; what is left in the copy of a remote one that is not, is removed."""
     if not is_remote(place):
         return (Path(place) / MANIFEST).exists()
-    remote = RemoteFolder(place)
-    remote.check_writable()
-    if MANIFEST in remote.sizes():
+    check_writable(place)
+    if MANIFEST in RemoteFolder(place).sizes():
         return True
     shutil.rmtree(local_copy(place), ignore_errors=True)
     return False

@@ -7,44 +7,22 @@ no file has two writers.
 """
 
 import contextlib
-import hashlib
 import json
-import os
 import re
 import shutil
 import threading
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
-from pyarrow.fs import FileSelector, FileSystem, FileType
-from tenacity import retry, retry_if_exception, stop_after_delay, wait_exponential
-
+from deepmlf.data.remote import RemoteFolder, first_line, home, is_remote, join, local_copy
 from deepmlf.errors import SearchError
-from deepmlf.model.lm_store import home
 from deepmlf.training.checkpoint import latest_checkpoint
 
 AV_STORE = "av_encoders"
 MANIFEST = "search.json"
-STALL_SECONDS = 180
-"""How long storage may refuse or stall before that counts as lost."""
-_PERMANENT = re.compile(
-    r"ACCESS_DENIED|NO_SUCH_BUCKET|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH|NETWORK_CONNECTION.*resolve", re.I
-)
-
 _OF_WORKERS = {"checkpoints", "best", AV_STORE}
 _GROWS = re.compile(r"optuna\.journal|metrics\.jsonl|events\.out\.tfevents.*")
 _COMPLETE = re.compile(r"checkpoints/epoch_\d{6}/state\.json")
-
-
-def is_remote(place: str | Path) -> bool:
-    """Whether a place is a URI of another file system than this machine's."""
-    return "://" in str(place)
-
-
-def join(uri: str, *names: str) -> str:
-    """A place below a URI; options after a ``?`` stay at its end."""
-    parts = urlsplit(uri)
-    return parts._replace(path="/".join([parts.path.rstrip("/"), *names])).geturl()
 
 
 def check_uri(uri: str) -> None:
@@ -62,96 +40,16 @@ def check_uri(uri: str) -> None:
         )
 
 
-def local_copy(uri: str) -> Path:
-    """Where this machine keeps its copy of a remote folder."""
-    parts = urlsplit(uri)
-    key = hashlib.sha256(f"{parts.scheme}://{parts.netloc}{parts.path}".encode()).hexdigest()[:16]
-    return home() / "remote" / key / PurePosixPath(parts.path).name
-
-
-def _may_pass(error: BaseException) -> bool:
-    return isinstance(error, OSError) and not isinstance(error, FileNotFoundError) and not _PERMANENT.search(str(error))
-
-
-_persistent = retry(
-    retry=retry_if_exception(_may_pass),
-    wait=wait_exponential(multiplier=0.5, max=10),
-    stop=stop_after_delay(STALL_SECONDS),
-    reraise=True,
-)
-
-
-class RemoteFolder:
-    """A folder on another file system. What fails is tried again for as long as storage may stall.
-
-    Args:
-        uri: Of the folder, which need not exist.
+def check_writable(place: str) -> None:
+    """Refuse storage that cannot be written.
 
     Raises:
-        SearchError: If the URI is none that pyarrow knows.
+        SearchError: With what the file system says.
     """
-
-    def __init__(self, uri: str) -> None:
-        self.uri = uri
-        try:
-            self._files, self._root = FileSystem.from_uri(uri)
-        except (ValueError, OSError, NotImplementedError) as error:
-            raise SearchError(f"{uri}: no file system that can be used ({_line(error)})") from None
-
-    def child(self, *names: str) -> "RemoteFolder":
-        """A folder inside this one."""
-        return RemoteFolder(join(self.uri, *names))
-
-    def check_writable(self) -> None:
-        """Write a file and delete it again, once.
-
-        Raises:
-            SearchError: If that fails.
-        """
-        probe = f"{self._root}/.writable-{os.getpid()}"
-        try:
-            self._files.create_dir(self._root)
-            with self._files.open_output_stream(probe) as stream:
-                stream.write(b"")
-            self._files.delete_file(probe)
-        except OSError as error:
-            raise SearchError(f"--storage {self.uri}: cannot be written ({_line(error)})") from None
-
-    @_persistent
-    def sizes(self) -> dict[str, int]:
-        """Bytes of every file by its path in the folder; empty if there is no such folder."""
-        selector = FileSelector(self._root, recursive=True, allow_not_found=True)
-        infos = self._files.get_file_info(selector)
-        return {
-            str(PurePosixPath(info.path).relative_to(self._root)): info.size
-            for info in infos
-            if info.type == FileType.File
-        }
-
-    @_persistent
-    def upload(self, source: Path, name: str) -> None:
-        """Copy a local file to `name`; it is there whole or not at all."""
-        content = source.read_bytes()
-        target = f"{self._root}/{name}"
-        self._files.create_dir(str(PurePosixPath(target).parent))
-        with self._files.open_output_stream(target) as stream:
-            stream.write(content)
-
-    @_persistent
-    def download(self, name: str, target: Path) -> None:
-        """Copy the file at `name` to a local one, which appears whole."""
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}")
-        with self._files.open_input_stream(f"{self._root}/{name}") as stream:
-            temporary.write_bytes(stream.read())
-        temporary.rename(target)
-
-    @_persistent
-    def delete(self, name: str) -> None:
-        """Delete a folder inside this one, if it is there."""
-        path = f"{self._root}/{name}"
-        if self._files.get_file_info(path).type == FileType.Directory:
-            self._files.delete_dir(path)
+    try:
+        RemoteFolder(place).check_writable()
+    except OSError as error:
+        raise SearchError(f"--storage {place}: cannot be written ({first_line(error)})") from None
 
 
 def pull(remote: RemoteFolder, local: Path) -> None:
@@ -181,7 +79,7 @@ def open_experiment(place: str | Path) -> Path:
         _forget_another(local, remote)
         pull(remote, local)
     except OSError as error:
-        raise SearchError(f"{place}: cannot be read ({_line(error)})") from None
+        raise SearchError(f"{place}: cannot be read ({first_line(error)})") from None
     return local
 
 
@@ -209,7 +107,7 @@ def open_trial(place: str | Path) -> Path:
             if name == "config.json" or name.startswith("best/"):
                 remote.download(name, local / name)
     except OSError as error:
-        raise SearchError(f"{place}: cannot be read ({_line(error)})") from None
+        raise SearchError(f"{place}: cannot be read ({first_line(error)})") from None
     return local
 
 
@@ -256,7 +154,7 @@ class Uploader:
                 self._remote.upload(path, name.as_posix())
             except OSError as error:
                 raise SearchError(
-                    f"{self._remote.uri}: cannot be written ({_line(error)}); all of it is in {self._local}: "
+                    f"{self._remote.uri}: cannot be written ({first_line(error)}); all of it is in {self._local}: "
                     f"`deepmlf resume {self._remote.uri}` goes on from there"
                 ) from error
             self._sent[path] = state
@@ -332,7 +230,3 @@ class TrialCopy:
     def close(self) -> None:
         """Free this node's disk: all of it is remote by now."""
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def _line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

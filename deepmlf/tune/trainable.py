@@ -11,9 +11,10 @@ from typing import Any
 from ray import tune
 
 from deepmlf.config import TrialConfig
+from deepmlf.data.remote import is_remote
 from deepmlf.errors import DeepMLFError, NonFiniteLossError
 from deepmlf.training.checkpoint import latest_checkpoint
-from deepmlf.tune.storage import AV_STORE, TrialCopy, is_remote
+from deepmlf.tune.storage import AV_STORE, TrialCopy
 
 DEFAULT_TRAIN = "deepmlf.training.trainer:train"
 ONLY_RECORD = "only_record"

@@ -17,12 +17,16 @@ import pytest
 import ray
 
 from deepmlf.analysis.results import load_results, summarise
-from deepmlf.errors import SearchError
+from deepmlf.data.dataset import Dataset
+from deepmlf.data.remote import RemoteFolder, fetch, join, local_copy
+from deepmlf.data.synthetic import make_synthetic
+from deepmlf.errors import DataError, LanguageModelError, SearchError
+from deepmlf.model import lm_store
 from deepmlf.training.evaluate import evaluate_trial
 from deepmlf.tune import storage
 from deepmlf.tune.search import resume_search, run_search
 from deepmlf.tune.settings import SearchSettings
-from deepmlf.tune.storage import RemoteFolder, TrialCopy, check_uri, join, local_copy, open_experiment, open_trial
+from deepmlf.tune.storage import TrialCopy, check_uri, open_experiment, open_trial
 from deepmlf.tune.study import open_study
 from tests.tune.experiments import assert_whole, settings
 
@@ -87,7 +91,7 @@ def test_credentials_in_a_uri_are_refused_and_not_repeated(uri: str) -> None:
 
 
 def test_a_file_system_that_nobody_knows_is_told() -> None:
-    with pytest.raises(SearchError, match="nonsense://x: no file system that can be used"):
+    with pytest.raises(DataError, match="nonsense://x: no file system that can be used"):
         RemoteFolder("nonsense://x")
 
 
@@ -151,6 +155,48 @@ def test_a_checkpoint_without_its_last_file_is_not_taken(
     other.fetch()
     assert [path.name for path in (other.folder / "checkpoints").iterdir()] == ["epoch_000002"]
     assert (other.folder / "checkpoints/epoch_000002/model.safetensors").read_text() == "2"
+
+
+def test_data_on_s3_is_fetched_once_and_anew_when_it_has_changed(
+    s3: S3, elsewhere: Path, small_data: Path, tmp_path: Path
+) -> None:
+    place = s3.uri("data/small")
+    remote = RemoteFolder(place)
+    with pytest.raises(DataError, match=r"small\?.*: no such folder, or nothing in it"):
+        Dataset.open(place)
+    for path in small_data.glob("*.*"):
+        remote.upload(path, path.name)
+    opened = Dataset.open(place)
+    assert opened.info == Dataset.open(small_data).info
+    assert opened.split("valid").texts == Dataset.open(small_data).split("valid").texts
+    written = (opened.path / "train.arrow").stat().st_mtime_ns
+    assert Dataset.open(place).path == opened.path
+    assert (opened.path / "train.arrow").stat().st_mtime_ns == written
+    other = make_synthetic(tmp_path / "other", seed=5, sizes=(8, 4, 4))
+    for path in (tmp_path / "other").glob("*.*"):
+        remote.upload(path, path.name)
+    assert Dataset.open(place).info == other
+
+
+def test_processes_that_ask_at_once_fetch_once(s3: S3, elsewhere: Path, small_data: Path, tmp_path: Path) -> None:
+    place = s3.uri("data/at-once")
+    for path in small_data.glob("*.*"):
+        RemoteFolder(place).upload(path, path.name)
+    with multiprocessing.get_context("spawn").Pool(8) as pool:
+        folders = pool.map(fetch, [place] * 8)
+    assert set(folders) == {local_copy(place)}
+    made = {path.stat().st_ino for path in local_copy(place).glob("*.arrow")}
+    assert len(made) == 3
+    assert not list(local_copy(place).parent.glob(".*.[0-9]*"))
+
+
+def test_a_language_model_on_s3_that_is_none_is_told(s3: S3, elsewhere: Path, tmp_path: Path) -> None:
+    with pytest.raises(LanguageModelError, match=r"nonsuch\?.*: no such folder, or nothing in it"):
+        lm_store.resolve(s3.uri("lms/nonsuch"))
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    RemoteFolder(s3.uri("lms/bert")).upload(tmp_path / "config.json", "config.json")
+    with pytest.raises(LanguageModelError, match="model_type='bert' is not supported"):
+        lm_store.get(s3.uri("lms/bert"))
 
 
 @pytest.mark.ray

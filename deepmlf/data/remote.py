@@ -1,0 +1,167 @@
+"""Folders on other file systems than this machine's, and this machine's copies of them."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+
+from filelock import FileLock
+from pyarrow.fs import FileSelector, FileSystem, FileType
+from tenacity import retry, retry_if_exception, stop_after_delay, wait_exponential
+
+from deepmlf.errors import DataError
+
+STALL_SECONDS = 180
+"""How long storage may refuse or stall before that counts as lost."""
+_PERMANENT = re.compile(
+    r"ACCESS_DENIED|NO_SUCH_BUCKET|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH|NETWORK_CONNECTION.*resolve", re.I
+)
+
+_VERSIONS = ".versions.json"
+
+
+def home() -> Path:
+    """The folder of downloaded and generated material: ``DEEPMLF_HOME``, or ``~/.cache/deepmlf``."""
+    return Path(os.environ.get("DEEPMLF_HOME") or "~/.cache/deepmlf").expanduser()
+
+
+def is_remote(place: str | Path) -> bool:
+    """Whether a place is a URI of another file system than this machine's."""
+    return "://" in str(place)
+
+
+def join(uri: str, *names: str) -> str:
+    """A place below a URI; options after a ``?`` stay at its end."""
+    parts = urlsplit(uri)
+    return parts._replace(path="/".join([parts.path.rstrip("/"), *names])).geturl()
+
+
+def local_copy(uri: str) -> Path:
+    """Where this machine keeps its copy of a remote folder."""
+    parts = urlsplit(uri)
+    key = hashlib.sha256(f"{parts.scheme}://{parts.netloc}{parts.path}".encode()).hexdigest()[:16]
+    return home() / "remote" / key / PurePosixPath(parts.path).name
+
+
+def _may_pass(error: BaseException) -> bool:
+    return isinstance(error, OSError) and not isinstance(error, FileNotFoundError) and not _PERMANENT.search(str(error))
+
+
+_persistent = retry(
+    retry=retry_if_exception(_may_pass),
+    wait=wait_exponential(multiplier=0.5, max=10),
+    stop=stop_after_delay(STALL_SECONDS),
+    reraise=True,
+)
+
+
+class RemoteFolder:
+    """A folder on another file system. What fails is tried again for as long as storage may stall.
+
+    Args:
+        uri: Of the folder, which need not exist.
+
+    Raises:
+        DataError: If the URI is none that pyarrow knows.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        try:
+            self._files, self._root = FileSystem.from_uri(uri)
+        except (ValueError, OSError, NotImplementedError) as error:
+            raise DataError(f"{uri}: no file system that can be used ({first_line(error)})") from None
+
+    def child(self, *names: str) -> "RemoteFolder":
+        """A folder inside this one."""
+        return RemoteFolder(join(self.uri, *names))
+
+    @_persistent
+    def versions(self) -> dict[str, list[int]]:
+        """Bytes and time of change (ns) of every file by its path in the folder; empty if there is no such folder."""
+        infos = self._files.get_file_info(FileSelector(self._root, recursive=True, allow_not_found=True))
+        found = {
+            str(PurePosixPath(info.path).relative_to(self._root)): [info.size, info.mtime_ns or 0]
+            for info in infos
+            if info.type == FileType.File
+        }
+        return dict(sorted(found.items()))
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of every file by its path in the folder; empty if there is no such folder."""
+        return {name: size for name, (size, _) in self.versions().items()}
+
+    @_persistent
+    def upload(self, source: Path, name: str) -> None:
+        """Copy a local file to `name`; it is there whole or not at all."""
+        content = source.read_bytes()
+        target = f"{self._root}/{name}"
+        self._files.create_dir(str(PurePosixPath(target).parent))
+        with self._files.open_output_stream(target) as stream:
+            stream.write(content)
+
+    @_persistent
+    def download(self, name: str, target: Path) -> None:
+        """Copy the file at `name` to a local one, which appears whole."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}")
+        with self._files.open_input_stream(f"{self._root}/{name}") as stream:
+            temporary.write_bytes(stream.read())
+        temporary.rename(target)
+
+    def check_writable(self) -> None:
+        """Write a file and delete it again, without a second try.
+
+        Raises:
+            OSError: If that fails.
+        """
+        probe = f"{self._root}/.writable-{os.getpid()}"
+        self._files.create_dir(self._root)
+        with self._files.open_output_stream(probe) as stream:
+            stream.write(b"")
+        self._files.delete_file(probe)
+
+    @_persistent
+    def delete(self, name: str) -> None:
+        """Delete a folder inside this one, if it is there."""
+        path = f"{self._root}/{name}"
+        if self._files.get_file_info(path).type == FileType.Directory:
+            self._files.delete_dir(path)
+
+
+def fetch(uri: str) -> Path:
+    """A remote folder on this machine's disk, copied there whole if it is not there; nothing is fetched twice.
+
+    Processes that ask at the same time fetch once. What has changed under the same URI is fetched anew.
+
+    Raises:
+        DataError: If there is no such folder, or it cannot be read.
+    """
+    remote, local = RemoteFolder(uri), local_copy(uri)
+    local.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(local.with_name(f".{local.name}.lock")):
+            versions = remote.versions()
+            if not versions:
+                raise DataError(f"{uri}: no such folder, or nothing in it")
+            noted = local / _VERSIONS
+            if noted.is_file() and noted.read_text() == json.dumps(versions):
+                return local
+            temporary = local.with_name(f".{local.name}.{os.getpid()}")
+            shutil.rmtree(temporary, ignore_errors=True)
+            for name in versions:
+                remote.download(name, temporary / name)
+            (temporary / _VERSIONS).write_text(json.dumps(versions))
+            shutil.rmtree(local, ignore_errors=True)
+            temporary.rename(local)
+    except OSError as error:
+        raise DataError(f"{uri}: cannot be fetched ({first_line(error)})") from None
+    return local
+
+
+def first_line(error: BaseException) -> str:
+    """An error's text on one line."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

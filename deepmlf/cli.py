@@ -194,7 +194,7 @@ def train(
 
 
 @cli.command()
-@click.argument("dataset", type=_PATH, metavar="[DATA]", required=False)
+@click.argument("dataset", metavar="[DATA]", required=False)
 @click.option("--space", help="A space's name or a .py file; default: the dataset's name.")
 @click.option("--lm", default="smollm2-135m", show_default=True, help="Language model, as `deepmlf lm get` knows it.")
 @click.option("--trials", default=None, type=click.IntRange(1), help="Trials in all (default 20).")
@@ -211,6 +211,9 @@ def train(
 @click.option("--sampler", default="tpe", show_default=True, help="tpe, random, gp, cmaes, grid or nsga2.")
 @click.option("--scheduler", default="asha", show_default=True, help="asha, hyperband, median or none.")
 @click.option("--warm-start", metavar="EXPERIMENT", help="Learn from an earlier experiment's finished trials.")
+@click.option("--max-failures", default=3, type=click.IntRange(0), show_default=True,
+              help="Restarts of a trial whose worker or node died.")  # fmt: skip
+@click.option("--trial-timeout", metavar="2h", help="Restart a trial that has not reported for so many s, m or h.")
 @cache_option
 @keep_option
 @time_budget_option
@@ -218,10 +221,11 @@ def train(
 @set_option
 @as_json
 def search(
-    dataset: Path | None,
+    dataset: str | None,
     pairs: tuple[str, ...],
     objectives: tuple[str, ...],
     time_budget: str | None,
+    trial_timeout: str | None,
     json_output: bool,
     **options: Any,
 ) -> None:
@@ -232,7 +236,7 @@ def search(
     from deepmlf.model import lm_store
 
     if dataset is None:
-        dataset = _demo_data()
+        dataset = str(_demo_data())
         overrides = {"model.lm_layers": DEMO_LAYERS} | overrides
         defaults = {"space": "demo", "trials": 8, "epochs": 9, "concurrent": 2}
     else:
@@ -247,7 +251,9 @@ def search(
         chosen["objectives"] = [name.strip() for option in objectives for name in option.split(",")]
     if time_budget is not None:
         chosen["time_budget"] = parse_duration(time_budget)
-    _end_search(run_search(SearchSettings(data=str(dataset), overrides=overrides, **chosen)), json_output)
+    if trial_timeout is not None:
+        chosen["trial_timeout"] = parse_duration(trial_timeout, "--trial-timeout")
+    _end_search(run_search(SearchSettings(data=dataset, overrides=overrides, **chosen)), json_output)
 
 
 def _demo_data() -> Path:

@@ -17,6 +17,7 @@ from deepmlf.analysis.curves import CurvePoint, seed_curve
 from deepmlf.config import TrialConfig
 from deepmlf.data.remote import RemoteFolder, is_remote, join
 from deepmlf.tune.callbacks import read_metrics
+from deepmlf.tune.faults import RESTARTS
 from deepmlf.tune.objective import best_first, make_objectives, pareto_front
 from deepmlf.tune.searcher import FAIL_REASON, OVERRIDES
 from deepmlf.tune.settings import read_manifest
@@ -110,6 +111,9 @@ def summarise(place: str | Path, *, top: int = 10, quiet: bool = False) -> dict[
     failures = {t.number: t.user_attrs.get(FAIL_REASON, "") for t in trials if t.state == TrialState.FAIL}
     for number, reason in failures.items():
         console.print(f"trial {number} failed: {reason}", markup=False)
+    restarts = {t.number: t.user_attrs[RESTARTS] for t in trials if RESTARTS in t.user_attrs}
+    for number, reasons in restarts.items():
+        console.print(f"trial {number} started again: {'; '.join(reasons)}", markup=False)
     console.print(f"table: {shown}", soft_wrap=True)
     return {
         "experiment": str(place) if is_remote(place) else str(experiment),
@@ -120,6 +124,7 @@ def summarise(place: str | Path, *, top: int = 10, quiet: bool = False) -> dict[
         "front": front,
         "states": states,
         "failures": failures,
+        "restarts": restarts,
         "curve": [asdict(point) for point in curve],
         "fusion_epochs_spent": spent,
         "fusion_epochs_full": full,

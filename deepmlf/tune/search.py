@@ -28,6 +28,7 @@ from deepmlf.model import lm_store
 from deepmlf.model.lm_store import LanguageModelFacts
 from deepmlf.tune.callbacks import ExperimentRecorder, Stop
 from deepmlf.tune.cluster import connected
+from deepmlf.tune.faults import FaultWatch, memory_kills_are_deaths
 from deepmlf.tune.objective import best_first, check_objectives, make_objectives, pareto_front
 from deepmlf.tune.samplers import check_sampler, grid_points, make_sampler
 from deepmlf.tune.scheduler import check_scheduler, make_scheduler
@@ -225,7 +226,8 @@ def _run_locked(
         )
         recorder = ExperimentRecorder(experiment, base, study, objectives, quiet=settings.quiet)
         where = {"experiment": place, "id": manifest["id"], "name": settings.name, "base": base}
-        _fit(experiment, settings, where, searcher, scheduler, [recorder, stop], samples)
+        watch = FaultWatch(study, settings.trial_timeout)
+        _fit(experiment, settings, where, searcher, scheduler, [watch, recorder, stop], samples)
     trials = own_trials(study)
     reason = searcher.stop_reason or stop.reason
     ranked = best_first(trials, objectives)
@@ -270,7 +272,7 @@ def _fit(
     }
     resources = {"cpu": settings.cpus_per_trial, "gpu": settings.gpus_per_trial}
     try:
-        with connected(settings.address):
+        with connected(settings.address), memory_kills_are_deaths():
             tune.Tuner(
                 tune.with_resources(run_trial, resources),
                 param_space=config,

@@ -51,6 +51,9 @@ class SearchSettings(BaseModel):
     warm_start: str | None = None
     """An earlier experiment whose finished trials the sampler learns from."""
     max_failures: int = Field(3, ge=0)
+    """How often a trial starts again from its last checkpoint after its worker or node died."""
+    trial_timeout: float | None = Field(None, gt=0)
+    """Seconds without a report after which a trial's worker is taken for stuck and started again."""
     cache_gb: float = Field(10.0, ge=0)
     """Disk budget of text prefixes on each node, in gigabytes."""
     keep: int = Field(1, ge=1)
@@ -65,15 +68,15 @@ class SearchSettings(BaseModel):
         return self.grace_period or max(1, self.epochs // 5)
 
 
-def parse_duration(text: str) -> float:
+def parse_duration(text: str, option: str = "--time-budget") -> float:
     """Seconds of a duration such as ``90s``, ``30m`` or ``1.5h``.
 
     Raises:
-        SearchError: If it is none.
+        SearchError: If it is none; the message names the `option`.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
     if match is None or float(match[1]) == 0:
-        raise SearchError(f"--time-budget {text}: expected a number and s, m or h, e.g. 90m")
+        raise SearchError(f"{option} {text}: expected a number and s, m or h, e.g. 90m")
     return float(match[1]) * _SECONDS[match[2]]
 
 

@@ -18,6 +18,7 @@ from deepmlf.tune.storage import AV_STORE, TrialCopy
 
 DEFAULT_TRAIN = "deepmlf.training.trainer:train"
 ONLY_RECORD = "only_record"
+DOOMED = "doomed"
 NO_SPACE = "no space left on the device"
 
 
@@ -50,6 +51,9 @@ def run_trial(config: dict[str, Any]) -> None:
             ``base``, ``objectives``, ``train``, ``threads``, ``cache_gb`` and ``keep`` from the search.
     """
     if config.get(ONLY_RECORD):
+        return
+    if DOOMED in config:
+        tune.report({"failed": config[DOOMED]})
         return
     copy: TrialCopy | None = None
     if is_remote(config["experiment"]):

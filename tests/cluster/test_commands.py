@@ -11,9 +11,6 @@ from deepmlf.cli import cli
 
 Commands = dict[str, list[list[str]]]
 
-PENDING = {"--max-failures", "--trial-timeout"}
-"""Options that the files use and `deepmlf search` does not have yet; each takes a value."""
-
 
 def resolve(command: click.Command, words: Sequence[str]) -> tuple[click.Command, list[str]]:
     """The innermost command that words name, and the words left for it."""
@@ -30,10 +27,6 @@ def parse(program: click.Command, words: Sequence[str]) -> click.Context:
     """Parse a command line without running it."""
     command, words = resolve(program, words)
     return command.make_context(command.name, list(words))
-
-
-def without_pending(words: Sequence[str]) -> list[str]:
-    return [word for i, word in enumerate(words) if word not in PENDING and (i == 0 or words[i - 1] not in PENDING)]
 
 
 def test_commands_are_found(commands: Commands) -> None:
@@ -59,7 +52,7 @@ def test_deepmlf_commands_parse(commands: Commands) -> None:
         for program, *words in lines:
             if program == "deepmlf":
                 try:
-                    parse(cli, without_pending(words))
+                    parse(cli, words)
                 except click.ClickException as error:
                     pytest.fail(f"{name}: deepmlf {' '.join(words)}: {error.format_message()}")
 
@@ -67,14 +60,6 @@ def test_deepmlf_commands_parse(commands: Commands) -> None:
 def test_a_misspelt_option_is_found() -> None:
     with pytest.raises(click.NoSuchOption, match="--storrage"):
         parse(cli, ["search", "s3://BUCKET/mosi", "--storrage", "s3://BUCKET/runs"])
-
-
-def test_pending_options_are_pending(commands: Commands) -> None:
-    """Fails when an option has arrived: then its name leaves PENDING."""
-    known = {option for parameter in resolve(cli, ["search"])[0].params for option in parameter.opts}
-    assert not known & PENDING, f"remove {known & PENDING} from PENDING"
-    used = {word for lines in commands.values() for words in lines for word in words}
-    assert used >= PENDING
 
 
 def test_searches_name_what_a_cluster_needs(commands: Commands) -> None:

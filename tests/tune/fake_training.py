@@ -2,7 +2,7 @@
 
 The curve falls towards a floor that depends on the setting; ``training.lr_av`` of 0.5 raises, 0.25 is not
 finite, 0.125 kills the worker once after its first epoch, 0.0625 kills it every time, 0.03125 writes checkpoints of
-8 MB.
+8 MB, 0.015625 hangs once after its first epoch, 0.0078125 takes 200 MB of memory every tenth of a second.
 """
 
 import json
@@ -57,3 +57,9 @@ def train(
         report(metrics, folder)
         if config.training.lr_av == 0.125 and not resume_from:
             os._exit(1)
+        if config.training.lr_av == 0.015625 and not resume_from:
+            time.sleep(600)
+        taken = []
+        while config.training.lr_av == 0.0078125:
+            taken.append(b"x" * 200_000_000)
+            time.sleep(0.1)

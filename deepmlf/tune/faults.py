@@ -1,0 +1,121 @@
+"""What goes wrong with a trial's worker: it dies, runs out of memory, or makes no progress; noticed, noted, bounded."""
+
+import contextlib
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import ray
+from ray.air.execution._internal.actor_manager import RayActorManager
+from ray.exceptions import OutOfMemoryError, RayActorError
+from ray.tune import Callback
+
+from deepmlf.tune.trainable import DOOMED
+
+RESTARTS = "restarts"
+_MEMORY_KILLS = 2
+_WANT_OF_MEMORY = re.compile(r"OutOfMemory|running low on memory|memory monitor", re.I)
+
+
+class FaultWatch(Callback):
+    """Notes why trials start again, kills workers that are stuck, and ends trials that need too much memory.
+
+    Every restart is a line in the trial's user attribute ``restarts`` of the study.
+
+    Args:
+        study: Where restarts are noted.
+        trial_timeout: Seconds without a report after which a worker is taken for stuck; None for ever.
+    """
+
+    def __init__(self, study: optuna.Study, trial_timeout: float | None) -> None:
+        self._study, self._timeout = study, trial_timeout
+        self._heard: dict[int, float] = {}
+        self._stuck: set[int] = set()
+        self._memory_kills: dict[int, int] = {}
+
+    def __reduce__(self) -> tuple[type[object], tuple[()]]:
+        # Ray pickles its run config for a restore that this project never does.
+        return object, ()
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._heard[trial.config["number"]] = time.monotonic()
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        self._heard[trial.config["number"]] = time.monotonic()
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        number = trial.config["number"]
+        error = _last_error(trial)
+        if number in self._stuck:
+            self._stuck.discard(number)
+            reason = f"no report for {self._timeout:g} s"
+        elif _WANT_OF_MEMORY.search(error):
+            self._memory_kills[number] = self._memory_kills.get(number, 0) + 1
+            reason = "its node ran out of memory"
+            if self._memory_kills[number] == _MEMORY_KILLS:
+                # It would be killed again: the next worker says so instead of training.
+                trial.config[DOOMED] = f"killed {_MEMORY_KILLS} times because its node ran out of memory"
+        else:
+            reason = _reason(error)
+        self._note(number, reason)
+        self._heard[number] = time.monotonic()
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        if self._timeout is None:
+            return
+        for trial in trials:
+            number = trial.config.get("number")
+            is_late = time.monotonic() - self._heard.get(number, time.monotonic()) > self._timeout
+            actor = trial.temporary_state.ray_actor
+            if trial.status == "RUNNING" and is_late and number not in self._stuck and actor is not None:
+                self._stuck.add(number)
+                ray.kill(actor)  # Ray takes that for a death like any other
+
+    def _note(self, number: int, reason: str) -> None:
+        trial = self._study.get_trials(deepcopy=False)[number]
+        restarts = [*trial.user_attrs.get(RESTARTS, []), reason]
+        self._study._storage.set_trial_user_attr(trial._trial_id, RESTARTS, restarts)
+
+
+@contextlib.contextmanager
+def memory_kills_are_deaths() -> Iterator[None]:
+    """Let Tune take a worker that Ray's memory monitor has killed for one that died.
+
+    Ray 2.60 raises an error of its own for it, which Tune does not expect: it would end the whole search.
+    """
+    original = RayActorManager._actor_task_failed
+
+    def failed(manager: RayActorManager, tracked_actor_task: Any, exception: Exception) -> None:
+        if isinstance(exception, OutOfMemoryError):
+            death = RayActorError()
+            death.error_msg = f"OutOfMemory: {exception}"
+            exception = death
+        original(manager, tracked_actor_task, exception)
+
+    RayActorManager._actor_task_failed = failed
+    try:
+        yield
+    finally:
+        RayActorManager._actor_task_failed = original
+
+
+def _last_error(trial: Any) -> str:
+    """What Ray has written down of a trial's last failure."""
+    path = trial.error_file
+    text = Path(path).read_text() if path and Path(path).is_file() else ""
+    return text.rpartition("Failure # ")[2]
+
+
+def _reason(error: str) -> str:
+    """The telling line of a failure: an exception's own, or that the worker or its node died."""
+    lines = [line.strip() for line in error.splitlines()[1:] if line.strip()]
+    if any("node" in line and "died" in line for line in lines):
+        return "its node died"
+    if any("ActorDied" in line or "actor died" in line or "worker died" in line.lower() for line in lines[:3]):
+        return "its worker died"
+    return lines[-1] if lines else "its worker died"

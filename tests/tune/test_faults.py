@@ -1,0 +1,107 @@
+"""Workers that hang, that need too much memory, that die with their node: noticed, noted, and no trial is lost."""
+
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from ray.cluster_utils import Cluster
+
+from deepmlf.analysis.results import summarise
+from deepmlf.tune.search import run_search
+from deepmlf.tune.settings import SearchSettings
+from deepmlf.tune.study import open_study
+from tests.tune.experiments import assert_whole, drive, epochs_trained, settings, wait_for_epochs
+
+GIB = 2**30
+
+
+def space_of(folder: Path, *rates: float) -> str:
+    """A space whose trials have these values of ``training.lr_av``; the mock trainer misbehaves at some of them."""
+    path = folder / "mine.py"
+    path.write_text(
+        "def space(trial):\n"
+        f"    return {{'training.lr_av': {rates}[trial.number % {len(rates)}], 'model.fusion_depth': 1,\n"
+        "            'model.num_fusion_tokens': trial.suggest_int('model.num_fusion_tokens', 2, 12)}\n"
+    )
+    return str(path)
+
+
+@pytest.mark.ray
+def test_a_worker_that_hangs_is_started_again(ray_cluster: None, tmp_path: Path, small_data: Path) -> None:
+    space = space_of(tmp_path, 0.015625, 0.001)
+    run_search(settings(small_data, tmp_path, space=space, trials=2, epochs=3, scheduler="none", trial_timeout=4.0))
+    experiment = tmp_path / "search"
+    assert_whole(experiment, 2)
+    trials = open_study(experiment).get_trials()
+    assert [trial.state.name for trial in trials] == ["COMPLETE", "COMPLETE"]
+    assert trials[0].user_attrs["restarts"] == ["no report for 4 s"]
+    assert "restarts" not in trials[1].user_attrs
+    assert summarise(experiment, quiet=True)["restarts"] == {0: ["no report for 4 s"]}
+    assert epochs_trained(experiment)["0000_search", 1] <= 2
+
+
+@pytest.fixture
+def two_nodes() -> Iterator[Cluster]:
+    """A Ray cluster of two nodes, each with processes of its own."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    cluster.add_node(num_cpus=2)
+    yield cluster
+    cluster.shutdown()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_node_that_is_killed_costs_the_epoch_in_progress(
+    two_nodes: Cluster, tmp_path: Path, small_data: Path
+) -> None:
+    experiment = tmp_path / "search"
+    search = settings(
+        small_data, tmp_path, trials=10, epochs=6, concurrent=3, scheduler="none", address=two_nodes.address
+    )
+    driver = multiprocessing.get_context("forkserver").Process(target=drive, args=(experiment, search))
+    driver.start()
+    wait_for_epochs(experiment, 8)
+    node = next(iter(two_nodes.worker_nodes))
+    two_nodes.remove_node(node, allow_graceful=False)
+    driver.join(110)
+    assert driver.exitcode == 0
+    assert_whole(experiment, 10)
+    trials = open_study(experiment).get_trials()
+    assert {trial.state.name for trial in trials} == {"COMPLETE"}
+    restarted = [trial for trial in trials if "restarts" in trial.user_attrs]
+    assert restarted
+    trained = epochs_trained(experiment)
+    for trial in trials:
+        mine = {epoch: times for (folder, epoch), times in trained.items() if folder[:4] == f"{trial.number:04d}"}
+        again = [epoch for epoch, times in mine.items() if times > 1]
+        # The mock trainer reports a checkpoint's own epoch again, as the real one does, and then goes on.
+        assert len(again) <= 2 * len(trial.user_attrs.get("restarts", []))
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_trial_that_needs_too_much_memory_is_ended_after_its_second_worker(tmp_path: Path, small_data: Path) -> None:
+    search = settings(
+        small_data, tmp_path, space=space_of(tmp_path, 0.0078125, 0.001), trials=2, epochs=3, concurrent=1
+    )
+    limit = (psutil.virtual_memory().used + 3 * GIB) / psutil.virtual_memory().total
+    driver = multiprocessing.get_context("spawn").Process(target=_search_within, args=(limit, search))
+    driver.start()
+    driver.join(200)
+    assert driver.exitcode == 0
+    trials = open_study(tmp_path / "search").get_trials()
+    assert [trial.state.name for trial in trials] == ["FAIL", "COMPLETE"]
+    assert trials[0].user_attrs["restarts"] == ["its node ran out of memory"] * 2
+    assert trials[0].user_attrs["fail_reason"] == "killed 2 times because its node ran out of memory"
+
+
+def _search_within(limit: float, search: SearchSettings) -> None:
+    """A search on a Ray cluster of its own, whose memory monitor kills workers above a share of the memory."""
+    os.environ |= {"RAY_memory_usage_threshold": str(limit), "RAY_memory_monitor_refresh_ms": "100"}
+    started = time.monotonic()
+    run_search(search)
+    assert time.monotonic() - started < 180

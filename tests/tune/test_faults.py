@@ -85,9 +85,8 @@ def test_a_node_that_is_killed_costs_the_epoch_in_progress(
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_trial_that_needs_too_much_memory_is_ended_after_its_second_worker(tmp_path: Path, small_data: Path) -> None:
-    search = settings(
-        small_data, tmp_path, space=space_of(tmp_path, 0.0078125, 0.001), trials=2, epochs=3, concurrent=1
-    )
+    space = space_of(tmp_path, 0.0078125, 0.001)
+    search = settings(small_data, tmp_path, space=space, trials=2, epochs=3, concurrent=1, scheduler="none")
     limit = (psutil.virtual_memory().used + 3 * GIB) / psutil.virtual_memory().total
     driver = multiprocessing.get_context("spawn").Process(target=_search_within, args=(limit, search))
     driver.start()

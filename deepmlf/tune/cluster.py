@@ -1,28 +1,103 @@
 """The Ray cluster that a search or a confirmation runs on."""
 
 import contextlib
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import ray
+from ray.exceptions import AuthenticationError
+
+from deepmlf.errors import SearchError
+
+_ANSWER_SECONDS = 5
 
 
 @contextlib.contextmanager
 def connected(address: str | None) -> Iterator[None]:
-    """Be connected to a cluster: the one at `address`, one of this machine's own, or one that is connected already."""
+    """Be connected to a cluster: the one at `address`, one of this machine's own, or one that is connected already.
+
+    Raises:
+        SearchError: If nothing answers at the address, or it does not let this process in.
+    """
     if ray.is_initialized():
         yield
         return
-    ray.init(
-        address=address,
-        include_dashboard=None if address else False,
-        log_to_driver=False,
-        logging_level="ERROR",
-    )
+    if address is not None:
+        _check_address(address)
+    try:
+        ray.init(
+            address=address,
+            include_dashboard=None if address else False,
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
+    except (AuthenticationError, ConnectionError) as error:
+        # Ray says the same of a refused token and of a port that is not its own.
+        raise SearchError(
+            f"--address {address}: no Ray cluster lets this process in ({_first_sentence(error)}); if it is the right "
+            "address, set RAY_AUTH_MODE=token and put the cluster's token into RAY_AUTH_TOKEN or ~/.ray/auth_token"
+        ) from None
+    except RuntimeError as error:
+        if "Version mismatch" not in str(error):
+            raise
+        raise SearchError(
+            f"--address {address}: cluster and driver must have the same Ray and Python ({_first_sentence(error)})"
+        ) from None
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Refuse what cannot be an address, and one where nobody listens: Ray would try for minutes."""
+    if address.startswith("ray://"):
+        raise SearchError(
+            f"--address {address}: the driver runs on a node of the cluster; send it there with "
+            "`ray job submit --address http://HOST:8265 -- deepmlf search …`"
+        )
+    if address in ("auto", "local"):
+        return
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise SearchError(f"--address {address}: expected HOST:PORT, e.g. 127.0.0.1:6379, or auto")
+    try:
+        socket.create_connection((host, int(port)), _ANSWER_SECONDS).close()
+    except OSError as error:
+        raise SearchError(f"--address {address}: nothing answers there ({error}); is the cluster up?") from None
+
+
+def check_room(cpus: float, gpus: float, *, can_grow: bool) -> str | None:
+    """Whether a trial fits on some node of the connected cluster.
+
+    Args:
+        cpus: CPUs of a trial.
+        gpus: GPUs of a trial.
+        can_grow: Whether nodes may come that are larger than those that are there.
+
+    Returns:
+        None if it does; what is missing if it may yet.
+
+    Raises:
+        SearchError: If it never will.
+    """
+    nodes = [(node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0)) for node in _alive_nodes()]
+    if any(has_cpus >= cpus and has_gpus >= gpus for has_cpus, has_gpus in nodes):
+        return None
+    largest = ", ".join(f"{has_cpus:g} CPUs and {has_gpus:g} GPUs" for has_cpus, has_gpus in sorted(set(nodes)))
+    missing = f"a trial asks for {cpus:g} CPUs and {gpus:g} GPUs, which no node has (there are nodes of {largest})"
+    if can_grow:
+        return missing
+    raise SearchError(f"{missing}; lower --cpus-per-trial or --gpus-per-trial")
+
+
+def _alive_nodes() -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def _first_sentence(error: Exception) -> str:
+    return " ".join(str(error).split()).partition(". ")[0]
 
 
 def map_on_cluster(function: Callable[..., Any], items: Sequence[Any], *, cpus: float, gpus: float) -> list[Any]:

@@ -27,7 +27,7 @@ from deepmlf.errors import SearchError
 from deepmlf.model import lm_store
 from deepmlf.model.lm_store import LanguageModelFacts
 from deepmlf.tune.callbacks import ExperimentRecorder, Stop
-from deepmlf.tune.cluster import connected
+from deepmlf.tune.cluster import check_room, connected
 from deepmlf.tune.faults import FaultWatch, memory_kills_are_deaths
 from deepmlf.tune.objective import best_first, check_objectives, make_objectives, pareto_front
 from deepmlf.tune.samplers import check_sampler, grid_points, make_sampler
@@ -109,19 +109,24 @@ def run_search(settings: SearchSettings) -> SearchSummary:
         warm = fitting_trials(earlier, settings, space, lm, dataset.info.fingerprint)
         settings = settings.model_copy(update={"warm_start": str(earlier)})
         _say(settings, f"{len(warm)} trials of {earlier.name} guide the sampler")
-    study = create_study(experiment, name, url, objectives)
-    experiment.mkdir(parents=True, exist_ok=True)
-    add_trials(study, warm)
-    for params in queue:
-        study.enqueue_trial(params, user_attrs={"prior": settings.sampler != "grid"}, skip_if_exists=True)
     facts = {
         "space_source": space.source.read_text(),
         "base": base,
         "language_model": asdict(lm),
         "data_fingerprint": dataset.info.fingerprint,
     }
-    write_manifest(experiment, settings, facts, secret=url)
-    return _run(place, experiment, url, settings.time_budget)
+    with connected(settings.address):
+        can_grow = settings.address is not None
+        missing = check_room(settings.cpus_per_trial, settings.gpus_per_trial, can_grow=can_grow)
+        if missing is not None:
+            _say(settings, f"{missing}; trials wait until the cluster has grown")
+        study = create_study(experiment, name, url, objectives)
+        experiment.mkdir(parents=True, exist_ok=True)
+        add_trials(study, warm)
+        for params in queue:
+            study.enqueue_trial(params, user_attrs={"prior": settings.sampler != "grid"}, skip_if_exists=True)
+        write_manifest(experiment, settings, facts, secret=url)
+        return _run(place, experiment, url, settings.time_budget)
 
 
 def resume_search(

@@ -13,8 +13,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # slower. Read when torch is imported, hence here.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # The S3 server of the tests takes any; Ray's workers inherit them.
-os.environ.setdefault("AWS_ACCESS_KEY_ID", "testing")
-os.environ.setdefault("AWS_SECRET_ACCESS_KEY", "testing")
+os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"] = "planted-key", "planted-secret"
 # Ray's workers and driver processes import the mock trainer by name.
 os.environ["PYTHONPATH"] = os.pathsep.join(map(str, (ROOT, HERE / "tune")))
 

@@ -11,11 +11,13 @@ import time
 from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
 import ray
 
+from deepmlf.analysis.confirm import confirm
 from deepmlf.analysis.results import load_results, summarise
 from deepmlf.data.dataset import Dataset
 from deepmlf.data.remote import RemoteFolder, fetch, join, local_copy
@@ -218,6 +220,9 @@ def test_a_search_on_s3_equals_one_on_a_path(
     names = set(RemoteFolder(place).sizes())
     assert {"search.json", "optuna.journal", "results.parquet", "trials/0000_search/config.json"} <= names
     assert not [name for name in names if "/." in name or name.startswith(".")]
+    for name in names:
+        RemoteFolder(place).download(name, tmp_path / "all" / name)
+        assert b"planted" not in (tmp_path / "all" / name).read_bytes(), f"{name} holds a credential"
     with pytest.raises(SearchError, match="exists; choose another --name, or run `deepmlf resume s3://"):
         run_search(there)
 
@@ -268,19 +273,38 @@ def test_storage_that_fails_for_twenty_seconds_loses_nothing(
 def test_the_best_weights_are_evaluated_from_s3(
     ray_cluster: None, s3: S3, elsewhere: Path, small_data: Path, tmp_path: Path
 ) -> None:
-    real = settings(small_data, tmp_path, trials=1, epochs=2).model_copy(
-        update={
-            "storage": s3.uri("real"),
-            "train_function": "deepmlf.training.trainer:train",
-            "lm": "tiny-random",
-            "overrides": {"model.max_text_len": 16, "model.av_frames": 6, "curriculum.av_epochs": 1},
-        }
-    )
-    summary = run_search(real)
+    summary = run_search(real_settings(small_data, tmp_path, s3.uri("real"), trials=1, epochs=2))
     assert summary.value is not None
     shutil.rmtree(elsewhere)
     trial = join(summary.experiment, "trials", "0000_search")
     assert evaluate_trial(open_trial(trial), split="valid")["MAE"] == pytest.approx(summary.value, abs=1e-6)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_search_on_s3_is_confirmed(
+    ray_cluster: None, s3: S3, elsewhere: Path, small_data: Path, tmp_path: Path
+) -> None:
+    summary = run_search(
+        real_settings(small_data, tmp_path, s3.uri("sure"), trials=2, epochs=1, scheduler="none", sampler="random")
+    )
+    shutil.rmtree(elsewhere)
+    report = confirm(summary.experiment, top=2, seeds=2, quiet=True)
+    assert [len(setting["seeds"]) for setting in report["settings"]] == [2, 2]
+    names = RemoteFolder(join(summary.experiment, "confirm-2x2")).sizes()
+    assert "confirm.json" in names
+    assert "trials/0003_confirm-2x2/best/model.safetensors" in names
+
+
+def real_settings(data: Path, folder: Path, storage: str, **changes: Any) -> SearchSettings:
+    """A search with the real trainer, on storage of its own."""
+    return settings(
+        data,
+        folder,
+        train_function="deepmlf.training.trainer:train",
+        overrides={"model.max_text_len": 16, "model.av_frames": 6, "curriculum.av_epochs": 1},
+        **changes,
+    ).model_copy(update={"storage": storage})
 
 
 def _driver(home: Path, search: SearchSettings) -> BaseProcess:

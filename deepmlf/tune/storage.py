@@ -188,10 +188,12 @@ class TrialCopy:
         self._remote = RemoteFolder(join(experiment, "trials", name))
         self._remote_av = RemoteFolder(join(experiment, AV_STORE))
         self._best: str | None = None
+        self._shared_av: set[str] = set()
 
     def fetch(self) -> None:
         """Take what another node has got further with: the newest checkpoint, best weights; and encoders to share."""
-        for name in self._remote_av.sizes():
+        self._shared_av = set(self._remote_av.sizes())
+        for name in self._shared_av:
             if not (self.av_store / name).is_file():
                 self._remote_av.download(name, self.av_store / name)
         names = self._remote.sizes()
@@ -212,8 +214,9 @@ class TrialCopy:
         """Send up a checkpoint, the best weights if they are new, and shared encoders; drop checkpoints gone here."""
         for entry in self.av_store.glob("*/*"):
             name = entry.relative_to(self.av_store).as_posix()
-            if not entry.parent.name.startswith(".") and name not in self._remote_av.sizes():
+            if not entry.parent.name.startswith(".") and name not in self._shared_av:
                 self._remote_av.upload(entry, name)
+                self._shared_av.add(name)
         best = self.folder / "best" / "state.json"
         if best.is_file() and best.read_text() != self._best:
             self._send_folder(best.parent)

@@ -83,7 +83,7 @@ def confirm(
     report = compare(measured, objective)
     (folder / "confirm.json").write_text(json.dumps(report, indent=2))
     if is_remote(confirmation):
-        RemoteFolder(confirmation).upload(folder / "confirm.json", "confirm.json")
+        RemoteFolder(confirmation).upload((folder / "confirm.json").read_bytes(), "confirm.json")
     _print(report, objective, Console(quiet=quiet))
     return report
 

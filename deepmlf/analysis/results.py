@@ -86,7 +86,7 @@ def summarise(place: str | Path, *, top: int = 10, quiet: bool = False) -> dict[
     path = write_results(experiment)
     shown: str | Path = path
     if is_remote(place):
-        RemoteFolder(str(place)).upload(path, path.name)
+        RemoteFolder(str(place)).upload(path.read_bytes(), path.name)
         shown = join(str(place), path.name)
     trials = [t for t in own_trials(open_study(experiment)) if t.state != TrialState.WAITING]
     complete = best_first(trials, objectives)

@@ -95,9 +95,8 @@ class RemoteFolder:
         return {name: size for name, (size, _) in self.versions().items()}
 
     @_persistent
-    def upload(self, source: Path, name: str) -> None:
-        """Copy a local file to `name`; it is there whole or not at all."""
-        content = source.read_bytes()
+    def upload(self, content: bytes, name: str) -> None:
+        """Write a file; it is there whole or not at all."""
         target = f"{self._root}/{name}"
         self._files.create_dir(str(PurePosixPath(target).parent))
         with self._files.open_output_stream(target) as stream:

@@ -26,7 +26,7 @@ from deepmlf.data.remote import RemoteFolder, is_remote, join, local_copy
 from deepmlf.errors import SearchError
 from deepmlf.model import lm_store
 from deepmlf.model.lm_store import LanguageModelFacts
-from deepmlf.tune.callbacks import ExperimentRecorder, Stop
+from deepmlf.tune.callbacks import ExperimentRecorder, Stop, read_metrics
 from deepmlf.tune.cluster import check_room, connected
 from deepmlf.tune.faults import FaultWatch, memory_kills_are_deaths
 from deepmlf.tune.objective import best_first, check_objectives, make_objectives, pareto_front
@@ -143,8 +143,32 @@ def resume_search(
         SearchError: If the folder is no experiment, its study cannot be reached, or a driver is still at it.
     """
     experiment = open_experiment(place)
+    if is_remote(place):
+        _catch_up(str(place), experiment, study_storage)
     budget = time_budget or read_manifest(experiment)["settings"]["time_budget"]
     return _run(str(place) if is_remote(place) else str(experiment), experiment, study_storage, budget)
+
+
+def _catch_up(place: str, experiment: Path, url: str | None) -> None:
+    """Bring study and trials' files together where another machine's last upload was cut short.
+
+    The files may be ahead. What they know of unfinished trials enters the study; trials that it does not know at all
+    will be asked for again, maybe with other settings, so nothing may stay of them.
+    """
+    repair_journal(experiment)
+    study = open_study(experiment, url)
+    first = make_objectives(read_manifest(experiment)["settings"]["objectives"])[0]
+    trials = study.get_trials(deepcopy=False)
+    for folder in (experiment / "trials").glob("[0-9]*_*"):
+        number = int(folder.name.partition("_")[0])
+        if number >= len(trials) or trials[number].state == TrialState.WAITING:
+            shutil.rmtree(folder)
+            RemoteFolder(join(place, "trials")).delete(folder.name)
+        elif trials[number].state == TrialState.RUNNING:
+            for metrics in read_metrics(folder):
+                step = metrics.get("fusion_epoch")
+                if step is not None and step not in trials[number].intermediate_values and first.name in metrics:
+                    study._storage.set_trial_intermediate_value(trials[number]._trial_id, step, metrics[first.name])
 
 
 def ray_records(experiment: Path) -> Counter[int]:

@@ -20,6 +20,7 @@ from deepmlf.training.checkpoint import latest_checkpoint
 
 AV_STORE = "av_encoders"
 MANIFEST = "search.json"
+JOURNAL = "optuna.journal"
 _OF_WORKERS = {"checkpoints", "best", AV_STORE}
 _GROWS = re.compile(r"optuna\.journal|metrics\.jsonl|events\.out\.tfevents.*")
 _COMPLETE = re.compile(r"checkpoints/epoch_\d{6}/state\.json")
@@ -111,6 +112,10 @@ def open_trial(place: str | Path) -> Path:
     return local
 
 
+def _rank(path: Path) -> bool:
+    return path.name != JOURNAL
+
+
 class Uploader:
     """Sends up what the driver changes in its copy, in a thread, as long as it is open.
 
@@ -142,22 +147,27 @@ class Uploader:
         Raises:
             SearchError: If storage does not take it for as long as it may stall.
         """
-        for path in sorted(self._local.rglob("*")):
-            name = path.relative_to(self._local)
-            if not path.is_file() or not self._is_driven(name):
-                continue
+        paths = [path for path in sorted(self._local.rglob("*")) if path.is_file()]
+        changed: dict[Path, tuple[int, int]] = {}
+        for path in paths:
             facts = path.stat()
             state = facts.st_size, facts.st_mtime_ns
-            if self._sent.get(path) == state:
-                continue
-            try:
-                self._remote.upload(path, name.as_posix())
-            except OSError as error:
-                raise SearchError(
-                    f"{self._remote.uri}: cannot be written ({first_line(error)}); all of it is in {self._local}: "
-                    f"`deepmlf resume {self._remote.uri}` goes on from there"
-                ) from error
-            self._sent[path] = state
+            if self._is_driven(path.relative_to(self._local)) and self._sent.get(path) != state:
+                changed[path] = state
+        # The study must not know more than the trials' files do, nor Ray's records more than the study, wherever this
+        # is cut short: they are read before and sent after what they must not be ahead of.
+        last = sorted((path for path in changed if path.parent.name == "ray" or path.name == JOURNAL), key=_rank)
+        contents = {path: path.read_bytes() for path in reversed(last)}
+        try:
+            for path in [*(path for path in changed if path not in contents), *last]:
+                content = contents[path] if path in contents else path.read_bytes()
+                self._remote.upload(content, path.relative_to(self._local).as_posix())
+                self._sent[path] = changed[path]
+        except OSError as error:
+            raise SearchError(
+                f"{self._remote.uri}: cannot be written ({first_line(error)}); all of it is in {self._local}: "
+                f"`deepmlf resume {self._remote.uri}` goes on from there"
+            ) from error
 
     @staticmethod
     def _is_driven(name: Path) -> bool:
@@ -208,14 +218,14 @@ class TrialCopy:
     def send(self, name: str) -> None:
         """Send up one file, if it is there."""
         if (self.folder / name).is_file():
-            self._remote.upload(self.folder / name, name)
+            self._remote.upload((self.folder / name).read_bytes(), name)
 
     def save(self, checkpoint: Path) -> None:
         """Send up a checkpoint, the best weights if they are new, and shared encoders; drop checkpoints gone here."""
         for entry in self.av_store.glob("*/*"):
             name = entry.relative_to(self.av_store).as_posix()
             if not entry.parent.name.startswith(".") and name not in self._shared_av:
-                self._remote_av.upload(entry, name)
+                self._remote_av.upload(entry.read_bytes(), name)
                 self._shared_av.add(name)
         best = self.folder / "best" / "state.json"
         if best.is_file() and best.read_text() != self._best:
@@ -228,7 +238,7 @@ class TrialCopy:
 
     def _send_folder(self, folder: Path) -> None:
         for path in sorted(folder.iterdir(), key=lambda path: path.name == "state.json"):
-            self._remote.upload(path, path.relative_to(self.folder).as_posix())
+            self._remote.upload(path.read_bytes(), path.relative_to(self.folder).as_posix())
 
     def close(self) -> None:
         """Free this node's disk: all of it is remote by now."""

@@ -13,8 +13,8 @@ from sqlalchemy.engine import URL
 from deepmlf.errors import SearchError
 from deepmlf.tune.objective import Objective
 from deepmlf.tune.settings import read_manifest
+from deepmlf.tune.storage import JOURNAL
 
-JOURNAL = "optuna.journal"
 STORAGE_VARIABLE = "DEEPMLF_STUDY_STORAGE"
 WARM_START = "warm_start"
 _CONNECT_SECONDS = 5

@@ -115,7 +115,7 @@ def test_a_file_that_only_grows_is_taken_where_it_is_longer(s3: S3, elsewhere: P
     ):
         source = tmp_path / "source"
         source.write_text(there)
-        remote.upload(source, name)
+        remote.upload(source.read_bytes(), name)
         (local / name).parent.mkdir(parents=True, exist_ok=True)
         (local / name).write_text(here)
     assert open_experiment(place) == local
@@ -133,7 +133,7 @@ def test_what_is_left_of_an_earlier_experiment_is_not_mixed_in(s3: S3, elsewhere
     ):
         source = tmp_path / "source"
         source.write_text(there)
-        remote.upload(source, name)
+        remote.upload(source.read_bytes(), name)
         local.mkdir(parents=True, exist_ok=True)
         (local / name).write_text(here)
     assert (open_experiment(place) / "optuna.journal").read_text() == "one\n"
@@ -151,7 +151,7 @@ def test_a_checkpoint_without_its_last_file_is_not_taken(
         trial.save(folder)
     remote = RemoteFolder(s3.uri("torn/trials/0000_x"))
     assert "checkpoints/epoch_000002/state.json" in remote.sizes()
-    remote.upload(folder / "model.safetensors", "checkpoints/epoch_000003/model.safetensors")
+    remote.upload(b"3", "checkpoints/epoch_000003/model.safetensors")
     monkeypatch.setenv("DEEPMLF_HOME", str(elsewhere / "other"))
     other = TrialCopy(s3.uri("torn"), "id", "0000_x")
     other.fetch()
@@ -167,7 +167,7 @@ def test_data_on_s3_is_fetched_once_and_anew_when_it_has_changed(
     with pytest.raises(DataError, match=r"small\?.*: no such folder, or nothing in it"):
         Dataset.open(place)
     for path in small_data.glob("*.*"):
-        remote.upload(path, path.name)
+        remote.upload(path.read_bytes(), path.name)
     opened = Dataset.open(place)
     assert opened.info == Dataset.open(small_data).info
     assert opened.split("valid").texts == Dataset.open(small_data).split("valid").texts
@@ -176,14 +176,14 @@ def test_data_on_s3_is_fetched_once_and_anew_when_it_has_changed(
     assert (opened.path / "train.arrow").stat().st_mtime_ns == written
     other = make_synthetic(tmp_path / "other", seed=5, sizes=(8, 4, 4))
     for path in (tmp_path / "other").glob("*.*"):
-        remote.upload(path, path.name)
+        remote.upload(path.read_bytes(), path.name)
     assert Dataset.open(place).info == other
 
 
 def test_processes_that_ask_at_once_fetch_once(s3: S3, elsewhere: Path, small_data: Path, tmp_path: Path) -> None:
     place = s3.uri("data/at-once")
     for path in small_data.glob("*.*"):
-        RemoteFolder(place).upload(path, path.name)
+        RemoteFolder(place).upload(path.read_bytes(), path.name)
     with multiprocessing.get_context("spawn").Pool(8) as pool:
         folders = pool.map(fetch, [place] * 8)
     assert set(folders) == {local_copy(place)}
@@ -192,11 +192,10 @@ def test_processes_that_ask_at_once_fetch_once(s3: S3, elsewhere: Path, small_da
     assert not list(local_copy(place).parent.glob(".*.[0-9]*"))
 
 
-def test_a_language_model_on_s3_that_is_none_is_told(s3: S3, elsewhere: Path, tmp_path: Path) -> None:
+def test_a_language_model_on_s3_that_is_none_is_told(s3: S3, elsewhere: Path) -> None:
     with pytest.raises(LanguageModelError, match=r"nonsuch\?.*: no such folder, or nothing in it"):
         lm_store.resolve(s3.uri("lms/nonsuch"))
-    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    RemoteFolder(s3.uri("lms/bert")).upload(tmp_path / "config.json", "config.json")
+    RemoteFolder(s3.uri("lms/bert")).upload(b'{"model_type": "bert"}', "config.json")
     with pytest.raises(LanguageModelError, match="model_type='bert' is not supported"):
         lm_store.get(s3.uri("lms/bert"))
 

@@ -75,10 +75,6 @@ class RemoteFolder:
         except (ValueError, OSError, NotImplementedError) as error:
             raise DataError(f"{uri}: no file system that can be used ({first_line(error)})") from None
 
-    def child(self, *names: str) -> "RemoteFolder":
-        """A folder inside this one."""
-        return RemoteFolder(join(self.uri, *names))
-
     @_persistent
     def versions(self) -> dict[str, list[int]]:
         """Bytes and time of change (ns) of every file by its path in the folder; empty if there is no such folder."""

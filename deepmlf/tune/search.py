@@ -1,6 +1,5 @@
 """Assembly of a search: study, searcher, scheduler, Ray; and its resume."""
 
-import contextlib
 import json
 import logging
 import os
@@ -143,20 +142,16 @@ def resume_search(
         SearchError: If the folder is no experiment, its study cannot be reached, or a driver is still at it.
     """
     experiment = open_experiment(place)
-    if is_remote(place):
-        _catch_up(str(place), experiment, study_storage)
     budget = time_budget or read_manifest(experiment)["settings"]["time_budget"]
     return _run(str(place) if is_remote(place) else str(experiment), experiment, study_storage, budget)
 
 
-def _catch_up(place: str, experiment: Path, url: str | None) -> None:
+def _catch_up(place: str, experiment: Path, study: optuna.Study) -> None:
     """Bring study and trials' files together where another machine's last upload was cut short.
 
     The files may be ahead. What they know of unfinished trials enters the study; trials that it does not know at all
     will be asked for again, maybe with other settings, so nothing may stay of them.
     """
-    repair_journal(experiment)
-    study = open_study(experiment, url)
     first = make_objectives(read_manifest(experiment)["settings"]["objectives"])[0]
     trials = study.get_trials(deepcopy=False)
     for folder in (experiment / "trials").glob("[0-9]*_*"):
@@ -201,9 +196,12 @@ def _run(place: str, experiment: Path, url: str | None, time_budget: float | Non
     try:
         with FileLock(experiment / ".lock", timeout=0):
             repair_journal(experiment)
-            upload = Uploader(experiment, RemoteFolder(place)) if is_remote(place) else contextlib.nullcontext()
-            with upload:
-                return _run_locked(place, experiment, manifest, open_study(experiment, url), time_budget)
+            study = open_study(experiment, url)
+            if not is_remote(place):
+                return _run_locked(place, experiment, manifest, study, time_budget)
+            _catch_up(place, experiment, study)
+            with Uploader(experiment, RemoteFolder(place)):
+                return _run_locked(place, experiment, manifest, study, time_budget)
     except Timeout:
         raise SearchError(f"{experiment}: another driver is running this search") from None
 

@@ -12,6 +12,7 @@ import ray
 from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune import Callback
+from ray.tune.execution.tune_controller import TuneController
 
 from deepmlf.tune.trainable import DOOMED
 
@@ -83,25 +84,36 @@ class FaultWatch(Callback):
 
 
 @contextlib.contextmanager
-def memory_kills_are_deaths() -> Iterator[None]:
-    """Let Tune take a worker that Ray's memory monitor has killed for one that died.
+def deaths_are_survived() -> Iterator[None]:
+    """Close two gaps of Ray 2.60 in which the death of a worker is not answered by a retry of its trial.
 
-    Ray 2.60 raises an error of its own for it, which Tune does not expect: it would end the whole search.
+    A worker that Ray's memory monitor has killed raises an error of its own kind, which Tune does not expect: the
+    whole search would end. A worker that dies while it is handed its next trial is reported twice; Tune takes the
+    second report, which reaches a trial that already waits for another worker, for a final failure.
     """
-    original = RayActorManager._actor_task_failed
+    task_failed = RayActorManager._actor_task_failed
+    trial_failed = TuneController._trial_task_failure
 
-    def failed(manager: RayActorManager, tracked_actor_task: Any, exception: Exception) -> None:
+    def _actor_task_failed(manager: RayActorManager, tracked_actor_task: Any, exception: Exception) -> None:
         if isinstance(exception, OutOfMemoryError):
             death = RayActorError()
             death.error_msg = f"OutOfMemory: {exception}"
             exception = death
-        original(manager, tracked_actor_task, exception)
+        task_failed(manager, tracked_actor_task, exception)
 
-    RayActorManager._actor_task_failed = failed
+    def _trial_task_failure(controller: TuneController, trial: Any, exception: Exception) -> None:
+        controller._resetting_trials.discard(trial)  # or it would wait for the dead worker for ever
+        is_reported = isinstance(exception, RayActorError) and trial.status == "PENDING"
+        if not is_reported:
+            trial_failed(controller, trial, exception)
+
+    RayActorManager._actor_task_failed = _actor_task_failed
+    TuneController._trial_task_failure = _trial_task_failure
     try:
         yield
     finally:
-        RayActorManager._actor_task_failed = original
+        RayActorManager._actor_task_failed = task_failed
+        TuneController._trial_task_failure = trial_failed
 
 
 def _last_error(trial: Any) -> str:

@@ -27,7 +27,7 @@ from deepmlf.model import lm_store
 from deepmlf.model.lm_store import LanguageModelFacts
 from deepmlf.tune.callbacks import ExperimentRecorder, Stop, read_metrics
 from deepmlf.tune.cluster import check_room, connected
-from deepmlf.tune.faults import FaultWatch, memory_kills_are_deaths
+from deepmlf.tune.faults import FaultWatch, deaths_are_survived
 from deepmlf.tune.objective import best_first, check_objectives, make_objectives, pareto_front
 from deepmlf.tune.samplers import check_sampler, grid_points, make_sampler
 from deepmlf.tune.scheduler import check_scheduler, make_scheduler
@@ -299,7 +299,7 @@ def _fit(
     }
     resources = {"cpu": settings.cpus_per_trial, "gpu": settings.gpus_per_trial}
     try:
-        with connected(settings.address), memory_kills_are_deaths():
+        with connected(settings.address), deaths_are_survived():
             tune.Tuner(
                 tune.with_resources(run_trial, resources),
                 param_space=config,

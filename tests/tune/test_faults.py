@@ -2,15 +2,19 @@
 
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+from ray import tune
 from ray.cluster_utils import Cluster
 
 from deepmlf.analysis.results import summarise
+from deepmlf.tune.faults import deaths_are_survived
 from deepmlf.tune.search import run_search
 from deepmlf.tune.settings import SearchSettings
 from deepmlf.tune.study import open_study
@@ -42,6 +46,42 @@ def test_a_worker_that_hangs_is_started_again(ray_cluster: None, tmp_path: Path,
     assert "restarts" not in trials[1].user_attrs
     assert summarise(experiment, quiet=True)["restarts"] == {0: ["no report for 4 s"]}
     assert epochs_trained(experiment)["0000_search", 1] <= 2
+
+
+class _KillIdleWorker(tune.Callback):
+    """Kills the worker of the first finished trial before it is handed the next one."""
+
+    def __init__(self) -> None:
+        self.killed = 0
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        if not self.killed:
+            os.kill(trial.last_result["pid"], signal.SIGKILL)
+            self.killed += 1
+
+
+def _report_one(config: dict[str, Any]) -> None:
+    tune.report({"score": config["x"]})
+
+
+@pytest.mark.ray
+def test_a_worker_that_dies_between_two_trials_costs_neither(ray_cluster: None, tmp_path: Path) -> None:
+    callback = _KillIdleWorker()
+    with deaths_are_survived():
+        results = tune.Tuner(
+            tune.with_resources(_report_one, {"cpu": 1}),
+            param_space={"x": tune.grid_search([1, 2, 3])},
+            tune_config=tune.TuneConfig(max_concurrent_trials=1, reuse_actors=True),
+            run_config=tune.RunConfig(
+                storage_path=str(tmp_path),
+                failure_config=tune.FailureConfig(max_failures=1),
+                callbacks=[callback],
+                verbose=0,
+            ),
+        ).fit()
+    assert callback.killed == 1
+    assert not results.errors
+    assert sorted(result.metrics["score"] for result in results) == [1, 2, 3]
 
 
 @pytest.fixture

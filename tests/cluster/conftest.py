@@ -55,8 +55,8 @@ def _strings(node: Any) -> Iterator[str]:
 def _programs(shell: str) -> Iterator[list[str]]:
     for words in _simple_commands(shell):
         words = [word for word in words if word]
-        if "-m" in words and "deepmlf.cli" in words:
-            words[words.index("-m") : words.index("deepmlf.cli") + 1] = ["deepmlf"]
+        if "-m" in words and "deepmlf" in words[words.index("-m") + 1 :][:1]:
+            words[words.index("-m") : words.index("-m") + 2] = ["deepmlf"]
         names = [word.rsplit("/", 1)[-1] for word in words]
         # A program is followed by one of its commands; `COPY deepmlf deepmlf` and `secret deepmlf -o` are none.
         for i, (name, following) in enumerate(zip(names, words[1:], strict=False)):

@@ -1,0 +1,40 @@
+"""The command line: parse, build a config, call one function. Heavy imports happen inside commands."""
+
+import sys
+import traceback
+
+import click
+
+from deepmlf import __version__
+from deepmlf.cli.data import data, lm
+from deepmlf.cli.search import analyze, confirm, resume, search
+from deepmlf.cli.trial import evaluate, import_reference_command, train
+from deepmlf.errors import DeepMLFError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__)
+@click.option("--debug", is_flag=True, help="Show stack traces.")
+def cli(debug: bool) -> None:
+    """Find the best DeepMLF for your data: how deep to fuse, with how many tokens, under which curriculum."""
+
+
+def main() -> None:
+    """Entry point: errors meant for users are one line on stderr and exit status 2."""
+    try:
+        cli.main(standalone_mode=False)
+    except DeepMLFError as error:
+        if "--debug" in sys.argv:
+            traceback.print_exc()
+        click.echo(f"deepmlf: {error}", err=True)
+        sys.exit(2)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("deepmlf: interrupted", err=True)
+        sys.exit(130)
+
+
+for command in (data, lm, train, search, resume, confirm, analyze, evaluate, import_reference_command):
+    cli.add_command(command)

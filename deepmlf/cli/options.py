@@ -1,0 +1,35 @@
+"""Options that several commands share, and the JSON line that each of them can end with."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+PATH = click.Path(path_type=Path)
+
+as_json = click.option("--json", "json_output", is_flag=True, help="Last line of stdout is one JSON object.")
+time_budget_option = click.option("--time-budget", metavar="2h", help="Stop after so many s, m or h; resumable.")
+study_storage_option = click.option(
+    "--study-storage",
+    metavar="URL",
+    help="Database of the Optuna study; resume takes its password from here or from DEEPMLF_STUDY_STORAGE.",
+)
+cache_option = click.option(
+    "--cache-gb", default=10.0, show_default=True, help="Disk for the frozen part of texts, on each node; 0: none."
+)
+keep_option = click.option(
+    "--keep",
+    default=1,
+    type=click.IntRange(1),
+    show_default=True,
+    help="Newest checkpoints that stay on disk per trial.",
+)
+experiment_argument = click.argument("experiment", metavar="EXPERIMENT")
+set_option = click.option("--set", "pairs", multiple=True, metavar="K=V", help="Override a setting by its dotted name.")
+
+
+def emit(result: dict[str, Any], json_output: bool) -> None:
+    """Print the result for a script, if it was asked for."""
+    if json_output:
+        click.echo(json.dumps(result))

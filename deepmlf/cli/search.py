@@ -1,0 +1,151 @@
+"""`deepmlf search`, `resume`, `confirm` and `analyze`: experiments."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from deepmlf.cli.options import (
+    as_json,
+    cache_option,
+    emit,
+    experiment_argument,
+    keep_option,
+    set_option,
+    study_storage_option,
+    time_budget_option,
+)
+from deepmlf.config import TrialConfig, read_overrides
+
+DEMO_LAYERS = 8
+
+
+@click.command()
+@click.argument("dataset", metavar="[DATA]", required=False)
+@click.option("--space", help="A space's name or a .py file; default: the dataset's name.")
+@click.option("--lm", default="smollm2-135m", show_default=True, help="Language model, as `deepmlf lm get` knows it.")
+@click.option("--trials", default=None, type=click.IntRange(1), help="Trials in all (default 20).")
+@click.option("--epochs", default=None, type=click.IntRange(1), help="Fusion epochs of a full trial (default 15).")
+@click.option("--concurrent", default=None, type=click.IntRange(1), help="Trials at a time (default 1).")
+@click.option("--cpus-per-trial", default=1.0, show_default=True)
+@click.option("--gpus-per-trial", default=0.0, show_default=True)
+@click.option("--storage", default="runs", show_default=True, help="Folder or URI of experiments.")
+@click.option("--name", help="Name of the experiment; default: space and time.")
+@click.option("--address", help="Address of a running Ray cluster.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--objective", "objectives", multiple=True, metavar="METRIC[,METRIC]",
+              help="What to optimise (default valid/MAE); two give a Pareto front.")  # fmt: skip
+@click.option("--sampler", default="tpe", show_default=True, help="tpe, random, gp, cmaes, grid or nsga2.")
+@click.option("--scheduler", default="asha", show_default=True, help="asha, hyperband, median or none.")
+@click.option("--warm-start", metavar="EXPERIMENT", help="Learn from an earlier experiment's finished trials.")
+@click.option("--max-failures", default=3, type=click.IntRange(0), show_default=True,
+              help="Restarts of a trial whose worker or node died.")  # fmt: skip
+@click.option("--trial-timeout", metavar="2h", help="Restart a trial that has not reported for so many s, m or h.")
+@cache_option
+@keep_option
+@time_budget_option
+@study_storage_option
+@set_option
+@as_json
+def search(
+    dataset: str | None,
+    pairs: tuple[str, ...],
+    objectives: tuple[str, ...],
+    time_budget: str | None,
+    trial_timeout: str | None,
+    json_output: bool,
+    **options: Any,
+) -> None:
+    """Search; without DATA on the synthetic set with the first 8 layers of smollm2-135m."""
+    overrides = read_overrides(pairs)
+    TrialConfig.from_overrides(overrides)
+    from deepmlf.data.dataset import Dataset
+    from deepmlf.model import lm_store
+
+    if dataset is None:
+        dataset = str(_demo_data())
+        overrides = {"model.lm_layers": DEMO_LAYERS} | overrides
+        defaults = {"space": "demo", "trials": 8, "epochs": 9, "concurrent": 2}
+    else:
+        defaults = {"space": Dataset.open(dataset).info.name, "trials": 20, "epochs": 15, "concurrent": 1}
+    if options["lm"] != lm_store.TINY_RANDOM:
+        lm_store.get(options["lm"])
+    from deepmlf.tune.search import run_search
+    from deepmlf.tune.settings import SearchSettings, parse_duration
+
+    chosen: dict[str, Any] = defaults | {name: value for name, value in options.items() if value is not None}
+    if objectives:
+        chosen["objectives"] = [name.strip() for option in objectives for name in option.split(",")]
+    if time_budget is not None:
+        chosen["time_budget"] = parse_duration(time_budget)
+    if trial_timeout is not None:
+        chosen["trial_timeout"] = parse_duration(trial_timeout, "--trial-timeout")
+    _end_search(run_search(SearchSettings(data=dataset, overrides=overrides, **chosen)), json_output)
+
+
+def _demo_data() -> Path:
+    from deepmlf.data.remote import home
+    from deepmlf.data.synthetic import make_synthetic
+
+    folder = home() / "data" / "synthetic"
+    if not (folder / "info.json").is_file():
+        make_synthetic(folder)
+    return folder
+
+
+@click.command()
+@experiment_argument
+@time_budget_option
+@study_storage_option
+@as_json
+def resume(experiment: str, time_budget: str | None, study_storage: str | None, json_output: bool) -> None:
+    """Go on with a search after a crash, a kill, Ctrl-C or the end of its time budget."""
+    from deepmlf.tune.search import resume_search
+    from deepmlf.tune.settings import parse_duration
+
+    budget = None if time_budget is None else parse_duration(time_budget)
+    _end_search(resume_search(experiment, study_storage=study_storage, time_budget=budget), json_output)
+
+
+def _end_search(summary: Any, json_output: bool) -> None:
+    from deepmlf.analysis.results import summarise
+    from deepmlf.errors import SearchError
+    from deepmlf.tune.storage import open_experiment
+
+    experiment = summary.experiment
+    facts = summarise(experiment)
+    emit(summary.model_dump() | {"best_folder": facts["best_folder"]}, json_output)
+    if summary.stop_reason:
+        raise SearchError(f"the search stopped: {summary.stop_reason}")
+    if summary.out_of_time:
+        click.echo(f"the time budget is spent; go on with `deepmlf resume {experiment}`", err=True)
+    elif summary.interrupted:
+        click.echo(f"stopped; go on with `deepmlf resume {experiment}`", err=True)
+        sys.exit(130)
+    if not json_output:
+        click.echo(f"TensorBoard: tensorboard --logdir {open_experiment(experiment) / 'trials'}")
+        click.echo(f"Test metrics of the best: deepmlf evaluate {facts['best_folder']}")
+
+
+@click.command()
+@experiment_argument
+@click.option("--top", default=3, type=click.IntRange(2), show_default=True, help="Settings to train again.")
+@click.option("--seeds", default=5, type=click.IntRange(2), show_default=True, help="Seeds of each.")
+@click.option("--concurrent", type=click.IntRange(1), help="Trials at a time; default: as in the search.")
+@as_json
+def confirm(experiment: str, top: int, seeds: int, concurrent: int | None, json_output: bool) -> None:
+    """Train the best settings again with fresh seeds; test metrics, and whether the search's choice holds."""
+    from deepmlf.analysis.confirm import confirm as run_confirm
+
+    emit(run_confirm(experiment, top=top, seeds=seeds, concurrent=concurrent), json_output)
+
+
+@click.command()
+@experiment_argument
+@as_json
+def analyze(experiment: str, json_output: bool) -> None:
+    """Best trials, states, epochs saved; writes results.parquet."""
+    from deepmlf.analysis.results import summarise
+
+    emit(summarise(experiment), json_output)

@@ -1,0 +1,96 @@
+"""`deepmlf train`, `evaluate` and `import-reference`: one DeepMLF at a time."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from deepmlf.cli.options import PATH, as_json, cache_option, emit, keep_option, set_option
+from deepmlf.config import TrialConfig, read_overrides, read_toml
+
+
+@click.command()
+@click.argument("dataset", type=PATH, metavar="DATA")
+@click.option("--config", type=PATH, help="TOML file of settings.")
+@set_option
+@cache_option
+@keep_option
+@click.option("--out", type=PATH, default=Path("runs/train"), show_default=True, help="Folder of the trial.")
+@as_json
+def train(
+    dataset: Path,
+    config: Path | None,
+    pairs: tuple[str, ...],
+    cache_gb: float,
+    keep: int,
+    out: Path,
+    json_output: bool,
+) -> None:
+    """Train one DeepMLF; run it again to resume."""
+    overrides = (read_toml(config) if config else {}) | {"data.path": str(dataset.absolute())} | read_overrides(pairs)
+    trial = TrialConfig.from_overrides(overrides)
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from deepmlf.training.checkpoint import latest_checkpoint
+    from deepmlf.training.curriculum import stages_of
+    from deepmlf.training.metrics import is_better
+    from deepmlf.training.tensorboard import TrialWriter
+    from deepmlf.training.trainer import train as run_train
+
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "config.json").write_text(trial.to_json())
+    resume_from = latest_checkpoint(out)
+    writer = TrialWriter(out)
+    writer.start({name: value for name, value in trial.flat().items() if name in overrides})
+    best: dict[str, float] = {}
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task("epochs", total=sum(stage.epochs for stage in stages_of(trial)))
+
+        def report(metrics: dict[str, Any], checkpoint: Path | None) -> None:
+            valid = {n.removeprefix("valid/"): v for n, v in metrics.items() if n.startswith("valid/")}
+            selected = trial.training.select_by
+            if valid and is_better(selected, valid[selected], best.get(selected)):
+                best.update(valid)
+            writer.write(metrics, best)
+            progress.update(task, completed=metrics["epoch"], description=str(metrics["stage"]))
+            shown = valid or {"loss": metrics["train/loss"]}
+            line = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
+            progress.console.print(f"{metrics['stage']} epoch {metrics['epoch']}: {line}", highlight=False)
+
+        run_train(trial, report, out_dir=out, resume_from=resume_from, cache_gb=cache_gb, keep=keep)
+    writer.close("COMPLETE")
+    emit({"folder": str(out), "valid": best}, json_output)
+
+
+@click.command()
+@click.argument("trial", metavar="TRIAL")
+@click.argument("dataset", type=PATH, metavar="[DATA]", required=False)
+@click.option("--split", default="test", type=click.Choice(["train", "valid", "test"]), show_default=True)
+@as_json
+def evaluate(trial: str, dataset: Path | None, split: str, json_output: bool) -> None:
+    """Metrics of a trial's best epoch on a split."""
+    from deepmlf.training.evaluate import evaluate_trial
+    from deepmlf.tune.storage import open_trial
+
+    metrics = evaluate_trial(open_trial(trial), dataset, split)
+    for name, value in metrics.items():
+        click.echo(f"{name}: {value:.4f}")
+    emit(metrics, json_output)
+
+
+@click.command("import-reference")
+@click.argument("checkpoint", type=PATH)
+@click.argument("config", type=PATH)
+@click.argument("out", type=PATH)
+@click.option("--lm-config", type=PATH, help="The language model's Hugging Face config.json.")
+@as_json
+def import_reference_command(
+    checkpoint: Path, config: Path, out: Path, lm_config: Path | None, json_output: bool
+) -> None:
+    """Convert a checkpoint of the authors' code."""
+    from deepmlf.model.reference import import_reference
+
+    import_reference(checkpoint, config, out, lm_config)
+    click.echo(str(out))
+    emit({"out": str(out)}, json_output)

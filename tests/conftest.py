@@ -44,6 +44,6 @@ def ray_cluster() -> Iterator[None]:
     """A Ray cluster of this machine, one for all tests."""
     import ray
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()

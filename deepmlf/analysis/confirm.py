@@ -76,7 +76,13 @@ def confirm(
         folder = open_experiment(confirmation)
         retrained = [t for t in own_trials(open_study(folder)) if t.state == TrialState.COMPLETE]
         folders = [place_of_trial(confirmation, folder, trial.number) for trial in retrained]
-        metrics = map_on_cluster(_test_metrics, folders, cpus=settings.cpus_per_trial, gpus=settings.gpus_per_trial)
+        metrics = map_on_cluster(
+            _test_metrics,
+            folders,
+            "measuring on test",
+            cpus=settings.cpus_per_trial,
+            gpus=settings.gpus_per_trial,
+        )
     measured: dict[int, dict[int, dict[str, float]]] = {trial.number: {} for trial in best}
     for trial, values in zip(retrained, metrics, strict=True):
         measured[trial.params[_TRIAL]][trial.params[_SEED]] = values

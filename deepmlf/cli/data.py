@@ -75,7 +75,9 @@ def lm() -> None:
 def lm_get(name: str, json_output: bool) -> None:
     """Fetch or convert a language model: a hub id, a folder, a .gguf file, or smollm2-135m."""
     from deepmlf.model import lm_store
+    from deepmlf.progress import steps
 
-    folder = lm_store.get(name)
+    with steps() as say:
+        folder = lm_store.get(name, progress=say)
     click.echo(f"{name}: {folder}")
     emit({"name": name, "folder": str(folder), "layers": lm_store.facts(name).num_layers}, json_output)

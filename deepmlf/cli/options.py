@@ -25,6 +25,7 @@ keep_option = click.option(
     show_default=True,
     help="Newest checkpoints that stay on disk per trial.",
 )
+verbose_option = click.option("--verbose", is_flag=True, help="Show what Ray and the workers print, too.")
 experiment_argument = click.argument("experiment", metavar="EXPERIMENT")
 set_option = click.option("--set", "pairs", multiple=True, metavar="K=V", help="Override a setting by its dotted name.")
 

@@ -15,6 +15,7 @@ from deepmlf.cli.options import (
     set_option,
     study_storage_option,
     time_budget_option,
+    verbose_option,
 )
 from deepmlf.config import TrialConfig, read_overrides
 
@@ -46,6 +47,7 @@ DEMO_LAYERS = 8
 @keep_option
 @time_budget_option
 @study_storage_option
+@verbose_option
 @set_option
 @as_json
 def search(
@@ -62,6 +64,7 @@ def search(
     TrialConfig.from_overrides(overrides)
     from deepmlf.data.dataset import Dataset
     from deepmlf.model import lm_store
+    from deepmlf.progress import steps
 
     if dataset is None:
         dataset = str(_demo_data())
@@ -70,7 +73,8 @@ def search(
     else:
         defaults = {"space": Dataset.open(dataset).info.name, "trials": 20, "epochs": 15, "concurrent": 1}
     if options["lm"] != lm_store.TINY_RANDOM:
-        lm_store.get(options["lm"])
+        with steps() as say:
+            lm_store.get(options["lm"], progress=say)
     from deepmlf.tune.search import run_search
     from deepmlf.tune.settings import SearchSettings, parse_duration
 
@@ -98,14 +102,18 @@ def _demo_data() -> Path:
 @experiment_argument
 @time_budget_option
 @study_storage_option
+@verbose_option
 @as_json
-def resume(experiment: str, time_budget: str | None, study_storage: str | None, json_output: bool) -> None:
+def resume(
+    experiment: str, time_budget: str | None, study_storage: str | None, verbose: bool, json_output: bool
+) -> None:
     """Go on with a search after a crash, a kill, Ctrl-C or the end of its time budget."""
     from deepmlf.tune.search import resume_search
     from deepmlf.tune.settings import parse_duration
 
     budget = None if time_budget is None else parse_duration(time_budget)
-    _end_search(resume_search(experiment, study_storage=study_storage, time_budget=budget), json_output)
+    summary = resume_search(experiment, study_storage=study_storage, time_budget=budget, verbose=verbose)
+    _end_search(summary, json_output)
 
 
 def _end_search(summary: Any, json_output: bool) -> None:

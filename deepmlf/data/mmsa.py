@@ -9,6 +9,7 @@ import numpy as np
 
 from deepmlf.data.dataset import LABEL_RANGE, SPLITS, DatasetInfo, SplitData, write_dataset
 from deepmlf.errors import DataError
+from deepmlf.progress import bar
 
 _KEYS = ("raw_text", "audio", "vision", "id", "regression_labels")
 # What numpy's own pickles name, in its old and new module layout; plain containers need no name at all.
@@ -109,7 +110,7 @@ def _read_split(split: str, data: Mapping[str, Any], bound: float, dims: dict[st
 
 
 def _sequences(split: str, modality: str, data: Mapping[str, Any], dims: dict[str, int]) -> list[np.ndarray]:
-    rows = [_floats(split, modality, sequence) for sequence in data[modality]]
+    rows = [_floats(split, modality, sequence) for sequence in bar(data[modality], f"{split} {modality}")]
     for row, frames in enumerate(rows):
         if frames.ndim != 2:
             raise DataError(

@@ -1,23 +1,23 @@
-"""What the driver does as trials go on: records, TensorBoard, the live table, and the end before the end."""
+"""What the driver does as trials go on: records, TensorBoard, progress, and the end before the end."""
 
 import json
 import signal
-import sys
 import time
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import optuna
 from ray.tune import Callback
-from rich.console import Console
-from rich.live import Live
-from rich.table import Table
 
 from deepmlf.config import TrialConfig
+from deepmlf.training.curriculum import stages_of
 from deepmlf.training.tensorboard import TrialWriter
-from deepmlf.tune.objective import VALID, Objective
+from deepmlf.tune.objective import VALID, Objective, best_first
+from deepmlf.tune.progress import Best, Progress, RunningTrial
 from deepmlf.tune.searcher import FAIL_REASON
-from deepmlf.tune.study import drop_torn_line
+from deepmlf.tune.study import drop_torn_line, own_trials
 from deepmlf.tune.trainable import NO_SPACE, ONLY_RECORD, trial_folder
 
 METRICS_FILE = "metrics.jsonl"
@@ -26,10 +26,12 @@ METRICS_FILE = "metrics.jsonl"
 class _Record:
     """One trial as the driver has seen it."""
 
-    def __init__(self, folder: Path, overrides: dict[str, Any], objectives: tuple[Objective, ...]) -> None:
+    def __init__(
+        self, folder: Path, settings: TrialConfig, chosen: Iterable[str], objectives: tuple[Objective, ...]
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         drop_torn_line(folder / METRICS_FILE)
-        self.folder, self.overrides, self.objectives = folder, overrides, objectives
+        self.folder, self.objectives = folder, objectives
         self.lines = read_metrics(folder)
         self.best: dict[str, float] = {}
         for metrics in self.lines:
@@ -37,7 +39,11 @@ class _Record:
         # What an earlier driver wrote after the last recorded epoch is hidden, so that curves stay one line.
         self.writer = TrialWriter(folder, purge_step=self.lines[-1]["epoch"] + 1 if self.lines else None)
         names = tuple(objective.short for objective in objectives)
-        self.writer.start(overrides, metrics=tuple(self.best) or names)
+        stages = stages_of(settings)
+        self.planned_epochs = sum(stage.epochs for stage in stages)
+        self.planned_fusion_epochs = settings.training.epochs
+        flat = settings.flat()
+        self.writer.start({name: flat[name] for name in chosen}, metrics=tuple(self.best) or names)
 
     def add(self, metrics: dict[str, Any]) -> bool:
         """Record one epoch; False if it is known already (a resumed trial reports its last epoch again)."""
@@ -84,7 +90,7 @@ class ExperimentRecorder(Callback):
         base: Overrides common to all trials.
         study: To read the states that trials ended with.
         objectives: What is shown, and by whose first one the best epoch is picked.
-        quiet: Print nothing.
+        progress: Shows it.
     """
 
     def __init__(
@@ -93,13 +99,12 @@ class ExperimentRecorder(Callback):
         base: dict[str, Any],
         study: optuna.Study,
         objectives: tuple[Objective, ...],
-        *,
-        quiet: bool = False,
+        progress: Progress,
     ) -> None:
         self._experiment, self._base, self._study, self._objectives = experiment, base, study, objectives
+        self._progress = progress
         self._records: dict[int, _Record] = {}
-        self._console = Console(file=sys.stderr, quiet=quiet)
-        self._live = Live(console=self._console, auto_refresh=False) if self._console.is_terminal else None
+        self._running: dict[int, _Record] = {}
 
     def __reduce__(self) -> tuple[type[object], tuple[()]]:
         # Ray pickles its run config for a restore that this project never does; files and screens stay here.
@@ -107,7 +112,7 @@ class ExperimentRecorder(Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         if not trial.config.get(ONLY_RECORD):
-            self._record(trial)
+            self._running[trial.config["number"]] = self._record(trial)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -118,7 +123,7 @@ class ExperimentRecorder(Callback):
             if name in ("stage", "epoch", "fusion_epoch", "finished") or "/" in name
         }
         if "epoch" in metrics and self._record(trial).add(metrics):
-            self._say(trial.config["number"], metrics)
+            self._progress.epoch(trial.config["number"], metrics)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._close(trial)
@@ -130,16 +135,20 @@ class ExperimentRecorder(Callback):
                 path.write_text(str(trial.get_error()))
         self._close(trial)
 
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        if self._progress.is_due:
+            self._draw()
+
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
-        if self._live is not None:
-            self._live.stop()
+        self._draw()
+        self._progress.close()
 
     def _record(self, trial: Any) -> _Record:
         number = trial.config["number"]
         if number not in self._records:
-            overrides = TrialConfig.from_overrides(self._base, trial.config["overrides"]).flat()
-            shown = {name: overrides[name] for name in trial.config["overrides"]}
-            self._records[number] = _Record(trial_folder(self._experiment, number), shown, self._objectives)
+            settings = TrialConfig.from_overrides(self._base, trial.config["overrides"])
+            folder = trial_folder(self._experiment, number)
+            self._records[number] = _Record(folder, settings, trial.config["overrides"], self._objectives)
         return self._records[number]
 
     def _close(self, trial: Any) -> None:
@@ -148,40 +157,22 @@ class ExperimentRecorder(Callback):
         number = trial.config["number"]
         frozen = self._study.get_trials(deepcopy=False)[number]
         self._record(trial).writer.close(frozen.state.name)
-        reason = frozen.user_attrs.get(FAIL_REASON)
-        if self._live is None:
-            self._print(f"trial {number}: {frozen.state.name}" + (f" ({reason})" if reason else ""))
-        else:
-            self._live.update(self._table(), refresh=True)
+        self._running.pop(number, None)
+        states, best = self._standing()
+        self._progress.ended(number, frozen.state.name, frozen.user_attrs.get(FAIL_REASON), states, best)
 
-    def _print(self, line: str) -> None:
-        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+    def _draw(self) -> None:
+        running = [
+            RunningTrial(number, record.lines, record.best, record.planned_epochs, record.planned_fusion_epochs)
+            for number, record in sorted(self._running.items())
+        ]
+        self._progress.draw(running, *self._standing())
 
-    def _say(self, number: int, metrics: dict[str, Any]) -> None:
-        if self._live is None:
-            first = self._objectives[0].name
-            shown = f"{first} {metrics[first]:.4f}" if first in metrics else f"loss {metrics['train/loss']:.4f}"
-            self._print(f"trial {number}: {metrics['stage']} epoch {metrics['epoch']}, {shown}")
-            return
-        if not self._live.is_started:
-            self._live.start()
-        self._live.update(self._table(), refresh=True)
-
-    def _table(self) -> Table:
-        columns = [column for objective in self._objectives for column in (objective.name, f"best {objective.short}")]
-        table = Table("trial", "state", "stage", "fusion epoch", *columns, title=self._experiment.name)
-        states = {trial.number: trial.state.name for trial in self._study.get_trials(deepcopy=False)}
-        for number, record in sorted(self._records.items()):
-            last = record.lines[-1] if record.lines else {}
-            values = [value for one in self._objectives for value in (last.get(one.name), record.best.get(one.short))]
-            table.add_row(
-                str(number),
-                states.get(number, ""),
-                str(last.get("stage", "")),
-                str(last.get("fusion_epoch", "")),
-                *("" if value is None else f"{value:.4g}" for value in values),
-            )
-        return table
+    def _standing(self) -> tuple[Counter[str], Best | None]:
+        trials = own_trials(self._study)
+        ranked = best_first(trials, self._objectives)
+        best = Best(ranked[0].number, ranked[0].values[0], ranked[0].params) if ranked else None
+        return Counter(trial.state.name for trial in trials), best
 
 
 class Stop(Callback):

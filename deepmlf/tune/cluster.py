@@ -1,6 +1,7 @@
 """The Ray cluster that a search or a confirmation runs on."""
 
 import contextlib
+import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -9,13 +10,19 @@ import ray
 from ray.exceptions import AuthenticationError
 
 from deepmlf.errors import SearchError
+from deepmlf.progress import bar
 
 _ANSWER_SECONDS = 5
 
 
 @contextlib.contextmanager
-def connected(address: str | None) -> Iterator[None]:
+def connected(address: str | None, *, verbose: bool = False) -> Iterator[None]:
     """Be connected to a cluster: the one at `address`, one of this machine's own, or one that is connected already.
+
+    Args:
+        address: Of a running cluster. None takes that of RAY_ADDRESS, which Ray sets for submitted jobs; without it a
+            cluster of this machine's own is started, whatever else runs there.
+        verbose: Show what Ray and the workers print.
 
     Raises:
         SearchError: If nothing answers at the address, or it does not let this process in.
@@ -23,14 +30,14 @@ def connected(address: str | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    if address is not None:
-        _check_address(address)
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    _check_address(address)
     try:
         ray.init(
             address=address,
-            include_dashboard=None if address else False,
-            log_to_driver=False,
-            logging_level="ERROR",
+            include_dashboard=False if address == "local" else None,
+            log_to_driver=verbose,
+            logging_level="INFO" if verbose else "ERROR",
         )
     except (AuthenticationError, ConnectionError) as error:
         # Ray says the same of a refused token and of a port that is not its own.
@@ -100,12 +107,15 @@ def _first_sentence(error: Exception) -> str:
     return " ".join(str(error).split()).partition(". ")[0]
 
 
-def map_on_cluster(function: Callable[..., Any], items: Sequence[Any], *, cpus: float, gpus: float) -> list[Any]:
+def map_on_cluster(
+    function: Callable[..., Any], items: Sequence[Any], description: str, *, cpus: float, gpus: float
+) -> list[Any]:
     """`function` of each item, in the items' order, as many at a time as the cluster has room for.
 
     Args:
         function: Must be importable by the workers, or picklable.
         items: Its only arguments.
+        description: What is done with them, for the bar.
         cpus: CPUs of one call; also its torch threads.
         gpus: GPUs of one call.
     """
@@ -117,5 +127,5 @@ def map_on_cluster(function: Callable[..., Any], items: Sequence[Any], *, cpus: 
         return function(item)
 
     remote = ray.remote(num_cpus=cpus, num_gpus=gpus)(call)
-    results: list[Any] = ray.get([remote.remote(item) for item in items])
-    return results
+    references = [remote.remote(item) for item in items]
+    return [ray.get(reference) for reference in bar(references, description)]

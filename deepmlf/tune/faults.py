@@ -12,6 +12,7 @@ import ray
 from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune import Callback
+from ray.tune.error import TuneError
 from ray.tune.execution.tune_controller import TuneController
 
 from deepmlf.tune.trainable import DOOMED
@@ -85,14 +86,16 @@ class FaultWatch(Callback):
 
 @contextlib.contextmanager
 def deaths_are_survived() -> Iterator[None]:
-    """Close two gaps of Ray 2.60 in which the death of a worker is not answered by a retry of its trial.
+    """Close three gaps of Ray 2.60 in which the fault of a worker is not answered by a retry of its trial.
 
     A worker that Ray's memory monitor has killed raises an error of its own kind, which Tune does not expect: the
     whole search would end. A worker that dies while it is handed its next trial is reported twice; Tune takes the
-    second report, which reaches a trial that already waits for another worker, for a final failure.
+    second report, which reaches a trial that already waits for another worker, for a final failure. And it gives up
+    a trial whose worker cannot let go of the one before in time, as where a last upload takes long.
     """
     task_failed = RayActorManager._actor_task_failed
     trial_failed = TuneController._trial_task_failure
+    trial_reset = TuneController._on_trial_reset
 
     def _actor_task_failed(manager: RayActorManager, tracked_actor_task: Any, exception: Exception) -> None:
         if isinstance(exception, OutOfMemoryError):
@@ -107,13 +110,25 @@ def deaths_are_survived() -> Iterator[None]:
         if not is_reported:
             trial_failed(controller, trial, exception)
 
+    def _on_trial_reset(controller: TuneController, trial: Any, success: bool) -> None:
+        if success:
+            trial_reset(controller, trial, success)
+            return
+        # As after a death, but it is no failure of the trial, which has not begun.
+        controller._resetting_trials.remove(trial)
+        controller._set_trial_status(trial, "RUNNING")
+        controller._unstage_trial_with_resources(trial)
+        controller._try_recover(trial, TuneError("its worker has not let go of the trial before"))
+
     RayActorManager._actor_task_failed = _actor_task_failed
     TuneController._trial_task_failure = _trial_task_failure
+    TuneController._on_trial_reset = _on_trial_reset
     try:
         yield
     finally:
         RayActorManager._actor_task_failed = task_failed
         TuneController._trial_task_failure = trial_failed
+        TuneController._on_trial_reset = trial_reset
 
 
 def _last_error(trial: Any) -> str:

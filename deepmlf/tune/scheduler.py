@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,29 @@ def make_scheduler(
         return FIFOScheduler()
     brackets = int(math.log(epochs / grace_period, reduction_factor)) + 1 if name == "hyperband" else 1
     return ResumableASHA(study, objective, epochs, grace_period, reduction_factor, brackets=brackets, seed=seed)
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A rung as it stands."""
+
+    epochs: int
+    """Fusion epochs at which trials are compared."""
+    trials: int
+    """Trials that have got there."""
+    cutoff: float | None
+    """What a trial's objective must not be worse than to go on; None before anyone got there."""
+
+
+def rungs_of(scheduler: TrialScheduler) -> list[Rung]:
+    """The rungs of ASHA, or of Hyperband bracket by bracket, from the lowest up; none for other schedulers."""
+    if not isinstance(scheduler, ResumableASHA):
+        return []
+    return [
+        Rung(epochs, len(recorded), None if not recorded else float(scheduler._metric_op * bracket.cutoff(recorded)))
+        for bracket in scheduler._brackets
+        for epochs, recorded in reversed(bracket._rungs)
+    ]
 
 
 class _StandIn:

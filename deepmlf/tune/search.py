@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from pydantic import BaseModel
 from ray import tune
 from ray.tune.schedulers import TrialScheduler
+from rich.console import Console
 
 from deepmlf.config import TrialConfig
 from deepmlf.data.dataset import Dataset
@@ -29,8 +30,9 @@ from deepmlf.tune.callbacks import ExperimentRecorder, Stop, read_metrics
 from deepmlf.tune.cluster import check_room, connected
 from deepmlf.tune.faults import FaultWatch, deaths_are_survived
 from deepmlf.tune.objective import best_first, check_objectives, make_objectives, pareto_front
+from deepmlf.tune.progress import Progress
 from deepmlf.tune.samplers import check_sampler, grid_points, make_sampler
-from deepmlf.tune.scheduler import check_scheduler, make_scheduler
+from deepmlf.tune.scheduler import check_scheduler, make_scheduler, rungs_of
 from deepmlf.tune.searcher import OVERRIDES, OptunaSearcher
 from deepmlf.tune.settings import SearchSettings, read_manifest, write_manifest
 from deepmlf.tune.space import check_setting, check_space, load_space
@@ -114,7 +116,7 @@ def run_search(settings: SearchSettings) -> SearchSummary:
         "language_model": asdict(lm),
         "data_fingerprint": dataset.info.fingerprint,
     }
-    with connected(settings.address):
+    with connected(settings.address, verbose=settings.verbose):
         can_grow = settings.address is not None
         missing = check_room(settings.cpus_per_trial, settings.gpus_per_trial, can_grow=can_grow)
         if missing is not None:
@@ -125,11 +127,15 @@ def run_search(settings: SearchSettings) -> SearchSummary:
         for params in queue:
             study.enqueue_trial(params, user_attrs={"prior": settings.sampler != "grid"}, skip_if_exists=True)
         write_manifest(experiment, settings, facts, secret=url)
-        return _run(place, experiment, url, settings.time_budget)
+        return _run(place, experiment, url, settings)
 
 
 def resume_search(
-    place: str | Path, *, study_storage: str | None = None, time_budget: float | None = None
+    place: str | Path,
+    *,
+    study_storage: str | None = None,
+    time_budget: float | None = None,
+    verbose: bool = False,
 ) -> SearchSummary:
     """Go on with a search after a crash, a kill or Ctrl-C; finished trials stay, unfinished ones continue.
 
@@ -137,13 +143,15 @@ def resume_search(
         place: The experiment's folder or URI, wherever it is by now.
         study_storage: URL of the study's database, if its password is needed.
         time_budget: Seconds for this driver; None takes the budget that the search began with.
+        verbose: Show what Ray and the workers print.
 
     Raises:
         SearchError: If the folder is no experiment, its study cannot be reached, or a driver is still at it.
     """
     experiment = open_experiment(place)
-    budget = time_budget or read_manifest(experiment)["settings"]["time_budget"]
-    return _run(str(place) if is_remote(place) else str(experiment), experiment, study_storage, budget)
+    began = SearchSettings.model_validate(read_manifest(experiment)["settings"])
+    settings = began.model_copy(update={"time_budget": time_budget or began.time_budget, "verbose": verbose})
+    return _run(str(place) if is_remote(place) else str(experiment), experiment, study_storage, settings)
 
 
 def _catch_up(place: str, experiment: Path, study: optuna.Study) -> None:
@@ -190,7 +198,7 @@ def _exists(place: str) -> bool:
     return False
 
 
-def _run(place: str, experiment: Path, url: str | None, time_budget: float | None) -> SearchSummary:
+def _run(place: str, experiment: Path, url: str | None, settings: SearchSettings) -> SearchSummary:
     """Run the search at `place`, whose folder on this machine is `experiment`."""
     manifest = read_manifest(experiment)
     try:
@@ -198,19 +206,18 @@ def _run(place: str, experiment: Path, url: str | None, time_budget: float | Non
             repair_journal(experiment)
             study = open_study(experiment, url)
             if not is_remote(place):
-                return _run_locked(place, experiment, manifest, study, time_budget)
+                return _run_locked(place, experiment, manifest, settings, study)
             _catch_up(place, experiment, study)
             with Uploader(experiment, RemoteFolder(place)):
-                return _run_locked(place, experiment, manifest, study, time_budget)
+                return _run_locked(place, experiment, manifest, settings, study)
     except Timeout:
         raise SearchError(f"{experiment}: another driver is running this search") from None
 
 
 def _run_locked(
-    place: str, experiment: Path, manifest: dict[str, Any], study: optuna.Study, time_budget: float | None
+    place: str, experiment: Path, manifest: dict[str, Any], settings: SearchSettings, study: optuna.Study
 ) -> SearchSummary:
     started = time.perf_counter()
-    settings = SearchSettings.model_validate(manifest["settings"])
     if Dataset.open(settings.data).info.fingerprint != manifest["data_fingerprint"]:
         raise SearchError(f"{settings.data}: is not the dataset that {experiment.name} began with; start a new search")
     source = experiment / "space.py"
@@ -239,7 +246,7 @@ def _run_locked(
         check=check,
         unrecorded=unrecorded,
     )
-    stop = Stop(time_budget)
+    stop = Stop(settings.time_budget)
     samples = settings.trials - len(ended) + len(unrecorded)
     if samples > 0:
         scheduler = make_scheduler(
@@ -251,7 +258,15 @@ def _run_locked(
             reduction_factor=settings.reduction_factor,
             seed=settings.seed,
         )
-        recorder = ExperimentRecorder(experiment, base, study, objectives, quiet=settings.quiet)
+        progress = Progress(
+            Console(file=sys.stderr, quiet=settings.quiet),
+            experiment.name,
+            objectives,
+            trials=settings.trials,
+            ended=len(ended),
+            rungs=lambda: rungs_of(scheduler),
+        )
+        recorder = ExperimentRecorder(experiment, base, study, objectives, progress)
         where = {"experiment": place, "id": manifest["id"], "name": settings.name, "base": base}
         watch = FaultWatch(study, settings.trial_timeout)
         _fit(experiment, settings, where, searcher, scheduler, [watch, recorder, stop], samples)
@@ -289,7 +304,7 @@ def _fit(
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # stages before fusion report no objective
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # its tables print at any verbosity
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    logging.getLogger("ray.tune").setLevel(logging.INFO if settings.verbose else logging.ERROR)
     config = where | {
         "objectives": settings.objectives,
         "train": settings.train_function,
@@ -299,7 +314,7 @@ def _fit(
     }
     resources = {"cpu": settings.cpus_per_trial, "gpu": settings.gpus_per_trial}
     try:
-        with connected(settings.address), deaths_are_survived():
+        with connected(settings.address, verbose=settings.verbose), deaths_are_survived():
             tune.Tuner(
                 tune.with_resources(run_trial, resources),
                 param_space=config,

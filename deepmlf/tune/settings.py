@@ -60,6 +60,8 @@ class SearchSettings(BaseModel):
     """Newest checkpoints of a trial that stay on disk."""
     train_function: str = DEFAULT_TRAIN
     quiet: bool = False
+    verbose: bool = False
+    """Show what Ray and the workers print."""
 
     @property
     def first_rung(self) -> int:

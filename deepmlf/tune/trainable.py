@@ -52,6 +52,8 @@ def run_trial(config: dict[str, Any]) -> None:
     """
     if config.get(ONLY_RECORD):
         return
+    # How long Tune waits for a stopped trial to write its files before it starts another worker for the next one.
+    os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", "30")
     if DOOMED in config:
         tune.report({"failed": config[DOOMED]})
         return

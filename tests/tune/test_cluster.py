@@ -41,6 +41,24 @@ def test_an_address_that_leads_nowhere_is_told_at_once(
         pass
 
 
+def test_an_address_may_come_from_the_job_that_runs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(SearchError, match=r"--address 127\.0\.0\.1:1: nothing answers"), connected(None):
+        pass
+
+
+def test_without_an_address_another_cluster_of_this_machine_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mock of Ray's start, to see what it is asked for: by itself it joins any cluster that it finds."""
+    asked = []
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **options: asked.append(options["address"]))
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with connected(None):
+        assert asked == ["local"]
+
+
 def test_other_versions_on_the_cluster_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """A mock of Ray's own check, as two Rays cannot be installed at once."""
 

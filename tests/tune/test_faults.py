@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,24 +64,41 @@ def _report_one(config: dict[str, Any]) -> None:
     tune.report({"score": config["x"]})
 
 
-@pytest.mark.ray
-def test_a_worker_that_dies_between_two_trials_costs_neither(ray_cluster: None, tmp_path: Path) -> None:
-    callback = _KillIdleWorker()
+def _report_and_linger(config: dict[str, Any]) -> None:
+    """Take longer to end, once stopped, than Tune waits for."""
+    try:
+        tune.report({"score": config["x"]})
+        tune.report({"score": 0})
+    finally:
+        time.sleep(20 if config["x"] == 1 else 0)
+
+
+def _tune(function: Callable[[dict[str, Any]], None], folder: Path, **options: Any) -> list[int]:
+    """Three trials, one after the other in one worker; their scores, or an error if one of them has none."""
     with deaths_are_survived():
         results = tune.Tuner(
-            tune.with_resources(_report_one, {"cpu": 1}),
+            tune.with_resources(function, {"cpu": 1}),
             param_space={"x": tune.grid_search([1, 2, 3])},
             tune_config=tune.TuneConfig(max_concurrent_trials=1, reuse_actors=True),
             run_config=tune.RunConfig(
-                storage_path=str(tmp_path),
-                failure_config=tune.FailureConfig(max_failures=1),
-                callbacks=[callback],
-                verbose=0,
+                storage_path=str(folder), failure_config=tune.FailureConfig(max_failures=1), verbose=0, **options
             ),
         ).fit()
-    assert callback.killed == 1
     assert not results.errors
-    assert sorted(result.metrics["score"] for result in results) == [1, 2, 3]
+    return sorted(result.metrics["score"] for result in results)
+
+
+@pytest.mark.ray
+def test_a_worker_that_dies_between_two_trials_costs_neither(ray_cluster: None, tmp_path: Path) -> None:
+    callback = _KillIdleWorker()
+    assert _tune(_report_one, tmp_path, callbacks=[callback]) == [1, 2, 3]
+    assert callback.killed == 1
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_worker_that_cannot_let_go_of_a_trial_does_not_cost_the_next_one(ray_cluster: None, tmp_path: Path) -> None:
+    assert _tune(_report_and_linger, tmp_path, stop={"training_iteration": 1}) == [1, 2, 3]
 
 
 @pytest.fixture

@@ -1,0 +1,117 @@
+"""README and docs: commands in `sh` blocks run, on tiny input, the others parse, and every link leads somewhere.
+
+A block without a language holds what needs a GPU, a cluster or a long time.
+"""
+
+import pickle
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from deepmlf.cli import cli
+from deepmlf.data.dataset import Dataset
+from tests.cluster.test_commands import parse
+from tests.data.test_mmsa import make_split
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "benchmarks" / "README.md"])
+# What makes a command of the docs small enough for a test.
+SHRUNK = {"--lm": "tiny-random", "--trials": "2", "--epochs": "2", "--top": "2", "--seeds": "2"}
+SERVES_FOR_EVER = "tensorboard"  # tests/analysis/test_board.py starts it
+_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
+_TRIAL = re.compile(r"(?<=trials/)(\d{4})(?=_)")
+
+
+def blocks(page: Path, language: str) -> Iterator[str]:
+    """The text of a page's code blocks in a language; an empty one for blocks without."""
+    for found, text in _BLOCK.findall(page.read_text()):
+        if found == language:
+            yield text
+
+
+def commands(page: Path, language: str) -> Iterator[list[str]]:
+    """The words of each `deepmlf` command in a page's blocks."""
+    for text in blocks(page, language):
+        for line in text.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if words[:1] == ["deepmlf"]:
+                yield words[1:]
+
+
+def shrunk(words: list[str]) -> list[str]:
+    """A command with a tiny language model, few trials and few epochs."""
+    small = [re.sub("smollm2-135m", "tiny-random", word) for word in words]
+    small = [re.sub(r"model\.lm_layers=\d+", "model.lm_layers=2", word) for word in small]
+    for option, value in SHRUNK.items():
+        if option in small:
+            small[small.index(option) + 1] = value
+    return small
+
+
+def run(words: list[str]) -> str:
+    result = CliRunner().invoke(cli, words, standalone_mode=False)
+    if result.exception is not None:
+        pytest.fail(f"deepmlf {shlex.join(words)}: {result.exception!r}\n{result.output}")
+    return result.output
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with what a reader of the docs would have: a pickle, and the example's space."""
+    monkeypatch.chdir(tmp_path)
+    splits = {"train": make_split(40), "valid": make_split(24), "test": make_split(24)}
+    (tmp_path / "MOSI.pkl").write_bytes(pickle.dumps(splits))
+    examples = [text for page in PAGES for text in blocks(page, "python") if text.startswith("# mine.py")]
+    (tmp_path / "mine.py").write_text(examples[0])
+    return tmp_path
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_commands_of_the_docs_run(ray_cluster: None, workplace: Path) -> None:
+    tutorial = ROOT / "docs" / "tutorial.md"
+    seen: list[list[str]] = []
+    for page in [tutorial, *(page for page in PAGES if page != tutorial)]:
+        for words in map(shrunk, commands(page, "sh")):
+            if words in seen or words[0] == SERVES_FOR_EVER:
+                continue
+            seen.append(words)
+            if "--id" in words:
+                words[words.index("--id") + 1] = Dataset.open("runs/mosi").split("test").ids[0]
+            run([_TRIAL.sub(best_trial(), word) if _TRIAL.search(word) else word for word in words])
+    assert {words[0] for words in seen} >= {"data", "lm", "train", "evaluate", "search", "resume", "analyze", "confirm"}
+    for text in blocks(tutorial, "python"):
+        exec(compile(text, "tutorial.md", "exec"), {})
+
+
+def best_trial() -> str:
+    from deepmlf.analysis.results import summarise
+
+    return f"{summarise(Path('runs/first'), quiet=True)['best_trial']:04d}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_of_the_docs_parse(page: Path) -> None:
+    for language in ("", "sh"):
+        for words in commands(page, language):
+            try:
+                parse(cli, words)
+            except click.ClickException as error:
+                pytest.fail(f"deepmlf {shlex.join(words)}: {error.format_message()}")
+
+
+def test_commands_are_found() -> None:
+    """An extraction that finds nothing would let everything pass."""
+    found = {words[0] for page in PAGES for language in ("", "sh") for words in commands(page, language)}
+    assert found == set(cli.commands)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+        assert target.startswith("https://") or (page.parent / target).exists(), target

@@ -111,21 +111,22 @@ class Loader:
             order = np.concatenate([part[np.argsort(lengths[part], kind="stable")] for part in parts])
         chunks = _chunks(order, self.batch_size)
         for position in generator.permutation(len(chunks)):
-            yield self._batch(chunks[position])
+            yield self.batch(chunks[position])
 
     def in_order(self) -> Iterator[Batch]:
         """Every utterance once, shortest texts first."""
         lengths = np.array([len(tokens) for tokens in self.tokens])
         for chunk in _chunks(np.argsort(lengths, kind="stable"), self.batch_size):
-            yield self._batch(chunk)
+            yield self.batch(chunk)
 
     def chunks(self, size: int) -> Iterator[Batch]:
         """Every utterance once, in the split's own order, `size` at a time."""
         rows = np.arange(len(self._split))
         for start in range(0, len(rows), size):
-            yield self._batch(rows[start : start + size])
+            yield self.batch(rows[start : start + size])
 
-    def _batch(self, rows: np.ndarray) -> Batch:
+    def batch(self, rows: np.ndarray) -> Batch:
+        """The batch of these rows of the split."""
         tokens = [self.tokens[row] for row in rows]
         longest = max(1, max(len(ids) for ids in tokens))
         input_ids = torch.full((len(rows), longest), self._pad)

@@ -1,6 +1,7 @@
 """DeepMLF, assembled: frozen LM, fusion tokens, MM blocks, audiovisual encoder, heads."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,17 @@ from deepmlf.model.attention import KeysAndValues, MaskedAttention, Packing
 from deepmlf.model.av_encoder import AudioVisualEncoder, AudioVisualStates
 from deepmlf.model.language_model import LanguageModel
 from deepmlf.model.mm_block import MMBlock
+from deepmlf.model.pretrained import (
+    LanguageModelRecord,
+    PretrainedConfig,
+    TrainedOn,
+    language_model_of,
+    read_config,
+    read_weights,
+    write_pretrained,
+)
 from deepmlf.model.softperm import SoftPerm
+from deepmlf.model.weights import trained_state
 
 
 @dataclass(frozen=True)
@@ -96,6 +107,7 @@ class DeepMLF(nn.Module):
         super().__init__()
         self.config = config
         self.language_model = language_model
+        self.audio_dim, self.vision_dim = audio_dim, vision_dim
         width, n = language_model.width, config.num_fusion_tokens
         config.check_fits(language_model.num_layers, width)
         if config.max_text_len + n > language_model.max_positions:
@@ -256,3 +268,55 @@ class DeepMLF(nn.Module):
             for layer in self.active_layers
             for name, gate in self.mm_blocks[str(layer)].named_parameters(recurse=False)
         }
+
+    def save_pretrained(self, out: str | Path, *, trained_on: TrainedOn | None = None, card: str | None = None) -> None:
+        """Write what is trained into a folder that `from_pretrained` reads, without the language model.
+
+        Args:
+            out: A folder that is empty or missing.
+            trained_on: Data of the training, so that the folder can be asked to predict a dataset.
+            card: Text of ``README.md``; None writes none.
+
+        Raises:
+            CheckpointError: If `out` holds something or cannot be written.
+            LanguageModelError: If ``model.language_model``, whose tokenizer is copied, is not on this machine.
+        """
+        config = PretrainedConfig(
+            audio_dim=self.audio_dim,
+            vision_dim=self.vision_dim,
+            active_layers=self.active_layers,
+            language_model=LanguageModelRecord.of(self.language_model),
+            model=self.config,
+            trained_on=trained_on,
+        )
+        write_pretrained(Path(out), config, trained_state(self), card)
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | Path, *, language_model: str | None = None, device: str | torch.device = "cpu"
+    ) -> "DeepMLF":
+        """Load what `save_pretrained` or ``deepmlf export`` wrote; asks no network.
+
+        Args:
+            folder: The exported folder.
+            language_model: Another copy of the language model: a name of ``deepmlf lm get`` or a folder.
+            device: A torch device.
+
+        Returns:
+            The model in eval mode.
+
+        Raises:
+            CheckpointError: If the folder is damaged, of another kind of model, or of a newer format.
+            LanguageModelError: If the language model is not on this machine or not the one of the training.
+        """
+        folder = Path(folder)
+        config = read_config(folder)
+        if language_model is not None:
+            model_config = config.model.model_copy(update={"language_model": language_model})
+            config = config.model_copy(update={"model": model_config})
+        frozen = language_model_of(config, str(device))
+        with torch.random.fork_rng(devices=[]):  # initial weights, all of which are replaced
+            model = cls(frozen, config.audio_dim, config.vision_dim, config.model)
+        model.load_state_dict(read_weights(folder, trained_state(model)), strict=False)
+        model.active_layers = config.active_layers
+        return model.to(device).eval()

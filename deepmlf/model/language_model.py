@@ -1,6 +1,7 @@
 """The frozen decoder LM, wrapped so that MM blocks can run between its layers."""
 
 import copy
+import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +18,8 @@ from deepmlf.model.attention import ATTENTION_NAME, Attend
 from deepmlf.model.rms_norm import RMSNorm
 
 Family = Literal["gpt2", "llama"]
+
+_SAMPLED_WEIGHTS = 256  # of each tensor, by a fingerprint
 
 
 class LanguageModel:
@@ -96,6 +99,21 @@ class LanguageModel:
         part.layers = self.layers[:num_layers]
         part.num_layers = num_layers
         return part
+
+    def fingerprint(self) -> str:
+        """Names the weights in use, the same on any machine and in any type: a hash of a sample of every tensor."""
+        modules = {"embedding": self.embedding, "final_norm": self._final_norm}
+        if self.family == "gpt2":
+            modules["positions"] = self._base.wpe
+        modules |= {f"layers.{index}": layer for index, layer in enumerate(self.layers)}
+        digest = hashlib.sha256(self.family.encode())
+        for module_name, module in modules.items():
+            for name, tensor in module.state_dict().items():
+                values = tensor.flatten()
+                # bfloat16 is the coarsest type that weights are kept in: rounded to it, all copies are equal.
+                sample = values[:: max(1, len(values) // _SAMPLED_WEIGHTS)].bfloat16().view(torch.int16)
+                digest.update(f"{module_name}.{name} {list(tensor.shape)}".encode() + sample.cpu().numpy().tobytes())
+        return digest.hexdigest()
 
     def embed(self, input_ids: Tensor) -> Tensor:
         """Token embeddings without positions: [batch, seq] to [batch, seq, width]."""
@@ -182,13 +200,19 @@ class ByteTokenizer:
 class Tokenizer:
     """A Hugging Face tokenizer that returns plain lists of ids, without special tokens.
 
+    Args:
+        folder: Holds the tokenizer's files.
+        alone: They are what `save` wrote, without a language model beside them.
+
     Raises:
         LanguageModelError: If the folder holds no tokenizer.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, alone: bool = False) -> None:
+        # A tokenizer as published may need its model's config.json to be known; a saved one names its own class.
+        options = {"config": PretrainedConfig()} if alone else {}
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(folder)
+            self._tokenizer = AutoTokenizer.from_pretrained(folder, **options)
         except (OSError, ValueError) as error:
             raise LanguageModelError(f"{folder}: no usable tokenizer ({error})") from None
         pad, end = self._tokenizer.pad_token_id, self._tokenizer.eos_token_id
@@ -200,6 +224,15 @@ class Tokenizer:
         """All token ids of each text."""
         ids: list[list[int]] = self._tokenizer(list(texts), add_special_tokens=False).input_ids
         return ids
+
+    def save(self, folder: Path) -> None:
+        """Write the tokenizer's files into a folder."""
+        self._tokenizer.save_pretrained(folder)
+
+
+def dtype_of(precision: str) -> torch.dtype:
+    """The type of the frozen weights under ``training.precision``."""
+    return torch.bfloat16 if precision == "bfloat16" else torch.float32
 
 
 def tiny_random(family: Family = "llama", num_layers: int = 4, seed: int = 0) -> LanguageModel:

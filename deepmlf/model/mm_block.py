@@ -28,15 +28,30 @@ class GatedCrossAttention(nn.Module):
     def forward(self, fusion: Tensor, av: AudioVisualStates) -> Tensor:
         """[batch, n, d] from [batch, n, d]; zero where a sample has no audiovisual frame."""
         query, key, value = (
-            linear(states).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, T, D)
+            self._split_heads(linear(states))
             for linear, states in ((self.query, fusion), (self.key, av.frames), (self.value, av.frames))
         )
-        # Without any frame, values are zero (masked frames are), so attending to all of them yields zero, not NaN.
-        visible = av.mask | ~av.mask.any(1, keepdim=True)
         attended = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=visible[:, None, None, :], dropout_p=self.dropout if self.training else 0.0
+            query, key, value, attn_mask=self._visible(av), dropout_p=self.dropout if self.training else 0.0
         )
         return dropout(self.output(attended.transpose(1, 2).flatten(2)), self.dropout, self.training)
+
+    def attention_weights(self, fusion: Tensor, av: AudioVisualStates) -> Tensor:
+        """What each fusion token takes from each frame, [batch, heads, n, A]: rows sum to 1, absent frames have 0.
+
+        Of the same inputs as `forward`, whose kernel never lays these weights down in memory.
+        """
+        query, key = self._split_heads(self.query(fusion)).float(), self._split_heads(self.key(av.frames)).float()
+        scores = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])
+        return scores.masked_fill(~self._visible(av), -math.inf).softmax(-1)
+
+    def _split_heads(self, states: Tensor) -> Tensor:
+        return states.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, T, D)
+
+    @staticmethod
+    def _visible(av: AudioVisualStates) -> Tensor:
+        # Without any frame, values are zero (masked frames are), so attending to all of them yields zero, not NaN.
+        return (av.mask | ~av.mask.any(1, keepdim=True))[:, None, None, :]
 
 
 class LoRA(nn.Module):

@@ -17,12 +17,12 @@ from deepmlf.config import Stage, TrialConfig
 from deepmlf.data.dataset import DatasetInfo
 from deepmlf.errors import CheckpointError
 from deepmlf.model.deepmlf import DeepMLF
+from deepmlf.model.weights import read_tensors
 from deepmlf.training.checkpoint import (
     load_optimizer_state,
     optimizer_state,
     publish,
     read_metadata,
-    read_tensors,
 )
 
 _AV_PARTS = ("av_encoder.", "av_head.")

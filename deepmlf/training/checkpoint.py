@@ -12,25 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from deepmlf.errors import CheckpointError
 from deepmlf.model.deepmlf import DeepMLF
+from deepmlf.model.weights import read_tensors, trained_state
 
 _NAME = re.compile(r"epoch_(\d{6})")
 _ACTIVE_LAYERS = "active_layers"
-
-
-def trained_state(model: DeepMLF) -> dict[str, Tensor]:
-    """Weights and buffers to save: all but the frozen copies of the language model's weights."""
-    frozen = {
-        f"{name}.{weight}"
-        for name, module in model.named_modules()
-        if getattr(module, "lora", None) is not None
-        for weight, _ in module.named_parameters(recurse=False)
-    }
-    return {name: tensor for name, tensor in model.state_dict().items() if name not in frozen}
 
 
 def save_weights(folder: Path, model: DeepMLF, metadata: dict[str, Any]) -> None:
@@ -186,18 +176,6 @@ def read_metadata(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         raise CheckpointError(f"{folder}: no complete checkpoint there") from None
     return metadata
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file.
-
-    Raises:
-        CheckpointError: If it is missing or torn.
-    """
-    try:
-        return load_file(path)
-    except Exception as error:  # safetensors raises its own types for torn files
-        raise CheckpointError(f"{path}: torn or not safetensors ({error})") from None
 
 
 def publish(folder: Path, parts: dict[str, dict[str, Tensor]], metadata: dict[str, Any]) -> None:

@@ -1,15 +1,13 @@
 """Metrics of a finished trial on a split of its own choosing, the test split included."""
 
-import json
 from pathlib import Path
 
-from deepmlf.config import TrialConfig
 from deepmlf.data.dataset import Dataset
 from deepmlf.data.loader import Loader
-from deepmlf.errors import CheckpointError
 from deepmlf.training.checkpoint import load_weights
 from deepmlf.training.forward import build_model, predict
 from deepmlf.training.metrics import compute_metrics
+from deepmlf.training.predictor import read_trial_config
 
 
 def evaluate_trial(trial: Path, data: Path | None = None, split: str = "test") -> dict[str, float]:
@@ -24,11 +22,7 @@ def evaluate_trial(trial: Path, data: Path | None = None, split: str = "test") -
         CheckpointError: If the folder holds no trained trial.
         DataError: If the dataset cannot be read or its features have other dimensions.
     """
-    try:
-        tree = json.loads((trial / "config.json").read_text())
-    except (OSError, ValueError):
-        raise CheckpointError(f"{trial}: not a trial's folder (no config.json there)") from None
-    config = TrialConfig.from_dict(tree)
+    config = read_trial_config(trial)
     dataset = Dataset.open(data if data is not None else config.data.path)
     model, tokens_of, pad_token_id = build_model(config, dataset)
     load_weights(trial / "best", model)

@@ -15,13 +15,14 @@ from deepmlf.data.dataset import Dataset
 from deepmlf.data.loader import Batch, Loader, TokensOf
 from deepmlf.model.av_encoder import pool_frames
 from deepmlf.model.deepmlf import DeepMLF, DeepMLFOutput, TextPrefix
-from deepmlf.model.language_model import load_language_model
+from deepmlf.model.language_model import dtype_of, load_language_model
 from deepmlf.training.memory import keep_freed_memory
 from deepmlf.training.prefetch import on_device
 from deepmlf.training.prefix_cache import PrefixCache
 from deepmlf.training.token_store import token_ids
 
 Head = Literal["task", "av", "text"]
+HEADS = ("task", "text", "av", "fusion")
 
 
 def pick_device(name: str) -> torch.device:
@@ -40,7 +41,7 @@ def build_model(config: TrialConfig, dataset: Dataset) -> tuple[DeepMLF, TokensO
     """
     keep_freed_memory()
     device = pick_device(config.training.device)
-    dtype = torch.bfloat16 if config.training.precision == "bfloat16" else torch.float32
+    dtype = dtype_of(config.training.precision)
     language_model, tokenizer = load_language_model(config.model.language_model, str(device), dtype)
     language_model = language_model.first_layers(config.model.lm_layers)
     torch.manual_seed(config.training.seed)
@@ -63,7 +64,7 @@ def run_model(model: DeepMLF, batch: Batch, precision: str, prefix: TextPrefix |
             vision_lengths=batch.vision_lengths,
             prefix=prefix,
         )
-    predictions = {name: getattr(output, name).float() for name in ("task", "text", "av", "fusion")}
+    predictions = {name: getattr(output, name).float() for name in HEADS}
     return replace(output, **predictions)
 
 
@@ -81,6 +82,22 @@ def predict(
         predictions[batch.index.numpy()] = output[:, 0].cpu().numpy()
     model.train(was_training)
     return predictions
+
+
+@torch.no_grad()
+def predict_heads(model: DeepMLF, loader: Loader, precision: str) -> dict[str, np.ndarray]:
+    """Predictions of a split by every head, in the split's own order, [N] each; a model in eval mode."""
+    device = model.fusion_tokens.device
+    predictions = {head: np.zeros(len(loader.labels), np.float32) for head in HEADS}
+    for batch, _ in on_device(loader.in_order(), device):
+        for head, values in by_head(run_model(model, batch, precision)).items():
+            predictions[head][batch.index.numpy()] = values
+    return predictions
+
+
+def by_head(output: DeepMLFOutput) -> dict[str, np.ndarray]:
+    """A batch's predictions by head, [batch] each; that of the fusion head is the mean over its tokens."""
+    return {head: getattr(output, head).flatten(1).mean(1).cpu().numpy() for head in HEADS}
 
 
 def predict_av(model: DeepMLF, batch: Batch) -> Tensor:

@@ -9,11 +9,21 @@ METRIC_NAMES = {
 }
 METRIC_NAMES["mosei"] = METRIC_NAMES["mosi"]
 LOWER_IS_BETTER = frozenset({"MAE"})
+SENTIMENT_CLASSES = ("negative", "neutral", "positive")
+_SIMS_BOUNDS = {2: [0.0], 3: [-0.1, 0.1], 5: [-0.7, -0.1, 0.1, 0.7]}
+"""Upper bounds of the classes of SIMS, inclusive, by the number of classes."""
 
 
 def is_better(metric: str, value: float, than: float | None) -> bool:
     """Whether a metric's value beats another one, or is the first."""
     return than is None or (value < than if metric in LOWER_IS_BETTER else value > than)
+
+
+def sentiment_classes(dataset: str, values: np.ndarray) -> list[str]:
+    """``negative``, ``neutral`` or ``positive`` for each of [N] values: by sign, for SIMS by Mult_acc_3's bounds."""
+    values = values.astype(np.float32)
+    classes = np.searchsorted(_SIMS_BOUNDS[3], values) if dataset == "sims" else np.sign(values).astype(int) + 1
+    return [SENTIMENT_CLASSES[index] for index in classes]
 
 
 def compute_metrics(dataset: str, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -56,10 +66,9 @@ def _mosi(predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 
 
 def _sims(predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    # Upper bounds of the classes, inclusive.
-    bounds = {2: [0.0], 3: [-0.1, 0.1], 5: [-0.7, -0.1, 0.1, 0.7]}
     classes = {
-        count: (np.searchsorted(edges, predictions), np.searchsorted(edges, labels)) for count, edges in bounds.items()
+        count: (np.searchsorted(edges, predictions), np.searchsorted(edges, labels))
+        for count, edges in _SIMS_BOUNDS.items()
     }
     metrics = {f"Mult_acc_{count}": _agreement(*pair) for count, pair in classes.items()}
     predicted, true = classes[2]

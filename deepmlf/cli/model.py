@@ -1,0 +1,100 @@
+"""`deepmlf export`, `predict` and `explain`: a finished model taken home."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from deepmlf.cli.options import PATH, as_json, emit
+
+place_argument = click.argument("place", metavar="MODEL")
+data_argument = click.argument("dataset", metavar="DATA")
+lm_option = click.option("--lm", "language_model", help="Another copy of the language model: a name or a folder.")
+
+
+@click.command()
+@click.argument("trial", metavar="TRIAL")
+@click.argument("out", type=PATH)
+@click.option("--data", type=PATH, help="Dataset of the training, if it has moved.")
+@as_json
+def export(trial: str, out: Path, data: Path | None, json_output: bool) -> None:
+    """Write a trial's best epoch as a folder to take home, with a model card."""
+    from deepmlf.training.export import export_trial
+    from deepmlf.tune.storage import open_trial
+
+    valid = export_trial(open_trial(trial), out, data)
+    click.echo(f"{out}: README.md says how to use it and what its licence depends on")
+    emit({"out": str(out), "valid": valid}, json_output)
+
+
+@click.command()
+@place_argument
+@data_argument
+@click.option("--out", type=PATH, required=True, help="Parquet file to write.")
+@click.option("--split", default="test", type=click.Choice(["train", "valid", "test"]), show_default=True)
+@lm_option
+@as_json
+def predict(place: str, dataset: str, out: Path, split: str, language_model: str | None, json_output: bool) -> None:
+    """Predictions of MODEL, an exported folder or a trial, for every utterance of a split."""
+    import pyarrow.parquet as pq
+
+    predictor, data = _open(place, dataset, language_model)
+    table = predictor.predict(data, split)
+    _write(out, lambda path: pq.write_table(table, path))
+    metrics = predictor.metrics(data, table)
+    for name, value in (metrics or {}).items():
+        click.echo(f"{name}: {value:.4f}")
+    if metrics is None:
+        click.echo("deepmlf: no metrics: labels are missing or of another range than in training", err=True)
+    click.echo(f"{out}: {len(table)} utterances")
+    emit({"out": str(out), "utterances": len(table), "metrics": metrics}, json_output)
+
+
+@click.command()
+@place_argument
+@data_argument
+@click.option("--id", "utterance", required=True, help="Id of the utterance, in any split.")
+@click.option("--out", type=PATH, default=Path("explain.html"), show_default=True, help="Page to write.")
+@lm_option
+@as_json
+def explain(place: str, dataset: str, utterance: str, out: Path, language_model: str | None, json_output: bool) -> None:
+    """Why MODEL says what it says of one utterance: one HTML page, readable offline."""
+    from deepmlf.training.explain import explain as explain_utterance
+
+    predictor, data = _open(place, dataset, language_model)
+    explanation = explain_utterance(predictor, data, utterance)
+    from deepmlf.analysis.explain_page import explain_page
+
+    page = explain_page(explanation)
+    _write(out, lambda path: path.write_text(page))
+    click.echo(f"{out}: {explanation.classes['task']} ({explanation.predictions['task']:+.4f})")
+    emit({"out": str(out), "predictions": explanation.predictions, "label": explanation.label}, json_output)
+
+
+def _open(place: str, dataset: str, language_model: str | None) -> tuple[Any, Any]:
+    from deepmlf.data.dataset import Dataset
+    from deepmlf.training.predictor import Predictor
+    from deepmlf.tune.storage import open_trial
+
+    data = Dataset.open(dataset)
+    predictor = Predictor.open(open_trial(place), language_model)
+    if data.info.lowercase != predictor.trained_on.dataset.lowercase:
+        was = "lower-cased" if predictor.trained_on.dataset.lowercase else "not lower-cased"
+        click.echo(f"deepmlf: {dataset}: texts were {was} in training, other than here", err=True)
+    return predictor, data
+
+
+def _write(out: Path, write: Any) -> None:
+    """Write a file, whole or not at all."""
+    from deepmlf.errors import DataError
+
+    temporary = out.with_name(f".{out.name}.{os.getpid()}")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        temporary.replace(out)
+    except OSError as error:
+        raise DataError(f"--out {out}: cannot be written ({error.strerror})") from error
+    finally:
+        temporary.unlink(missing_ok=True)

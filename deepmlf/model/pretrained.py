@@ -1,0 +1,258 @@
+"""A DeepMLF as a folder in Hugging Face's manner: config.json, model.safetensors, tokenizer files, a model card.
+
+The frozen language model stays out: the folder names it, with a fingerprint of its weights.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from deepmlf import __version__
+from deepmlf.config import ModelConfig
+from deepmlf.data.dataset import LABEL_RANGE, DatasetInfo
+from deepmlf.errors import CheckpointError, LanguageModelError
+from deepmlf.model import lm_store
+from deepmlf.model.language_model import ByteTokenizer, LanguageModel, Tokenizer, dtype_of, load_language_model
+from deepmlf.model.weights import read_tensors
+
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+MODEL_TYPE = "deepmlf"
+FORMAT_VERSION = 1
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class LanguageModelRecord(_Frozen):
+    """The frozen language model that the weights belong to; its name is ``model.language_model``."""
+
+    num_layers: int
+    """Layers in use, from the first."""
+    width: int
+    """Features of a hidden state."""
+    vocab_size: int
+    """Rows of the token embedding."""
+    fingerprint: str
+    """What `LanguageModel.fingerprint` returns."""
+
+    @classmethod
+    def of(cls, language_model: LanguageModel) -> "LanguageModelRecord":
+        """The record of the layers in use."""
+        return cls(
+            num_layers=language_model.num_layers,
+            width=language_model.width,
+            vocab_size=language_model.vocab_size,
+            fingerprint=language_model.fingerprint(),
+        )
+
+
+class TrainedOn(_Frozen):
+    """The data of the training, and how inputs are prepared for the model as they were there."""
+
+    dataset: DatasetInfo
+    """Name, fingerprint, splits, and the train split's feature statistics."""
+    label_range: float
+    """Largest absolute label."""
+    standardize: bool
+    """Features are scaled by those statistics."""
+    precision: str
+    """``training.precision``"""
+    batch_size: int = Field(ge=1)
+    """Utterances per batch when predicting."""
+
+    @classmethod
+    def of(cls, info: DatasetInfo, *, standardize: bool, precision: str, batch_size: int) -> "TrainedOn":
+        """The record of a dataset."""
+        return cls(
+            dataset=info,
+            label_range=LABEL_RANGE[info.name],
+            standardize=standardize,
+            precision=precision,
+            batch_size=batch_size,
+        )
+
+
+class PretrainedConfig(_Frozen):
+    """What ``config.json`` of the folder holds."""
+
+    model_type: str = MODEL_TYPE
+    format_version: int = FORMAT_VERSION
+    deepmlf_version: str = __version__
+    """Release that wrote the folder."""
+    audio_dim: int
+    """Features per audio frame."""
+    vision_dim: int
+    """Features per vision frame."""
+    active_layers: tuple[int, ...]
+    """Fused layers whose MM blocks are in use."""
+    language_model: LanguageModelRecord
+    model: ModelConfig
+    trained_on: TrainedOn | None = None
+    """None for a model whose training is not known; it can be loaded, but not asked to predict a dataset."""
+
+
+def refuse_occupied(out: Path) -> None:
+    """Refuse a folder that holds anything.
+
+    Raises:
+        CheckpointError: If it does, or is no folder.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise CheckpointError(f"{out}: exists and is not empty; choose another folder")
+
+
+def write_pretrained(out: Path, config: PretrainedConfig, weights: Mapping[str, Tensor], card: str | None) -> None:
+    """Write the folder, whole or not at all.
+
+    Args:
+        out: A folder that is empty or missing.
+        config: Of the model.
+        weights: Trained tensors by name.
+        card: Text of ``README.md``; None writes none.
+
+    Raises:
+        CheckpointError: If `out` holds something or cannot be written.
+        LanguageModelError: If the language model, whose tokenizer is copied, is not on this machine.
+    """
+    name = config.model.language_model
+    tokenizer = None if name == lm_store.TINY_RANDOM else Tokenizer(lm_store.resolve(name))
+    with _new_folder(out) as folder:
+        save_file(
+            {key: tensor.detach().cpu().contiguous() for key, tensor in weights.items()},
+            folder / WEIGHTS,
+            metadata={"format": "pt"},
+        )
+        (folder / WEIGHTS).chmod(0o644)  # safetensors lets nobody else read it
+        if tokenizer is not None:
+            tokenizer.save(folder)
+        if card is not None:
+            (folder / CARD).write_text(card)
+        (folder / CONFIG).write_text(json.dumps(config.model_dump(mode="json"), indent=2) + "\n")
+
+
+@contextlib.contextmanager
+def _new_folder(out: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `out` if the block succeeds, and vanishes otherwise."""
+    refuse_occupied(out)
+    temporary = out.absolute().with_name(f".{out.absolute().name}.{os.getpid()}")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        temporary.rename(out)
+    except OSError as error:
+        raise CheckpointError(f"{out}: cannot be written ({error.strerror})") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def is_pretrained(folder: Path) -> bool:
+    """Whether a folder says that it is an exported DeepMLF, whole or not."""
+    try:
+        return bool(json.loads((folder / CONFIG).read_text()).get("model_type") == MODEL_TYPE)
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def read_config(folder: Path) -> PretrainedConfig:
+    """Read ``config.json``.
+
+    Raises:
+        CheckpointError: If it is missing, damaged, of another kind of model, or of a newer format.
+    """
+    path = folder / CONFIG
+    remedy = "make one with `deepmlf export TRIAL OUT`"
+    try:
+        tree: Any = json.loads(path.read_text())
+    except OSError:
+        raise CheckpointError(f"{folder}: no exported DeepMLF ({CONFIG} is missing); {remedy}") from None
+    except ValueError as error:
+        raise CheckpointError(f"{path}: damaged ({error}); export the model again") from None
+    kind = tree.get("model_type") if isinstance(tree, dict) else None
+    if kind != MODEL_TYPE:
+        raise CheckpointError(f"{folder}: no exported DeepMLF ({CONFIG} has model_type {kind!r}); {remedy}")
+    version = tree.get("format_version")
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{folder}: written in format {version}, but this deepmlf reads formats up to {FORMAT_VERSION}; upgrade it"
+        )
+    try:
+        return PretrainedConfig.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise CheckpointError(f"{path}: damaged ({where}: {first['msg']}); export the model again") from None
+
+
+def language_model_of(config: PretrainedConfig, device: str = "cpu") -> LanguageModel:
+    """The language model that a folder's weights belong to, from this machine.
+
+    Raises:
+        LanguageModelError: If it is not here, or is another one than in training.
+    """
+    name, record = config.model.language_model, config.language_model
+    dtype = dtype_of("float32" if config.trained_on is None else config.trained_on.precision)
+    found, _ = load_language_model(name, device, dtype)
+    for what, has, needs in (
+        ("hidden size", found.width, record.width),
+        ("vocabulary", found.vocab_size, record.vocab_size),
+    ):
+        if has != needs:
+            raise LanguageModelError(f"language model {name!r}: has {what} {has}, but the exported model needs {needs}")
+    if found.num_layers < record.num_layers:
+        raise LanguageModelError(
+            f"language model {name!r}: has {found.num_layers} layers, but the exported model needs {record.num_layers}"
+        )
+    found = found.first_layers(record.num_layers)
+    if found.fingerprint() != record.fingerprint:
+        raise LanguageModelError(
+            f"language model {name!r}: has other weights than the one that the exported model was trained with; "
+            "give the folder of that one as the language model"
+        )
+    return found
+
+
+def tokenizer_of(folder: Path, config: PretrainedConfig) -> Tokenizer | ByteTokenizer:
+    """The tokenizer that was written beside the weights.
+
+    Raises:
+        LanguageModelError: If it is missing or damaged.
+    """
+    if config.model.language_model == lm_store.TINY_RANDOM:
+        return ByteTokenizer()
+    return Tokenizer(folder, alone=True)
+
+
+def read_weights(folder: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Read ``model.safetensors``.
+
+    Args:
+        folder: An exported model.
+        expected: Tensors of the right names and shapes.
+
+    Raises:
+        CheckpointError: If the file is missing or torn, or tensors are missing, left over or of another shape.
+    """
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise CheckpointError(f"{path}: missing; export the model again")
+    weights = read_tensors(path)
+    missing, extra = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
+    for names, fault in ((missing, "is missing"), (extra, "has no place in the model that config.json describes")):
+        if names:
+            others = f" ({len(names) - 1} more)" if len(names) > 1 else ""
+            raise CheckpointError(f"{path}: {names[0]} {fault}{others}; export the model again")
+    for name, tensor in expected.items():
+        if weights[name].shape != tensor.shape:
+            raise CheckpointError(
+                f"{path}: {name} must have shape {list(tensor.shape)}, but got {list(weights[name].shape)}"
+            )
+    return weights

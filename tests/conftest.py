@@ -40,6 +40,29 @@ def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def small_trial(tmp_path_factory: pytest.TempPathFactory, small_data: Path) -> Path:
+    """A finished trial on it, of a language model in a folder with a tokenizer."""
+    from small_trial import run
+
+    from tests.model.small_lm import make_folder
+
+    folder = tmp_path_factory.mktemp("trials") / "small"
+    name = str(make_folder(folder.with_name("lm")))
+    run(folder, small_data, model__language_model=name, model__fusion_depth=1, model__cross_attention_heads=2)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_export(small_trial: Path) -> Path:
+    """The trial's best epoch, exported."""
+    from deepmlf.training.export import export_trial
+
+    out = small_trial.with_name("export")
+    export_trial(small_trial, out)
+    return out
+
+
+@pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """A Ray cluster of this machine, one for all tests."""
     import ray

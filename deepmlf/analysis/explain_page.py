@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from deepmlf.training.explain import BlockAttention, Explanation
 
-_BLUE, _ORANGE, _GREY = "#3d85c6", "#d9822b", "#888888"  # each readable on white and on black
+_BLUE, _ORANGE, _LINES = "#3d85c6", "#d9822b", "rgba(128,128,128,0.4)"  # each readable on white and on black
 _HEADS = {
     "task": "Final prediction",
     "text": "Words alone",
@@ -58,8 +58,9 @@ def _html(figure: go.Figure, name: str, height: int, *, script: bool = False) ->
         plot_bgcolor="rgba(0,0,0,0)",
         font={"size": 13},
     )
-    figure.update_xaxes(automargin=True, fixedrange=True)
-    figure.update_yaxes(automargin=True, fixedrange=True)
+    lines = {"gridcolor": _LINES, "zerolinecolor": _LINES, "linecolor": _LINES}
+    figure.update_xaxes(automargin=True, fixedrange=True, **lines)
+    figure.update_yaxes(automargin=True, fixedrange=True, **lines)
     html: str = figure.to_html(
         full_html=False,
         include_plotlyjs=script,
@@ -74,7 +75,7 @@ def _predictions(explanation: Explanation) -> go.Figure:
     titles, values = list(_HEADS.values()), [explanation.predictions[head] for head in _HEADS]
     figure = go.Figure(go.Scatter(x=values, y=titles, mode="markers", marker={"size": 13, "color": _BLUE}))
     reach = max(explanation.label_range, *(abs(value) for value in values)) * 1.05
-    figure.update_xaxes(range=[-reach, reach], title="sentiment", gridcolor=_GREY, gridwidth=0.3)
+    figure.update_xaxes(range=[-reach, reach], title="sentiment")
     figure.update_yaxes(autorange="reversed")
     if explanation.label is not None:
         figure.add_vline(x=explanation.label, line={"color": _ORANGE, "dash": "dash"}, annotation_text="label")
@@ -124,6 +125,6 @@ def _gates(blocks: list[BlockAttention]) -> go.Figure:
         ]
     )
     figure.update_xaxes(title="fused layer", tickvals=layers)
-    figure.update_yaxes(title="open fraction", range=[0, 1], gridcolor=_GREY, gridwidth=0.3)
+    figure.update_yaxes(title="open fraction", range=[0, 1])
     figure.update_layout(legend={"orientation": "h", "y": 1.15})
     return figure

@@ -143,3 +143,6 @@ def test_the_wheel_brings_the_files(tmp_path: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert [Path(name).name for name in sorted(names) if "/share/deepmlf/cluster/" in name] == FILES
     assert "search_spaces/ablations/depth.py" in names
+    templates = [path.relative_to(ROOT).as_posix() for path in (ROOT / "deepmlf").glob("*/templates/*.jinja")]
+    assert templates
+    assert set(templates) <= set(names)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deepmlf.training.metrics import METRIC_NAMES, compute_metrics
+from deepmlf.training.metrics import METRIC_NAMES, compute_metrics, sentiment_classes
 
 
 def test_metrics_equal_mmsa_to_four_decimals(shared: Path) -> None:
@@ -18,3 +18,9 @@ def test_metrics_equal_mmsa_to_four_decimals(shared: Path) -> None:
 
 def test_constant_predictions_have_no_correlation() -> None:
     assert compute_metrics("mosi", np.zeros(4), np.array([1.0, -1.0, 2.0, 0.0]))["Corr"] == 0.0
+
+
+def test_the_classes_of_sims_have_a_neutral_band() -> None:
+    values = np.array([-0.11, -0.05, 0.0, 0.05, 0.11])
+    assert sentiment_classes("sims", values) == ["negative", "neutral", "neutral", "neutral", "positive"]
+    assert sentiment_classes("mosei", values) == ["negative", "negative", "neutral", "positive", "positive"]

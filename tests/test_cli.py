@@ -31,6 +31,7 @@ def test_user_errors_are_one_line(tmp_path: Path) -> None:
     )
     assert_refused(deepmlf("train", tmp_path, "--set", "nonsense"), "expected NAME=VALUE")
     assert_refused(deepmlf("analyze", tmp_path), "not an experiment (no search.json there)")
+    assert_refused(deepmlf("export", tmp_path, tmp_path / "out"), "not a trial's folder (no config.json there)")
 
 
 def test_synthetic_train_evaluate(tmp_path: Path) -> None:

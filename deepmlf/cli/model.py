@@ -1,6 +1,8 @@
 """`deepmlf export`, `predict` and `explain`: a finished model taken home."""
 
+import contextlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import click
 
 from deepmlf.cli.options import PATH, as_json, emit
 
+FILE = click.Path(path_type=Path, dir_okay=False)
 place_argument = click.argument("place", metavar="MODEL")
 data_argument = click.argument("dataset", metavar="DATA")
 lm_option = click.option("--lm", "language_model", help="Another copy of the language model: a name or a folder.")
@@ -31,7 +34,7 @@ def export(trial: str, out: Path, data: Path | None, json_output: bool) -> None:
 @click.command()
 @place_argument
 @data_argument
-@click.option("--out", type=PATH, required=True, help="Parquet file to write.")
+@click.option("--out", type=FILE, required=True, help="Parquet file to write.")
 @click.option("--split", default="test", type=click.Choice(["train", "valid", "test"]), show_default=True)
 @lm_option
 @as_json
@@ -55,7 +58,7 @@ def predict(place: str, dataset: str, out: Path, split: str, language_model: str
 @place_argument
 @data_argument
 @click.option("--id", "utterance", required=True, help="Id of the utterance, in any split.")
-@click.option("--out", type=PATH, default=Path("explain.html"), show_default=True, help="Page to write.")
+@click.option("--out", type=FILE, default=Path("explain.html"), show_default=True, help="Page to write.")
 @lm_option
 @as_json
 def explain(place: str, dataset: str, utterance: str, out: Path, language_model: str | None, json_output: bool) -> None:
@@ -80,12 +83,12 @@ def _open(place: str, dataset: str, language_model: str | None) -> tuple[Any, An
     data = Dataset.open(dataset)
     predictor = Predictor.open(open_trial(place), language_model)
     if data.info.lowercase != predictor.trained_on.dataset.lowercase:
-        was = "lower-cased" if predictor.trained_on.dataset.lowercase else "not lower-cased"
-        click.echo(f"deepmlf: {dataset}: texts were {was} in training, other than here", err=True)
+        kept = "lower-cased" if data.info.lowercase else "not lower-cased"
+        click.echo(f"deepmlf: {dataset}: texts are {kept}, unlike those of the training", err=True)
     return predictor, data
 
 
-def _write(out: Path, write: Any) -> None:
+def _write(out: Path, write: Callable[[Path], object]) -> None:
     """Write a file, whole or not at all."""
     from deepmlf.errors import DataError
 
@@ -95,6 +98,7 @@ def _write(out: Path, write: Any) -> None:
         write(temporary)
         temporary.replace(out)
     except OSError as error:
-        raise DataError(f"--out {out}: cannot be written ({error.strerror})") from error
+        raise DataError(f"--out {out}: cannot be written ({error.strerror or error})") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()

@@ -1,8 +1,9 @@
 """The frozen decoder LM, wrapped so that MM blocks can run between its layers."""
 
+import contextlib
 import copy
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, LlamaConfig, PretrainedConfig
 from transformers.activations import NewGELUActivation
+from transformers.utils import logging
 
 from deepmlf.errors import LanguageModelError
 from deepmlf.model import lm_store
@@ -265,6 +267,18 @@ def tiny_random(family: Family = "llama", num_layers: int = 4, seed: int = 0) ->
         return LanguageModel(AutoModelForCausalLM.from_config(config), identity=f"tiny-random {family} {seed}")
 
 
+@contextlib.contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """Without transformers' bar: an error of a command is one line on stderr."""
+    was_enabled = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            logging.enable_progress_bar()
+
+
 @lru_cache(maxsize=2)
 def load_language_model(
     name: str, device: str = "cpu", dtype: torch.dtype = torch.float32
@@ -282,5 +296,6 @@ def load_language_model(
     if name == lm_store.TINY_RANDOM:
         return tiny_random(), ByteTokenizer()
     folder = lm_store.resolve(name)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    with _no_progress_bar():
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     return LanguageModel(model.to(device), identity=lm_store.identity_of(folder)), Tokenizer(folder)

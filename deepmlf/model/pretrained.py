@@ -149,7 +149,7 @@ def _new_folder(out: Path) -> Iterator[Path]:
         yield temporary
         temporary.rename(out)
     except OSError as error:
-        raise CheckpointError(f"{out}: cannot be written ({error.strerror})") from error
+        raise CheckpointError(f"{out}: cannot be written ({error.strerror or error})") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

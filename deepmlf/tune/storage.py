@@ -95,7 +95,7 @@ def _forget_another(local: Path, remote: RemoteFolder) -> None:
 
 
 def open_trial(place: str | Path) -> Path:
-    """The folder of a trial on this machine, with its configuration and best weights.
+    """The folder of a trial or an exported model on this machine, with what it takes to predict.
 
     Raises:
         SearchError: If the file system cannot be used or reached.
@@ -105,7 +105,7 @@ def open_trial(place: str | Path) -> Path:
     local, remote = local_copy(str(place)), RemoteFolder(str(place))
     try:
         for name in remote.sizes():
-            if name == "config.json" or name.startswith("best/"):
+            if name.startswith("best/") or ("/" not in name and not _GROWS.fullmatch(name)):
                 remote.download(name, local / name)
     except OSError as error:
         raise SearchError(f"{place}: cannot be read ({first_line(error)})") from None

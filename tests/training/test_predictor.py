@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 
+from deepmlf.cli import cli
 from deepmlf.data.dataset import Dataset, SplitData, write_dataset
 from deepmlf.data.loader import Loader
 from deepmlf.errors import CheckpointError, DataError
@@ -21,6 +23,13 @@ from deepmlf.training.metrics import sentiment_classes
 from deepmlf.training.predictor import Predictor, read_trial_config
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def deepmlf(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """A command in a process of its own, kept from the hub."""
+    command = [sys.executable, "-m", "deepmlf", *map(str, arguments)]
+    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=200)
 
 
 def copy_of(data: Path, out: Path, **changes: object) -> Dataset:
@@ -48,12 +57,9 @@ def test_a_fresh_process_predicts_what_the_trial_did(
     loader = Loader(dataset, "test", tokens_of, pad, 2 * config.training.batch_size, standardize=True)
     expected = predict(model, loader, "float32")
 
-    command = [sys.executable, "-m", "deepmlf", "predict", small_export, small_data, "--out", tmp_path / "p.parquet"]
-    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
-    result = subprocess.run(
-        [*map(str, command), "--json"], capture_output=True, text=True, cwd=ROOT, env=environment, timeout=200
-    )
+    result = deepmlf("predict", small_export, small_data, "--out", tmp_path / "p.parquet", "--json")
     assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
     table = pq.read_table(tmp_path / "p.parquet")
     assert table.column_names == [
         "id", "text", "label", "sentiment", "sentiment_text", "sentiment_av", "sentiment_fusion", "sentiment_class",
@@ -90,9 +96,12 @@ def test_other_data_is_scaled_as_the_training_data_was(small_export: Path, small
 def test_data_that_does_not_fit_is_refused(small_export: Path, small_data: Path, tmp_path: Path) -> None:
     count = len(Dataset.open(small_data).split("test"))
     other = copy_of(small_data, tmp_path / "other", audio=[np.ones((4, 74), np.float32)] * count, dims=(74, 8))
-    message = r"other: has 74 audio and 8 vision features, but the model takes 5 and 8"
+    message = f"{other.path}: has 74 audio and 8 vision features, but the model takes 5 and 8"
     with pytest.raises(DataError, match=message):
         Predictor.open(small_export).predict(other, "test")
+    result = deepmlf("explain", small_export, other.path, "--id", "test_0", "--out", tmp_path / "page.html")
+    assert (result.returncode, result.stderr) == (2, f"deepmlf: {message}\n")
+    assert not (tmp_path / "page.html").exists()
 
 
 def test_no_metrics_without_labels_of_the_same_kind(small_export: Path, small_data: Path, tmp_path: Path) -> None:
@@ -105,6 +114,26 @@ def test_no_metrics_without_labels_of_the_same_kind(small_export: Path, small_da
     assert predictor.metrics(unlabelled, table) is None
     sims = copy_of(small_data, tmp_path / "sims", name="sims")
     assert predictor.metrics(sims, predictor.predict(sims, "test")) is None
+
+
+def test_a_command_notes_what_differs(small_export: Path, small_data: Path, tmp_path: Path) -> None:
+    other = copy_of(small_data, tmp_path / "sims", name="sims")
+    info = other.path / "info.json"
+    info.write_text(json.dumps(json.loads(info.read_text()) | {"lowercase": True}))
+    command = ["predict", str(small_export), str(other.path), "--out", str(tmp_path / "p.parquet")]
+    result = CliRunner().invoke(cli, command)
+    assert result.stderr.splitlines() == [
+        f"deepmlf: {other.path}: texts are lower-cased, unlike those of the training",
+        "deepmlf: no metrics: labels are missing or of another range than in training",
+    ]
+    assert result.stdout == f"{tmp_path / 'p.parquet'}: 24 utterances\n"
+
+
+def test_a_table_that_cannot_be_written(small_export: Path, small_data: Path, tmp_path: Path) -> None:
+    out = small_export / "README.md" / "p.parquet"
+    result = CliRunner().invoke(cli, ["predict", str(small_export), str(small_data), "--out", str(out)])
+    assert isinstance(result.exception, DataError)
+    assert str(result.exception) == f"--out {out}: cannot be written (File exists)"
 
 
 def test_what_is_no_finished_trial_is_refused(small_trial: Path, small_export: Path, tmp_path: Path) -> None:

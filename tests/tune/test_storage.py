@@ -25,6 +25,7 @@ from deepmlf.data.synthetic import make_synthetic
 from deepmlf.errors import DataError, LanguageModelError, SearchError
 from deepmlf.model import lm_store
 from deepmlf.training.evaluate import evaluate_trial
+from deepmlf.training.predictor import Predictor
 from deepmlf.tune import storage
 from deepmlf.tune.search import resume_search, run_search
 from deepmlf.tune.settings import SearchSettings
@@ -277,6 +278,12 @@ def test_the_best_weights_are_evaluated_from_s3(
     shutil.rmtree(elsewhere)
     trial = join(summary.experiment, "trials", "0000_search")
     assert evaluate_trial(open_trial(trial), split="valid")["MAE"] == pytest.approx(summary.value, abs=1e-6)
+
+
+def test_an_exported_model_predicts_from_a_uri(elsewhere: Path, small_export: Path, small_data: Path) -> None:
+    dataset = Dataset.open(small_data)
+    here, copy = (Predictor.open(open_trial(place)) for place in (small_export, small_export.as_uri()))
+    assert copy.predict(dataset, "test").equals(here.predict(dataset, "test"))
 
 
 @pytest.mark.ray

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from deepmlf.training.explain import BlockAttention, Explanation
 
@@ -49,7 +48,7 @@ def explain_page(explanation: Explanation) -> str:
     )
 
 
-def _html(figure: go.Figure, name: str, height: int, *, script: bool = False) -> Markup:
+def _html(figure: go.Figure, name: str, height: int, *, script: bool = False) -> str:
     figure.update_layout(
         template=None,
         height=height,
@@ -68,7 +67,7 @@ def _html(figure: go.Figure, name: str, height: int, *, script: bool = False) ->
         default_height=f"{height}px",
         config={"displayModeBar": False, "responsive": True},
     )
-    return Markup(html)
+    return html
 
 
 def _predictions(explanation: Explanation) -> go.Figure:

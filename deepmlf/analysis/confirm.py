@@ -90,7 +90,7 @@ def confirm(
     (folder / "confirm.json").write_text(json.dumps(report, indent=2))
     if is_remote(confirmation):
         RemoteFolder(confirmation).upload((folder / "confirm.json").read_bytes(), "confirm.json")
-    _print(report, objective, Console(quiet=quiet))
+    _print(report, Console(quiet=quiet))
     return report
 
 
@@ -128,6 +128,17 @@ def compare(measured: dict[int, dict[int, dict[str, float]]], objective: Objecti
     beaten = [sign * pair["mean"] > 0 for pair in worse]
     verdict = "fails" if any(low > 0 for low, _ in edges) else "undecided" if any(beaten) else "holds"
     return {"settings": settings, "differences": differences, "verdict": verdict, "objective": objective.short}
+
+
+def verdict_line(report: dict[str, Any]) -> str:
+    """What a report's verdict means."""
+    first = report["settings"][0]["trial"]
+    meaning = {
+        "holds": f"the search's choice, trial {first}, is the best on test, too",
+        "undecided": f"another setting is better than trial {first} on test, but within what seeds alone may do",
+        "fails": f"another setting is better than trial {first} on test, beyond what seeds alone may do",
+    }[report["verdict"]]
+    return f"{report['objective']}: {meaning} ({_CONFIDENCE:.0%} intervals)"
 
 
 def _paired(first: dict[int, dict[str, float]], second: dict[int, dict[str, float]], name: str) -> dict[str, float]:
@@ -179,7 +190,7 @@ def _confirm_settings(
     )
 
 
-def _print(report: dict[str, Any], objective: Objective, console: Console) -> None:
+def _print(report: dict[str, Any], console: Console) -> None:
     names = list(report["differences"])
     table = Table("trial", "seeds", *names, title="Test metrics, mean ± standard deviation over seeds")
     for setting in report["settings"]:
@@ -189,9 +200,4 @@ def _print(report: dict[str, Any], objective: Objective, console: Console) -> No
     pairs = [f"{d['mean']:+.4f} [{d['low']:+.4f}, {d['high']:+.4f}]" for d in report["differences"].values()]
     table.add_row(f"{first} - {second}", "paired", *pairs)
     console.print(table)
-    meaning = {
-        "holds": f"the search's choice, trial {first}, is the best on test, too",
-        "undecided": f"another setting is better than trial {first} on test, but within what seeds alone may do",
-        "fails": f"another setting is better than trial {first} on test, beyond what seeds alone may do",
-    }[report["verdict"]]
-    console.print(f"{objective.short}: {meaning} ({_CONFIDENCE:.0%} intervals)", highlight=False)
+    console.print(verdict_line(report), highlight=False)

@@ -2,7 +2,9 @@
 
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import asdict
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +27,22 @@ from deepmlf.tune.storage import open_experiment
 from deepmlf.tune.study import open_study, own_trials
 from deepmlf.tune.trainable import trial_folder
 
+EPOCH_SECONDS = "time/epoch_seconds"
+
 
 def load_results(place: str | Path) -> pa.Table:
     """All trials of an experiment: one row per trial and fusion epoch, dotted parameters as columns.
 
     Trials taken over from an earlier experiment are left out. A trial without any finished fusion epoch has one row
-    whose epoch and metrics are null.
+    whose epoch and metrics are null. ``seconds`` counts from the trial's start, stages before fusion included; it is
+    null where epochs were not timed. ``cpus`` and ``gpus`` are what the trial held for that time.
 
     Raises:
         SearchError: If the folder is no experiment.
     """
     experiment = open_experiment(place)
-    base = read_manifest(experiment)["base"]
+    manifest = read_manifest(experiment)
+    base, search = manifest["base"], manifest["settings"]
     rows: list[dict[str, Any]] = []
     for trial in own_trials(open_study(experiment)):
         if trial.state == TrialState.WAITING:
@@ -49,11 +55,22 @@ def load_results(place: str | Path) -> pa.Table:
             "state": trial.state.name,
             "fail_reason": trial.user_attrs.get(FAIL_REASON),
             "objective": trial.values[0] if trial.values else None,
+            "cpus": search["cpus_per_trial"],
+            "gpus": search["gpus_per_trial"],
         } | {name: json.dumps(v) if isinstance(v, list) else v for name, v in settings.items()}
-        epochs = [metrics for metrics in read_metrics(folder) if "fusion_epoch" in metrics]
-        rows += [common | metrics for metrics in epochs] or [common | {"fusion_epoch": None}]
+        epochs = _with_seconds(read_metrics(folder))
+        fusion = [metrics for metrics in epochs if "fusion_epoch" in metrics]
+        seconds = epochs[-1]["seconds"] if epochs else None
+        rows += [common | metrics for metrics in fusion] or [common | {"fusion_epoch": None, "seconds": seconds}]
     names = list(dict.fromkeys(name for row in rows for name in row))
     return pa.table({name: [row.get(name) for row in rows] for name in names})
+
+
+def _with_seconds(epochs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The epochs, each with the seconds that the trial had taken by its end."""
+    spent: Iterable[float | None] = (metrics.get(EPOCH_SECONDS) for metrics in epochs)
+    totals = accumulate(spent, lambda total, more: None if total is None or more is None else total + more)
+    return [metrics | {"seconds": total} for metrics, total in zip(epochs, totals, strict=True)]
 
 
 def write_results(experiment: Path) -> Path:
@@ -103,6 +120,10 @@ def summarise(place: str | Path, *, top: int = 10, quiet: bool = False) -> dict[
         table.add_row(str(trial.number), *values, str(max(trial.intermediate_values)), _short(trial))
     console.print(table)
     states = {state.name: sum(t.state == state for t in trials) for state in TrialState if state.name != "WAITING"}
+    ended = sum(t.state.is_finished() for t in trials)
+    unfinished = unfinished_line(place, ended, settings["trials"])
+    if unfinished:
+        console.print(unfinished, markup=False, highlight=False, soft_wrap=True)
     console.print("states: " + ", ".join(f"{count} {name}" for name, count in states.items() if count))
     console.print(f"fusion epochs: {spent} spent of {full} in full training ({1 - spent / max(full, 1):.0%} saved)")
     curve = seed_curve(trials)
@@ -123,12 +144,22 @@ def summarise(place: str | Path, *, top: int = 10, quiet: bool = False) -> dict[
         "value": complete[0].values[0] if complete else None,
         "front": front,
         "states": states,
+        "trials_unfinished": max(0, settings["trials"] - ended),
         "failures": failures,
         "restarts": restarts,
         "curve": [asdict(point) for point in curve],
         "fusion_epochs_spent": spent,
         "fusion_epochs_full": full,
     }
+
+
+def unfinished_line(place: str | Path, ended: int, wanted: int) -> str | None:
+    """What to know of an experiment whose search is not at its end; None if it is."""
+    if ended >= wanted:
+        return None
+    so_far = f"{ended} of {wanted} trials have ended" if ended else f"none of {wanted} trials has ended"
+    shown = place if is_remote(place) else Path(place).absolute()
+    return f"{so_far}: the search is still running, or `deepmlf resume {shown}` goes on with it"
 
 
 def place_of_trial(place: str | Path, experiment: Path, number: int) -> str:

@@ -153,7 +153,7 @@ def confirm(experiment: str, top: int, seeds: int, concurrent: int | None, json_
 @experiment_argument
 @as_json
 def analyze(experiment: str, json_output: bool) -> None:
-    """Best trials, states, epochs saved; writes results.parquet."""
-    from deepmlf.analysis.results import summarise
+    """Best trials, states, epochs saved; writes report/index.html and results.parquet."""
+    from deepmlf.analysis.report import analyze as run_analyze
 
-    emit(summarise(experiment), json_output)
+    emit(run_analyze(experiment), json_output)

@@ -119,6 +119,19 @@ class _Resumable(FIFOScheduler):
             self.on_trial_result(None, trial, {FIDELITY: step, self._metric: value})
 
 
+@dataclass(frozen=True)
+class Rung:
+    """Where ASHA decides which trials go on."""
+
+    bracket: int
+    epoch: int
+    """Fusion epochs after which a trial is compared here."""
+    values: dict[int, float]
+    """The objective there, by trial number."""
+    cutoff: float | None
+    """What a trial must reach by now to go on; earlier ones were measured against the values of their time."""
+
+
 class ResumableASHA(_Resumable, ASHAScheduler):
     """ASHA; with several brackets, asynchronous Hyperband.
 
@@ -162,6 +175,16 @@ class ResumableASHA(_Resumable, ASHAScheduler):
         generator = np.random.default_rng((self._seed, trial.config["number"]))
         chosen = generator.choice(len(self._brackets), p=weights / weights.sum())
         self._trial_info[trial.trial_id] = self._brackets[chosen]
+
+    def rungs(self) -> list[Rung]:
+        """The rungs of every bracket, lowest first, with the finished trials that reached them."""
+        rungs = []
+        for index, bracket in enumerate(self._brackets):
+            for epoch, rewards in reversed(bracket._rungs):  # rewards are negated where less is better
+                values = {int(name.rpartition("_")[2]): self._metric_op * reward for name, reward in rewards.items()}
+                cutoff = bracket.cutoff(rewards)
+                rungs.append(Rung(index, epoch, values, None if cutoff is None else float(self._metric_op * cutoff)))
+        return rungs
 
 
 class ResumableMedian(_Resumable, MedianStoppingRule):

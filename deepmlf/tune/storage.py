@@ -21,6 +21,7 @@ from deepmlf.training.checkpoint import latest_checkpoint
 AV_STORE = "av_encoders"
 MANIFEST = "search.json"
 JOURNAL = "optuna.journal"
+REPORT = "report"
 _OF_WORKERS = {"checkpoints", "best", AV_STORE}
 _GROWS = re.compile(r"optuna\.journal|metrics\.jsonl|events\.out\.tfevents.*")
 _COMPLETE = re.compile(r"checkpoints/epoch_\d{6}/state\.json")
@@ -54,14 +55,14 @@ def check_writable(place: str) -> None:
 
 
 def pull(remote: RemoteFolder, local: Path) -> None:
-    """Bring this machine's copy of an experiment up to date; checkpoints and weights stay where they are.
+    """Bring this machine's copy of an experiment up to date; checkpoints, weights and the report stay where they are.
 
     Files that only grow (journal, metrics, events) are taken where the remote one is longer: what this machine wrote
     and could not send up any more stays.
     """
     for name, size in remote.sizes().items():
         path, target = PurePosixPath(name), local / name
-        if not _OF_WORKERS.isdisjoint(path.parts[:-1]):
+        if not _OF_WORKERS.isdisjoint(path.parts[:-1]) or path.parts[0] == REPORT:
             continue
         if not (_GROWS.match(path.name) and target.is_file() and target.stat().st_size >= size):
             remote.download(name, target)

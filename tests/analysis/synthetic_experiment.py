@@ -15,7 +15,7 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from deepmlf.model import lm_store
+from deepmlf.model.lm_store import LanguageModelFacts
 from deepmlf.tune.callbacks import ExperimentRecorder
 from deepmlf.tune.faults import RESTARTS
 from deepmlf.tune.objective import Objective, make_objectives, values_of
@@ -27,6 +27,7 @@ from deepmlf.tune.study import create_study
 from deepmlf.tune.trainable import trial_folder
 
 FAILURE = "NonFiniteLossError: the loss became <nan> & the trial ended in epoch 2"
+LM = LanguageModelFacts(num_layers=30, width=576)  # as deep as a small real one, so that every depth fits
 _FLOORS = {"joint": 0.10, "av_first": 0.0, "av_frozen": 0.05, "unimodal_first": 0.02, "grow_depth": 0.06}
 
 
@@ -55,7 +56,7 @@ def make_experiment(
     """
     name = settings.pop("name", "synthetic")
     search = SearchSettings.model_validate(
-        {"data": "set", "space": space, "lm": lm_store.TINY_RANDOM, "name": name, "storage": str(storage),
+        {"data": "set", "space": space, "name": name, "storage": str(storage),
          "trials": trials, "seed": seed} | settings
     )  # fmt: skip
     loaded, objectives = load_space(search.space), make_objectives(search.objectives)
@@ -65,7 +66,7 @@ def make_experiment(
     facts = {
         "space_source": loaded.source.read_text(),
         "base": base,
-        "language_model": asdict(lm_store.facts(search.lm)),
+        "language_model": asdict(LM),
         "data_fingerprint": "0" * 64,
     }
     experiment = storage / name
@@ -111,10 +112,9 @@ def make_experiment(
 def _draw(space: SearchSpace, search: SearchSettings) -> list[FrozenTrial]:
     """Settings at random, as trials of a study in memory that are never told."""
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=search.seed))
-    lm = lm_store.facts(search.lm)
     for _ in range(search.trials):
         trial = study.ask()
-        trial.set_user_attr(OVERRIDES, json.dumps(space.sample(trial, lm)))
+        trial.set_user_attr(OVERRIDES, json.dumps(space.sample(trial, LM)))
     return study.trials
 
 
@@ -122,7 +122,7 @@ def _curve(overrides: dict[str, Any], epochs: int, rng: np.random.Generator) -> 
     """What a trial would report epoch by epoch, of audiovisual stages first."""
     depth, tokens = overrides.get("model.fusion_depth", 5), overrides.get("model.num_fusion_tokens", 8)
     name = overrides.get("curriculum.name", "joint")
-    floor = 0.7 + 0.02 * abs(depth - 3) + 0.15 * abs(math.log(tokens / 12)) + _FLOORS[name] + rng.normal(0, 0.02)
+    floor = 0.7 + 0.02 * abs(depth - 5) + 0.15 * abs(math.log(tokens / 12)) + _FLOORS[name] + rng.normal(0, 0.02)
     parameters = 100_000 * depth + 64 * tokens
     alone = 2 if name in ("av_first", "av_frozen", "unimodal_first") else 0
     lines: list[dict[str, Any]] = []
@@ -166,9 +166,12 @@ def _frozen(
         attrs[BEST_VALUES] = values_of(objectives, best)
     if state == TrialState.FAIL:
         attrs |= {FAIL_REASON: FAILURE, RESTARTS: ["its worker died"]}
+    values = values_of(objectives, best) if state == TrialState.COMPLETE else None
+    if state == TrialState.PRUNED:
+        values = [fusion[-1][first.name]]  # as Optuna does it
     return create_trial(
         state=state,
-        values=values_of(objectives, best) if state == TrialState.COMPLETE else None,
+        values=values,
         params=trial.params,
         distributions=trial.distributions,
         user_attrs=attrs,

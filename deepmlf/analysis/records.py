@@ -1,0 +1,148 @@
+"""An experiment as analyses read it: one record per trial, taken from ``results.parquet`` and the study."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pyarrow.parquet as pq
+from optuna.trial import TrialState, create_trial
+
+from deepmlf.tune.faults import RESTARTS
+from deepmlf.tune.objective import Objective, make_objectives
+from deepmlf.tune.settings import SearchSettings, read_manifest
+from deepmlf.tune.study import WARM_START, open_study
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial, as far as it got."""
+
+    number: int
+    state: str
+    params: dict[str, Any]
+    """What the search drew, in its order."""
+    settings: dict[str, Any]
+    """The whole configuration under dotted names; empty if none could be built."""
+    curve: dict[int, float]
+    """The first objective by fusion epoch."""
+    value: float | None
+    """The first objective, of complete trials alone."""
+    best: dict[str, Any]
+    """What the fusion epoch reported that has the best first objective; empty before the first one."""
+    seconds: float | None
+    seconds_per_epoch: float | None
+    """Of a fusion epoch, mean."""
+    seconds_per_utterance: float | None
+    """Of training, mean over fusion epochs."""
+    fail_reason: str | None
+    restarts: list[str]
+
+    @property
+    def epochs(self) -> int:
+        """Fusion epochs spent."""
+        return max(self.curve, default=0)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it was trained to its end: at full fidelity, or until its own patience ran out."""
+        return self.value is not None
+
+    @property
+    def drawn(self) -> dict[str, Any]:
+        """What was drawn, with the value in use where the language model had no room for the one drawn."""
+        return {name: self.settings.get(name, value) for name, value in self.params.items()}
+
+
+@dataclass(frozen=True)
+class Records:
+    """An experiment's trials and what they were asked for."""
+
+    manifest: dict[str, Any]
+    settings: SearchSettings
+    objectives: tuple[Objective, ...]
+    trials: list[TrialRecord]
+    study: optuna.Study
+    """A copy in memory. Trials taken over from an earlier experiment are failed ones without values in it, so that
+    plots leave them out and all others keep their numbers."""
+
+    @property
+    def complete(self) -> list[TrialRecord]:
+        """Complete trials, best first by the first objective."""
+        values = [(trial.value, trial) for trial in self.trials if trial.value is not None]
+        values.sort(key=lambda pair: pair[0], reverse=self.objectives[0].direction == "maximize")
+        return [trial for _, trial in values]
+
+    @property
+    def ended(self) -> int:
+        """Trials that are over, whatever their state."""
+        return sum(TrialState[trial.state].is_finished() for trial in self.trials)
+
+    @property
+    def params(self) -> list[str]:
+        """Names of all that was drawn."""
+        return list(dict.fromkeys(name for trial in self.trials for name in trial.params))
+
+
+def load_records(experiment: Path) -> Records:
+    """Read an experiment's ``results.parquet``, manifest and study.
+
+    Args:
+        experiment: The experiment's folder on this machine; ``results.parquet`` must be up to date.
+
+    Raises:
+        SearchError: If the folder is no experiment.
+    """
+    manifest = read_manifest(experiment)
+    settings = SearchSettings.model_validate(manifest["settings"])
+    objectives = make_objectives(settings.objectives)
+    stored = open_study(experiment)
+    frozen = stored.get_trials(deepcopy=False)
+    rows: dict[int, list[dict[str, Any]]] = {}
+    for row in pq.read_table(experiment / "results.parquet").to_pylist():
+        rows.setdefault(row["trial"], []).append(row)
+    study = optuna.create_study(directions=stored.directions)
+    for trial in frozen:
+        is_shown = trial.state != TrialState.WAITING and WARM_START not in trial.user_attrs
+        study.add_trial(trial if is_shown else create_trial(state=TrialState.FAIL))
+    trials = [
+        _record(rows[number], frozen[number].params, frozen[number].user_attrs.get(RESTARTS, []), objectives[0])
+        for number in sorted(rows)
+    ]
+    return Records(manifest, settings, objectives, trials, study)
+
+
+def _record(
+    rows: list[dict[str, Any]], params: dict[str, Any], restarts: list[str], objective: Objective
+) -> TrialRecord:
+    epochs = [row for row in rows if row["fusion_epoch"] is not None]
+    curve = {row["fusion_epoch"]: row[objective.name] for row in epochs}
+    top = objective.best(curve.values()) if curve else None
+    last = rows[-1]
+    rates = [row.get("speed/utterances_per_second") for row in epochs]
+    return TrialRecord(
+        number=last["trial"],
+        state=last["state"],
+        params=params,
+        settings={name: _plain(value) for name, value in last.items() if "." in name and "/" not in name},
+        curve=curve,
+        # Optuna gives a pruned trial its last intermediate value.
+        value=last["objective"] if last["state"] == TrialState.COMPLETE.name else None,
+        best=next((row for row in epochs if row[objective.name] == top), {}),
+        seconds=last["seconds"],
+        seconds_per_epoch=_mean([row.get("time/epoch_seconds") for row in epochs]),
+        seconds_per_utterance=_mean([1 / rate if rate else None for rate in rates]),
+        fail_reason=last["fail_reason"],
+        restarts=restarts,
+    )
+
+
+def _plain(value: Any) -> Any:
+    """A value of the table as the configuration has it: lists are JSON there."""
+    return json.loads(value) if isinstance(value, str) and value.startswith("[") else value
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

@@ -53,16 +53,14 @@ def history(records: Records, index: int) -> Plot:
     title = f"{name} by trial"
     if not records.complete:
         return Plot(title, None, missing="Needs a complete trial.")
-    figure = visualization.plot_optimization_history(records.study, target=_target(index), target_name=name)
-    if len(records.objectives) == 1:
-        direction = records.objectives[0].direction
+    is_single = len(records.objectives) == 1  # only then does Optuna draw the best so far
+    target = None if is_single else _target(index)
+    figure = visualization.plot_optimization_history(records.study, target=target, target_name=name)
+    if is_single:
         best = records.complete[0]
         figure.add_scatter(x=[best.number], y=[best.value], name=f"best: trial {best.number}", mode="markers",
                            marker={"symbol": "star", "size": 14, "color": _BEST})  # fmt: skip
-        caption = f"Complete trials only; {direction} is the aim."
-    else:
-        caption = "Complete trials only."
-    return _plot(title, figure, caption)
+    return _plot(title, figure, f"Complete trials only; the aim is to {records.objectives[index].direction}.")
 
 
 def parallel_coordinates(records: Records, params: list[str]) -> Plot:
@@ -80,6 +78,7 @@ def parallel_coordinates(records: Records, params: list[str]) -> Plot:
         is_good = trace.y[0] in best
         style = {"color": _BEST, "dash": "solid", "width": 2.5} if is_good else {"color": _GREY, "dash": "dot"}
         trace.update(opacity=1.0, line=style)
+    figure.update_annotations(font_color=None)  # the theme's
     return _plot(
         title,
         figure,
@@ -102,9 +101,8 @@ def importances(records: Records, index: int) -> tuple[Plot, dict[str, dict[str,
     }
     sign = 1 if records.objectives[index].direction == "minimize" else -1
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", "PedAnovaImportanceEvaluator computes"
-        )  # that low is good: the sign sees to it
+        # That low values are taken for good, which the sign sees to, and that few trials have some settings.
+        warnings.filterwarnings("ignore", "PedAnovaImportanceEvaluator computes|Some regimes for parameter")
         shares = {
             label: get_param_importances(
                 records.study, evaluator=evaluator, params=params, target=lambda trial: sign * trial.values[index]
@@ -120,7 +118,7 @@ def importances(records: Records, index: int) -> tuple[Plot, dict[str, dict[str,
     caption = (
         f"From {len(records.complete)} complete trials. fANOVA: share of the variance over all of the space, of "
         "settings that every complete trial has. PED-ANOVA: what sets the best tenth apart, settings of single "
-        "curricula included. Where both agree, trust them more."
+        "curricula included, roughly where few trials have them. Where both agree, trust them more."
     )
     return _plot(title, figure, caption), shares
 
@@ -138,7 +136,7 @@ def slices(records: Records, params: list[str]) -> list[Plot]:
 
 def contour(records: Records, params: list[str]) -> Plot:
     """The first objective over the two most important settings."""
-    title = "The two most important settings together"
+    title = "The two most important settings together, by fANOVA"
     both = [trial for trial in records.complete if all(param in trial.params for param in params[:2])]
     if len(params) < 2 or len(both) < NEEDED_FOR_IMPORTANCE:
         return Plot(title, None, missing=_needs(NEEDED_FOR_IMPORTANCE, records))
@@ -293,7 +291,7 @@ def _plot(title: str, figure: go.Figure, caption: str, *, height: int = 420, min
         figure.layout.height = height
     figure.update_layout(
         title=None, template=None, width=None, autosize=True, paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)", margin={"l": 8, "r": 8, "t": 40, "b": 8},
+        plot_bgcolor="rgba(0,0,0,0)", margin={"l": 8, "r": 8, "t": 75, "b": 8},
         legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0.0}, font={"size": 11},
     )  # fmt: skip
     figure.update_xaxes(automargin=True)

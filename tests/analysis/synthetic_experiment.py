@@ -6,9 +6,8 @@ floor depends on fusion depth, fusion tokens and curriculum, so that analyses ha
 
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,12 +22,20 @@ from deepmlf.tune.scheduler import make_scheduler
 from deepmlf.tune.searcher import BEST_VALUES, FAIL_REASON, OVERRIDES
 from deepmlf.tune.settings import SearchSettings, write_manifest
 from deepmlf.tune.space import SearchSpace, load_space
-from deepmlf.tune.study import create_study
+from deepmlf.tune.study import WARM_START, create_study
 from deepmlf.tune.trainable import trial_folder
 
 FAILURE = "NonFiniteLossError: the loss became <nan> & the trial ended in epoch 2"
 LM = LanguageModelFacts(num_layers=30, width=576)  # as deep as a small real one, so that every depth fits
 _FLOORS = {"joint": 0.10, "av_first": 0.0, "av_frozen": 0.05, "unimodal_first": 0.02, "grow_depth": 0.06}
+
+
+@dataclass(eq=False)
+class _RayTrial:
+    """What scheduler and recorder look at in a trial of Ray's."""
+
+    trial_id: str
+    config: dict[str, Any]
 
 
 def make_experiment(
@@ -39,6 +46,7 @@ def make_experiment(
     failed: tuple[int, ...] = (),
     running: int = 0,
     events: bool = False,
+    warm: int = 0,
     seed: int = 0,
     **settings: Any,
 ) -> Path:
@@ -51,6 +59,7 @@ def make_experiment(
         failed: Numbers of those that fail in their second epoch, each after one restart.
         running: How many of the last ones are still running, half-way.
         events: Whether to write TensorBoard events, too.
+        warm: So many trials of an earlier experiment, better than any here, come before the first one.
         seed: Of settings and curves.
         **settings: Of the search, e.g. ``epochs``, ``objectives`` or ``scheduler``.
     """
@@ -78,18 +87,22 @@ def make_experiment(
         epochs=search.epochs, grace_period=search.first_rung, reduction_factor=search.reduction_factor, seed=seed,
     )  # fmt: skip
     study = create_study(experiment, name, None, objectives)
+    for trial in drawn[:warm]:
+        value = [0.0 if objective.direction == "minimize" else 1.0 for objective in objectives]
+        known = {"params": trial.params, "distributions": trial.distributions, "user_attrs": {WARM_START: "earlier"}}
+        study.add_trial(create_trial(values=value, **known))
     recorder = ExperimentRecorder(experiment, base, study, objectives, quiet=True)
-    for trial in drawn:
+    for number, trial in enumerate(drawn, start=warm):
         overrides = json.loads(trial.user_attrs[OVERRIDES])
-        last = 1 if trial.number in failed else search.epochs
-        is_running = trial.number >= trials - running
-        lines = _curve(overrides, search.epochs, np.random.default_rng((seed, trial.number)))
-        lines, is_stopped = _stop(lines, trial.number, scheduler, max(1, last // 2) if is_running else last)
-        ray_trial = SimpleNamespace(trial_id=str(trial.number), config={"number": trial.number, "overrides": overrides})
+        ray_trial = _RayTrial(str(number), {"number": number, "overrides": overrides})
+        last = 1 if number in failed else search.epochs
+        is_running = number >= warm + trials - running
+        lines = _curve(overrides, search.epochs, np.random.default_rng((seed, number)))
+        lines, is_stopped = _stop(lines, ray_trial, scheduler, max(1, last // 2) if is_running else last)
         state = TrialState.COMPLETE
         if is_running:
             state = TrialState.RUNNING
-        elif trial.number in failed:
+        elif number in failed:
             state = TrialState.FAIL
         elif is_stopped:
             state = TrialState.PRUNED
@@ -103,7 +116,7 @@ def make_experiment(
             if not is_running:
                 recorder.on_trial_complete(0, [], ray_trial)
         else:
-            folder = trial_folder(experiment, trial.number)
+            folder = trial_folder(experiment, number)
             folder.mkdir(parents=True)
             (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return experiment
@@ -143,9 +156,10 @@ def _curve(overrides: dict[str, Any], epochs: int, rng: np.random.Generator) -> 
     return lines
 
 
-def _stop(lines: list[dict[str, Any]], number: int, scheduler: Any, last: int) -> tuple[list[dict[str, Any]], bool]:
+def _stop(
+    lines: list[dict[str, Any]], trial: _RayTrial, scheduler: Any, last: int
+) -> tuple[list[dict[str, Any]], bool]:
     """The lines up to where the scheduler stops the trial or its last fusion epoch is reached, and which it was."""
-    trial = SimpleNamespace(trial_id=str(number), config={"number": number})
     scheduler.on_trial_add(None, trial)
     for count, line in enumerate(lines, start=1):
         epoch = line.get("fusion_epoch", 0)

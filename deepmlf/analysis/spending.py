@@ -4,7 +4,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from deepmlf.analysis.records import Records
-from deepmlf.tune.scheduler import ResumableASHA, make_scheduler
+from deepmlf.tune import scheduler
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Spending:
 def rungs_of(records: Records) -> list[RungRecord]:
     """The rungs of ASHA or Hyperband; none for other schedulers."""
     settings = records.settings
-    scheduler = make_scheduler(
+    filled = scheduler.make_scheduler(
         settings.scheduler,
         records.study,
         records.objectives[0],
@@ -49,16 +49,15 @@ def rungs_of(records: Records) -> list[RungRecord]:
         reduction_factor=settings.reduction_factor,
         seed=settings.seed,
     )
-    if not isinstance(scheduler, ResumableASHA):
-        return []
     trials = {trial.number: trial for trial in records.trials}
     rungs = []
-    for rung in scheduler.rungs():
-        reached = sorted(rung.values)
-        went_on = [n for n in reached if trials[n].epochs > rung.epoch or trials[n].is_complete]
+    for rung in scheduler.rungs_of(filled):
+        numbers = map(scheduler.number_of, rung.trial_ids)
+        reached = sorted(number for number in numbers if number is not None)
+        went_on = [n for n in reached if trials[n].epochs > rung.epochs or trials[n].is_complete]
         stopped = [n for n in reached if n not in went_on and trials[n].state == "PRUNED"]
         failed = [n for n in reached if n not in went_on and n not in stopped]
-        rungs.append(RungRecord(rung.bracket, rung.epoch, rung.cutoff, reached, went_on, stopped, failed))
+        rungs.append(RungRecord(rung.bracket, rung.epochs, rung.cutoff, reached, went_on, stopped, failed))
     return rungs
 
 

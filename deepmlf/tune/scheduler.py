@@ -14,6 +14,7 @@ from deepmlf.tune.objective import Objective
 from deepmlf.tune.study import own_trials
 
 FIDELITY = "fusion_epoch"
+_STUDY = "study_"
 SCHEDULERS = ("asha", "hyperband", "median", "none")
 
 
@@ -67,6 +68,9 @@ class Rung:
     """Trials that have got there."""
     cutoff: float | None
     """What a trial's objective must not be worse than to go on; None before anyone got there."""
+    bracket: int = 0
+    trial_ids: tuple[str, ...] = ()
+    """Of those trials, in the order in which they got there."""
 
 
 def rungs_of(scheduler: TrialScheduler) -> list[Rung]:
@@ -74,17 +78,28 @@ def rungs_of(scheduler: TrialScheduler) -> list[Rung]:
     if not isinstance(scheduler, ResumableASHA):
         return []
     return [
-        Rung(epochs, len(recorded), None if not recorded else float(scheduler._metric_op * bracket.cutoff(recorded)))
-        for bracket in scheduler._brackets
+        Rung(
+            epochs,
+            len(recorded),
+            None if not recorded else float(scheduler._metric_op * bracket.cutoff(recorded)),
+            index,
+            tuple(recorded),
+        )
+        for index, bracket in enumerate(scheduler._brackets)
         for epochs, recorded in reversed(bracket._rungs)
     ]
+
+
+def number_of(trial_id: str) -> int | None:
+    """The study's number of a trial that had ended when the scheduler was made; None for any other."""
+    return int(trial_id.removeprefix(_STUDY)) if trial_id.startswith(_STUDY) else None
 
 
 class _StandIn:
     """A trial of an earlier driver."""
 
     def __init__(self, number: int) -> None:
-        self.trial_id = f"study_{number}"
+        self.trial_id = f"{_STUDY}{number}"
         self.config = {"number": number}
 
 
@@ -117,19 +132,6 @@ class _Resumable(FIFOScheduler):
         # Decisions are discarded: they were taken, and obeyed, when the values came in.
         for step, value in sorted(values.items()):
             self.on_trial_result(None, trial, {FIDELITY: step, self._metric: value})
-
-
-@dataclass(frozen=True)
-class Rung:
-    """Where ASHA decides which trials go on."""
-
-    bracket: int
-    epoch: int
-    """Fusion epochs after which a trial is compared here."""
-    values: dict[int, float]
-    """The objective there, by trial number."""
-    cutoff: float | None
-    """What a trial must reach by now to go on; earlier ones were measured against the values of their time."""
 
 
 class ResumableASHA(_Resumable, ASHAScheduler):
@@ -175,16 +177,6 @@ class ResumableASHA(_Resumable, ASHAScheduler):
         generator = np.random.default_rng((self._seed, trial.config["number"]))
         chosen = generator.choice(len(self._brackets), p=weights / weights.sum())
         self._trial_info[trial.trial_id] = self._brackets[chosen]
-
-    def rungs(self) -> list[Rung]:
-        """The rungs of every bracket, lowest first, with the finished trials that reached them."""
-        rungs = []
-        for index, bracket in enumerate(self._brackets):
-            for epoch, rewards in reversed(bracket._rungs):  # rewards are negated where less is better
-                values = {int(name.rpartition("_")[2]): self._metric_op * reward for name, reward in rewards.items()}
-                cutoff = bracket.cutoff(rewards)
-                rungs.append(Rung(index, epoch, values, None if cutoff is None else float(self._metric_op * cutoff)))
-        return rungs
 
 
 class ResumableMedian(_Resumable, MedianStoppingRule):

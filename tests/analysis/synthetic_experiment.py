@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from rich.console import Console
 
 from deepmlf.model.lm_store import LanguageModelFacts
 from deepmlf.tune.callbacks import ExperimentRecorder
 from deepmlf.tune.faults import RESTARTS
 from deepmlf.tune.objective import Objective, make_objectives, values_of
+from deepmlf.tune.progress import Progress
 from deepmlf.tune.scheduler import make_scheduler
 from deepmlf.tune.searcher import BEST_VALUES, FAIL_REASON, OVERRIDES
 from deepmlf.tune.settings import SearchSettings, write_manifest
@@ -91,7 +93,8 @@ def make_experiment(
         value = [0.0 if objective.direction == "minimize" else 1.0 for objective in objectives]
         known = {"params": trial.params, "distributions": trial.distributions, "user_attrs": {WARM_START: "earlier"}}
         study.add_trial(create_trial(values=value, **known))
-    recorder = ExperimentRecorder(experiment, base, study, objectives, quiet=True)
+    progress = Progress(Console(quiet=True), name, objectives, trials=trials, ended=0, rungs=list)
+    recorder = ExperimentRecorder(experiment, base, study, objectives, progress)
     for number, trial in enumerate(drawn, start=warm):
         overrides = json.loads(trial.user_attrs[OVERRIDES])
         ray_trial = _RayTrial(str(number), {"number": number, "overrides": overrides})

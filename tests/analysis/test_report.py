@@ -18,6 +18,7 @@ from deepmlf.cli import cli
 from deepmlf.config import TrialConfig, read_overrides
 from deepmlf.tune.objective import make_objectives
 from deepmlf.tune.settings import SearchSettings
+from deepmlf.tune.storage import open_experiment
 from deepmlf.tune.study import WARM_START, create_study
 from tests.analysis.synthetic_experiment import FAILURE, make_experiment
 
@@ -228,6 +229,22 @@ def test_a_confirmation_is_shown(tmp_path: Path) -> None:
     page = Path(analyze(experiment, quiet=True)["report"]).read_text()
     assert "MAE: the search&#39;s choice, trial 4, is the best on test, too (95% intervals)" in page
     assert '<data value="-0.75">-0.7500</data>, <data value="0.625">0.6250</data>' in page
+
+
+def test_the_report_of_an_experiment_at_a_uri_is_put_there_and_not_fetched_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEEPMLF_HOME", str(tmp_path / "home"))
+    experiment = make_experiment(tmp_path, 6)
+    place = experiment.as_uri()
+    facts = analyze(place, quiet=True)
+    assert facts["report"] == f"{place}/report/index.html"
+    page = experiment / "report" / "index.html"
+    assert f"deepmlf evaluate {place}/trials/" in page.read_text()
+    copy = open_experiment(place) / "report" / "index.html"
+    copy.unlink()
+    open_experiment(place)
+    assert not copy.exists()
 
 
 def test_analyze_gives_scripts_the_reports_path(finished: Path) -> None:

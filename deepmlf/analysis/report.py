@@ -13,7 +13,7 @@ import plotly.io
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from deepmlf.analysis import figures
+from deepmlf.analysis import figures, study_figures
 from deepmlf.analysis.answers import NEEDED, QUESTIONS, Answer, answer
 from deepmlf.analysis.confirm import verdict_line
 from deepmlf.analysis.records import Records, TrialRecord, load_records
@@ -90,8 +90,8 @@ def render(records: Records, experiment: Path, place: str | Path) -> str:
     environment.filters |= {"short": _short, "spelled": _spelled}
     template = environment.from_string(resources.files("deepmlf.analysis").joinpath(_TEMPLATE).read_text("utf-8"))
     rungs = rungs_of(records)
-    mattered = [figures.importances(records, index) for index in range(len(records.objectives))]
-    order = figures.by_importance(mattered[0][1], records)
+    mattered = [study_figures.importances(records, index) for index in range(len(records.objectives))]
+    order = study_figures.by_importance(mattered[0][1], records)
     best = records.complete[0] if records.complete else None
     metrics = list(dict.fromkeys(name for trial in records.trials for name in trial.best if name.startswith(VALID)))
     answers = [answer(question, records) for question in QUESTIONS]
@@ -111,11 +111,11 @@ def render(records: Records, experiment: Path, place: str | Path) -> str:
         verdict_line=verdict_line,
         commands=_commands(records, best, experiment, place) if best else {},
         answers=[(one, statement(one, records), figures.question(one, records.objectives[0])) for one in answers],
-        histories=[figures.history(records, index) for index in range(len(records.objectives))],
+        histories=[study_figures.history(records, index) for index in range(len(records.objectives))],
         mattered=mattered,
-        parallel=figures.parallel_coordinates(records, order),
-        slices=figures.slices(records, order),
-        contour=figures.contour(records, order),
+        parallel=study_figures.parallel_coordinates(records, order),
+        slices=study_figures.slices(records, order),
+        contour=study_figures.contour(records, order),
         rungs=rungs,
         survivors=figures.survivors(rungs),
         curves=figures.learning_curves(records, rungs),

@@ -204,6 +204,17 @@ def test_every_scheduler_has_its_report(tmp_path: Path, scheduler: str, text: st
     assert text in Path(analyze(experiment, quiet=True)["report"]).read_text()
 
 
+def test_objectives_that_never_differ_leave_nothing_to_explain(tmp_path: Path) -> None:
+    space = tmp_path / "same.py"
+    space.write_text(
+        "def space(trial):\n    return {'training.lr_av': trial.suggest_float('training.lr_av', 0.001, 0.1)}\n"
+    )
+    objectives = ["valid/MAE", "model/trained_parameters"]
+    experiment = make_experiment(tmp_path, 12, space=str(space), objectives=objectives)
+    page = Path(analyze(experiment, quiet=True)["report"]).read_text()
+    assert "All complete trials have the same model/trained_parameters." in page
+
+
 def test_a_grid_over_seeds_is_recognised(tmp_path: Path) -> None:
     experiment = make_experiment(tmp_path, 18, space="ablations/depth", scheduler="none")
     write_results(experiment)

@@ -21,6 +21,7 @@ const names = [...document.querySelectorAll('#all thead th')].map(cell => cell.d
 return [...document.querySelectorAll('#all tbody tr')].map(row => Object.fromEntries([...row.cells].map(
   (cell, i) => [names[i], cell.querySelector('data')?.value ?? cell.textContent])));
 """
+HEADINGS = "return [...document.querySelectorAll('#all thead th')].map(cell => cell.textContent)"
 EPOCHS = """
 return [...document.querySelectorAll('#epochs tbody tr')].map(
   row => [...row.cells].slice(1).map(cell => cell.querySelector('data')?.value ?? null));
@@ -100,6 +101,21 @@ def test_it_draws_offline_in_both_themes_and_fits_a_phone(offline: Chrome, exper
     assert (sum(map(int, axis[4:-1].split(","))) > 3 * 128) == (scheme == "dark")
     assert offline.get_log("browser") == []
     assert {url.split(":")[0] for url in requests(offline)} <= {"file", "data", "blob"}
+
+
+def test_names_that_look_like_html_are_shown_not_run(offline: Chrome, tmp_path: Path) -> None:
+    name = "</script><script>document.title = 'run'</script><img src=x onerror=\"document.title = 'run'\">"
+    space = tmp_path / "hostile.py"
+    space.write_text(
+        f"def space(trial):\n    trial.suggest_categorical({name!r}, ['<b>', '</script>'])\n"
+        "    return {'model.fusion_depth': trial.suggest_int('model.fusion_depth', 1, 8)}\n"
+    )
+    experiment = make_experiment(tmp_path, 12, space=str(space), scheduler="none", epochs=2, name="<i>hostile")
+    analyze(experiment, quiet=True)
+    show(offline, experiment, width=1000, scheme="light")
+    assert offline.title == "<i>hostile: deepmlf report"
+    assert name in offline.execute_script(HEADINGS)
+    assert offline.get_log("browser") == []
 
 
 def test_a_change_of_theme_redraws_the_plots(offline: Chrome, experiment: Path) -> None:

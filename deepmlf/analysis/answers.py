@@ -96,7 +96,7 @@ def answer(question: Question, records: Records) -> Answer:
             values = [*values, trial.value]
             (inside if value in question.published else outside).append(values[-1])
         groups[value] = Group(value, known.trials + 1, values)
-    curve = seed_curve(records.study.trials)
+    curve = seed_curve(records.study.get_trials(deepcopy=False))
     difference = _difference(inside, outside) if min(len(inside), len(outside)) >= NEEDED else None
     return Answer(
         question,

@@ -17,7 +17,7 @@ from deepmlf.analysis import figures, study_figures
 from deepmlf.analysis.answers import NEEDED, QUESTIONS, Answer, answer
 from deepmlf.analysis.confirm import verdict_line
 from deepmlf.analysis.records import Records, TrialRecord, load_records
-from deepmlf.analysis.results import place_of_trial, summarise, unfinished_line
+from deepmlf.analysis.results import place_of_trial, summarise
 from deepmlf.analysis.spending import failures_by_reason, rungs_of, spending_of
 from deepmlf.config import TrialConfig, read_overrides
 from deepmlf.data.remote import RemoteFolder, is_remote, join, local_copy
@@ -54,30 +54,29 @@ def analyze(place: str | Path, *, quiet: bool = False) -> dict[str, Any]:
     """
     facts = summarise(place, quiet=quiet)
     experiment = local_copy(str(place)) if is_remote(place) else Path(place).absolute()
-    page = write_report(experiment, place)
+    records = load_records(experiment)
+    page = write_report(records, experiment, place)
     name = f"{REPORT}/{_PAGE}"
     if is_remote(place):
         RemoteFolder(str(place)).upload(page.read_bytes(), name)
     shown = join(str(place), name) if is_remote(place) else str(page)
     if not quiet:
-        print(f"report: {shown}")
+        print(*filter(None, [unfinished_line(records, place), f"report: {shown}"]), sep="\n")
     return facts | {"report": shown}
 
 
-def write_report(experiment: Path, place: str | Path) -> Path:
+def write_report(records: Records, experiment: Path, place: str | Path) -> Path:
     """Write the page, whole or not at all, and return its path.
 
     Args:
-        experiment: The experiment's folder on this machine, with an up to date ``results.parquet``.
+        records: The experiment's trials.
+        experiment: Its folder on this machine.
         place: What users call it: the same folder, or a URI.
-
-    Raises:
-        SearchError: If the folder is no experiment.
     """
     page = experiment / REPORT / _PAGE
     page.parent.mkdir(exist_ok=True)
     temporary = page.with_name(f".{_PAGE}.{os.getpid()}")
-    temporary.write_text(render(load_records(experiment), experiment, place), encoding="utf-8")
+    temporary.write_text(render(records, experiment, place), encoding="utf-8")
     temporary.rename(page)
     return page
 
@@ -99,8 +98,7 @@ def render(records: Records, experiment: Path, place: str | Path) -> str:
     return template.render(
         records=records,
         name=experiment.name,
-        place=str(place) if is_remote(place) else str(experiment),
-        unfinished=unfinished_line(place, records.ended, records.settings.trials),
+        unfinished=unfinished_line(records, place),
         best=best,
         leads=leads(records),
         front=pareto_front(complete, records.objectives) if len(records.objectives) > 1 else [],
@@ -133,6 +131,16 @@ def render(records: Records, experiment: Path, place: str | Path) -> str:
         plotly=Markup(get_plotlyjs()),
         themes=Markup(json.dumps(_themes()).replace("<", "\\u003c")),
     )
+
+
+def unfinished_line(records: Records, place: str | Path) -> str | None:
+    """What to know of an experiment whose search is not at its end; None if it is."""
+    ended, wanted = records.ended, records.settings.trials
+    if ended >= wanted:
+        return None
+    so_far = f"{ended} of {wanted} trials have ended" if ended else f"none of {wanted} trials has ended"
+    shown = place if is_remote(place) else Path(place).absolute()
+    return f"{so_far}: the search is still running, or `deepmlf resume {shown}` goes on with it"
 
 
 def leads(records: Records) -> list[Lead]:

@@ -121,9 +121,6 @@ def summarise(place: str | Path, *, top: int = 10, quiet: bool = False) -> dict[
     console.print(table)
     states = {state.name: sum(t.state == state for t in trials) for state in TrialState if state.name != "WAITING"}
     ended = sum(t.state.is_finished() for t in trials)
-    unfinished = unfinished_line(place, ended, settings["trials"])
-    if unfinished:
-        console.print(unfinished, markup=False, highlight=False, soft_wrap=True)
     console.print("states: " + ", ".join(f"{count} {name}" for name, count in states.items() if count))
     console.print(f"fusion epochs: {spent} spent of {full} in full training ({1 - spent / max(full, 1):.0%} saved)")
     curve = seed_curve(trials)
@@ -151,15 +148,6 @@ def summarise(place: str | Path, *, top: int = 10, quiet: bool = False) -> dict[
         "fusion_epochs_spent": spent,
         "fusion_epochs_full": full,
     }
-
-
-def unfinished_line(place: str | Path, ended: int, wanted: int) -> str | None:
-    """What to know of an experiment whose search is not at its end; None if it is."""
-    if ended >= wanted:
-        return None
-    so_far = f"{ended} of {wanted} trials have ended" if ended else f"none of {wanted} trials has ended"
-    shown = place if is_remote(place) else Path(place).absolute()
-    return f"{so_far}: the search is still running, or `deepmlf resume {shown}` goes on with it"
 
 
 def place_of_trial(place: str | Path, experiment: Path, number: int) -> str:

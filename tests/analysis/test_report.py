@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from pathlib import Path
 
 import optuna
@@ -240,6 +241,14 @@ def test_a_confirmation_is_shown(tmp_path: Path) -> None:
     page = Path(analyze(experiment, quiet=True)["report"]).read_text()
     assert "MAE: the search&#39;s choice, trial 4, is the best on test, too (95% intervals)" in page
     assert '<data value="-0.75">-0.7500</data>, <data value="0.625">0.6250</data>' in page
+
+
+@pytest.mark.slow
+def test_two_hundred_trials_take_seconds(tmp_path: Path) -> None:
+    experiment = make_experiment(tmp_path, 200, scheduler="none")
+    started = time.process_time()
+    analyze(experiment, quiet=True)
+    assert time.process_time() - started < 8  # measured: 3; what is imported first takes 6 more
 
 
 def test_the_report_of_an_experiment_at_a_uri_is_put_there_and_not_fetched_again(

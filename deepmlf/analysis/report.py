@@ -4,12 +4,11 @@ import json
 import os
 import shlex
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import plotly.io
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
@@ -26,7 +25,6 @@ from deepmlf.tune.objective import TRAINED_PARAMETERS, VALID, best_first, pareto
 from deepmlf.tune.storage import REPORT
 
 _PAGE = "index.html"
-_TEMPLATE = "report.html.jinja"
 
 
 @dataclass(frozen=True)
@@ -83,11 +81,15 @@ def write_report(records: Records, experiment: Path, place: str | Path) -> Path:
 
 def render(records: Records, experiment: Path, place: str | Path) -> str:
     """The page's HTML; everything that comes from the experiment is escaped."""
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    environment = Environment(
+        loader=PackageLoader("deepmlf.analysis"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=True,
     )
     environment.filters |= {"short": _short, "spelled": _spelled}
-    template = environment.from_string(resources.files("deepmlf.analysis").joinpath(_TEMPLATE).read_text("utf-8"))
+    template = environment.get_template("report.html.jinja")
     rungs = rungs_of(records)
     mattered = [study_figures.importances(records, index) for index in range(len(records.objectives))]
     order = study_figures.by_importance(mattered[0][1], records)
@@ -197,6 +199,7 @@ def _commands(records: Records, best: TrialRecord, experiment: Path, place: str 
     folder = place_of_trial(place, experiment, best.number)
     again = {"confirm": f"deepmlf confirm {shlex.quote(shown)}"}
     again["evaluate"] = f"deepmlf evaluate {shlex.quote(folder)}"
+    again["export"] = f"deepmlf export {shlex.quote(folder)} exported"
     defaults = TrialConfig().flat()
     try:
         config = TrialConfig.from_overrides(best.settings).flat()

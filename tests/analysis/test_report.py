@@ -134,6 +134,7 @@ def test_the_page_names_the_best_and_escapes_what_came_from_trials(
     assert "the loss became &lt;nan&gt; &amp; the trial ended" in page
     assert "<nan>" not in page
     assert f"deepmlf confirm {finished}" in page
+    assert f"deepmlf export {facts['best_folder']} exported" in page
     assert "the search is still running" not in page
 
 

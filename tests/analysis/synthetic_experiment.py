@@ -1,0 +1,176 @@
+"""An experiment of any number of trials without training: study, manifest and trials' files as a search writes them.
+
+Settings come from a real space, early stopping from the real scheduler; only the learning curves are made up. Their
+floor depends on fusion depth, fusion tokens and curriculum, so that analyses have something to find.
+"""
+
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from deepmlf.model import lm_store
+from deepmlf.tune.callbacks import ExperimentRecorder
+from deepmlf.tune.faults import RESTARTS
+from deepmlf.tune.objective import Objective, make_objectives, values_of
+from deepmlf.tune.scheduler import make_scheduler
+from deepmlf.tune.searcher import BEST_VALUES, FAIL_REASON, OVERRIDES
+from deepmlf.tune.settings import SearchSettings, write_manifest
+from deepmlf.tune.space import SearchSpace, load_space
+from deepmlf.tune.study import create_study
+from deepmlf.tune.trainable import trial_folder
+
+FAILURE = "NonFiniteLossError: the loss became <nan> & the trial ended in epoch 2"
+_FLOORS = {"joint": 0.10, "av_first": 0.0, "av_frozen": 0.05, "unimodal_first": 0.02, "grow_depth": 0.06}
+
+
+def make_experiment(
+    storage: Path,
+    trials: int = 20,
+    *,
+    space: str = "mosi",
+    failed: tuple[int, ...] = (),
+    running: int = 0,
+    events: bool = False,
+    seed: int = 0,
+    **settings: Any,
+) -> Path:
+    """Write an experiment and return its folder.
+
+    Args:
+        storage: Folder of experiments.
+        trials: Trials in all.
+        space: Where their settings are drawn from, at random.
+        failed: Numbers of those that fail in their second epoch, each after one restart.
+        running: How many of the last ones are still running, half-way.
+        events: Whether to write TensorBoard events, too.
+        seed: Of settings and curves.
+        **settings: Of the search, e.g. ``epochs``, ``objectives`` or ``scheduler``.
+    """
+    name = settings.pop("name", "synthetic")
+    search = SearchSettings.model_validate(
+        {"data": "set", "space": space, "lm": lm_store.TINY_RANDOM, "name": name, "storage": str(storage),
+         "trials": trials, "seed": seed} | settings
+    )  # fmt: skip
+    loaded, objectives = load_space(search.space), make_objectives(search.objectives)
+    if len(objectives) > 1:
+        search = search.model_copy(update={"scheduler": "none"})
+    base = loaded.base | search.overrides | {"training.epochs": search.epochs}
+    facts = {
+        "space_source": loaded.source.read_text(),
+        "base": base,
+        "language_model": asdict(lm_store.facts(search.lm)),
+        "data_fingerprint": "0" * 64,
+    }
+    experiment = storage / name
+    experiment.mkdir(parents=True)
+    write_manifest(experiment, search, facts, secret=None)
+    drawn = _draw(loaded, search)
+    scheduler = make_scheduler(
+        search.scheduler, optuna.create_study(), objectives[0],
+        epochs=search.epochs, grace_period=search.first_rung, reduction_factor=search.reduction_factor, seed=seed,
+    )  # fmt: skip
+    study = create_study(experiment, name, None, objectives)
+    recorder = ExperimentRecorder(experiment, base, study, objectives, quiet=True)
+    for trial in drawn:
+        overrides = json.loads(trial.user_attrs[OVERRIDES])
+        last = 1 if trial.number in failed else search.epochs
+        is_running = trial.number >= trials - running
+        lines = _curve(overrides, search.epochs, np.random.default_rng((seed, trial.number)))
+        lines, is_stopped = _stop(lines, trial.number, scheduler, max(1, last // 2) if is_running else last)
+        ray_trial = SimpleNamespace(trial_id=str(trial.number), config={"number": trial.number, "overrides": overrides})
+        state = TrialState.COMPLETE
+        if is_running:
+            state = TrialState.RUNNING
+        elif trial.number in failed:
+            state = TrialState.FAIL
+        elif is_stopped:
+            state = TrialState.PRUNED
+        else:
+            lines[-1]["finished"] = "full"
+        study.add_trial(_frozen(trial, lines, state, objectives))
+        if events:
+            recorder.on_trial_start(0, [], ray_trial)
+            for line in lines:
+                recorder.on_trial_result(0, [], ray_trial, line)
+            if not is_running:
+                recorder.on_trial_complete(0, [], ray_trial)
+        else:
+            folder = trial_folder(experiment, trial.number)
+            folder.mkdir(parents=True)
+            (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return experiment
+
+
+def _draw(space: SearchSpace, search: SearchSettings) -> list[FrozenTrial]:
+    """Settings at random, as trials of a study in memory that are never told."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=search.seed))
+    lm = lm_store.facts(search.lm)
+    for _ in range(search.trials):
+        trial = study.ask()
+        trial.set_user_attr(OVERRIDES, json.dumps(space.sample(trial, lm)))
+    return study.trials
+
+
+def _curve(overrides: dict[str, Any], epochs: int, rng: np.random.Generator) -> list[dict[str, Any]]:
+    """What a trial would report epoch by epoch, of audiovisual stages first."""
+    depth, tokens = overrides.get("model.fusion_depth", 5), overrides.get("model.num_fusion_tokens", 8)
+    name = overrides.get("curriculum.name", "joint")
+    floor = 0.7 + 0.02 * abs(depth - 3) + 0.15 * abs(math.log(tokens / 12)) + _FLOORS[name] + rng.normal(0, 0.02)
+    parameters = 100_000 * depth + 64 * tokens
+    alone = 2 if name in ("av_first", "av_frozen", "unimodal_first") else 0
+    lines: list[dict[str, Any]] = []
+    for epoch in range(1, alone + epochs + 1):
+        seconds = 2.0 + depth * 0.5 + rng.uniform(0, 0.2)
+        line: dict[str, Any] = {"stage": "fusion" if epoch > alone else "av_encoder", "epoch": epoch}
+        line["curriculum/stage"] = int(alone > 0 and epoch > alone)
+        if epoch > alone:
+            mae = floor + 0.8 / (epoch - alone) + abs(rng.normal(0, 0.01))
+            line |= {"fusion_epoch": epoch - alone, "valid/MAE": mae, "valid/Corr": 1 - mae / 2}
+            line |= {"valid/Has0_acc_2": 1 - mae / 3, "model/trained_parameters": parameters}
+        else:
+            line["train/valid_mae_av"] = 1.4 - 0.1 * epoch
+        line |= {"train/loss": 2.0 / epoch, "loss/task": 1.0 / epoch, "lr/fusion": 1e-4 / epoch, "lr/av": 1e-3 / epoch}
+        line |= {f"gate/{layer}/attention": 0.02 + 0.001 * epoch for layer in range(depth)}
+        line |= {"time/epoch_seconds": seconds, "speed/utterances_per_second": 1000 / seconds}
+        lines.append(line)
+    return lines
+
+
+def _stop(lines: list[dict[str, Any]], number: int, scheduler: Any, last: int) -> tuple[list[dict[str, Any]], bool]:
+    """The lines up to where the scheduler stops the trial or its last fusion epoch is reached, and which it was."""
+    trial = SimpleNamespace(trial_id=str(number), config={"number": number})
+    scheduler.on_trial_add(None, trial)
+    for count, line in enumerate(lines, start=1):
+        epoch = line.get("fusion_epoch", 0)
+        decision = scheduler.on_trial_result(None, trial, line) if epoch else scheduler.CONTINUE
+        if epoch == last or decision == scheduler.STOP:
+            return lines[:count], epoch < last
+    return lines, False
+
+
+def _frozen(
+    trial: FrozenTrial, lines: list[dict[str, Any]], state: TrialState, objectives: tuple[Objective, ...]
+) -> FrozenTrial:
+    fusion = [line for line in lines if "fusion_epoch" in line]
+    first = objectives[0]
+    best = next(line for line in fusion if line[first.name] == first.best(line[first.name] for line in fusion))
+    attrs = dict(trial.user_attrs)
+    if len(objectives) > 1:
+        attrs[BEST_VALUES] = values_of(objectives, best)
+    if state == TrialState.FAIL:
+        attrs |= {FAIL_REASON: FAILURE, RESTARTS: ["its worker died"]}
+    return create_trial(
+        state=state,
+        values=values_of(objectives, best) if state == TrialState.COMPLETE else None,
+        params=trial.params,
+        distributions=trial.distributions,
+        user_attrs=attrs,
+        intermediate_values={line["fusion_epoch"]: line[first.name] for line in fusion},
+    )

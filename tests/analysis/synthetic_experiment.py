@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from rich.console import Console
 
 from deepmlf.model import lm_store
 from deepmlf.tune.callbacks import ExperimentRecorder
 from deepmlf.tune.faults import RESTARTS
 from deepmlf.tune.objective import Objective, make_objectives, values_of
+from deepmlf.tune.progress import Progress
 from deepmlf.tune.scheduler import make_scheduler
 from deepmlf.tune.searcher import BEST_VALUES, FAIL_REASON, OVERRIDES
 from deepmlf.tune.settings import SearchSettings, write_manifest
@@ -77,7 +79,8 @@ def make_experiment(
         epochs=search.epochs, grace_period=search.first_rung, reduction_factor=search.reduction_factor, seed=seed,
     )  # fmt: skip
     study = create_study(experiment, name, None, objectives)
-    recorder = ExperimentRecorder(experiment, base, study, objectives, quiet=True)
+    progress = Progress(Console(quiet=True), name, objectives, trials=trials, ended=0, rungs=list)
+    recorder = ExperimentRecorder(experiment, base, study, objectives, progress)
     for trial in drawn:
         overrides = json.loads(trial.user_attrs[OVERRIDES])
         last = 1 if trial.number in failed else search.epochs
@@ -135,7 +138,7 @@ def _curve(overrides: dict[str, Any], epochs: int, rng: np.random.Generator) -> 
             line |= {"fusion_epoch": epoch - alone, "valid/MAE": mae, "valid/Corr": 1 - mae / 2}
             line |= {"valid/Has0_acc_2": 1 - mae / 3, "model/trained_parameters": parameters}
         else:
-            line["train/valid_mae_av"] = 1.4 - 0.1 * epoch
+            line["unimodal/av_MAE"] = 1.4 - 0.1 * epoch
         line |= {"train/loss": 2.0 / epoch, "loss/task": 1.0 / epoch, "lr/fusion": 1e-4 / epoch, "lr/av": 1e-3 / epoch}
         line |= {f"gate/{layer}/attention": 0.02 + 0.001 * epoch for layer in range(depth)}
         line |= {"time/epoch_seconds": seconds, "speed/utterances_per_second": 1000 / seconds}

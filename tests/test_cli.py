@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -44,6 +45,10 @@ def test_synthetic_train_evaluate(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert "fusion epoch 3: " in result.stderr
     valid = json.loads(result.stdout.splitlines()[-1])["valid"]
+    assert deepmlf("train", tmp_path / "set", *options, "--out", tmp_path / "trial").returncode == 0
+    events = EventAccumulator(str(tmp_path / "trial")).Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == [1, 2, 3]
+    assert [event.step for event in events.Scalars("valid/MAE")] == [2, 3]
     result = deepmlf("evaluate", tmp_path / "trial", "--split", "valid", "--json")
     assert json.loads(result.stdout.splitlines()[-1])["MAE"] == pytest.approx(valid["MAE"], abs=1e-6)
 

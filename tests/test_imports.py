@@ -39,7 +39,7 @@ def test_files_stay_short() -> None:
     assert not long
 
 
-@pytest.mark.parametrize("module", ["deepmlf", "deepmlf.cli", "deepmlf.config"])
+@pytest.mark.parametrize("module", ["deepmlf", "deepmlf.cli", "deepmlf.config", "deepmlf.analysis.board"])
 def test_import_is_light(module: str) -> None:
     code = f"import sys, {module}; print([m for m in ('torch', 'ray', 'optuna', 'transformers') if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

@@ -7,6 +7,7 @@ import click
 
 from deepmlf import __version__
 from deepmlf.cli.data import data, lm
+from deepmlf.cli.look import tensorboard
 from deepmlf.cli.model import explain, export, predict
 from deepmlf.cli.search import analyze, confirm, resume, search
 from deepmlf.cli.trial import evaluate, import_reference_command, train
@@ -38,6 +39,7 @@ def main() -> None:
 
 
 for command in (
-    data, lm, train, search, resume, confirm, analyze, evaluate, export, predict, explain, import_reference_command,
+    data, lm, train, search, resume, confirm, analyze, tensorboard, evaluate, export, predict, explain,
+    import_reference_command,
 ):  # fmt: skip
     cli.add_command(command)

@@ -119,7 +119,6 @@ def resume(
 def _end_search(summary: Any, json_output: bool) -> None:
     from deepmlf.analysis.results import summarise
     from deepmlf.errors import SearchError
-    from deepmlf.tune.storage import open_experiment
 
     experiment = summary.experiment
     facts = summarise(experiment)
@@ -132,7 +131,7 @@ def _end_search(summary: Any, json_output: bool) -> None:
         click.echo(f"stopped; go on with `deepmlf resume {experiment}`", err=True)
         sys.exit(130)
     if not json_output:
-        click.echo(f"TensorBoard: tensorboard --logdir {open_experiment(experiment) / 'trials'}")
+        click.echo(f"TensorBoard: deepmlf tensorboard {experiment}")
         click.echo(f"Test metrics of the best: deepmlf evaluate {facts['best_folder']}")
 
 

@@ -34,16 +34,21 @@ def train(
 
     from deepmlf.training.checkpoint import latest_checkpoint
     from deepmlf.training.curriculum import stages_of
+    from deepmlf.training.dashboard import write_dashboard
     from deepmlf.training.metrics import is_better
+    from deepmlf.training.note import trial_note
     from deepmlf.training.tensorboard import TrialWriter
     from deepmlf.training.trainer import train as run_train
 
     out.mkdir(parents=True, exist_ok=True)
     (out / "config.json").write_text(trial.to_json())
     resume_from = latest_checkpoint(out)
-    writer = TrialWriter(out)
-    writer.start({name: value for name, value in trial.flat().items() if name in overrides})
+    write_dashboard(out, [trial.training.select_by])
+    # A resume reports the checkpoint's own epoch again.
+    writer = TrialWriter(out, purge_step=int(resume_from.name.removeprefix("epoch_")) if resume_from else None)
+    writer.start({name: value for name, value in trial.flat().items() if name in overrides}, trial_note(overrides))
     best: dict[str, float] = {}
+    best_epoch: dict[str, Any] = {}
     with Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task("epochs", total=sum(stage.epochs for stage in stages_of(trial)))
 
@@ -52,6 +57,7 @@ def train(
             selected = trial.training.select_by
             if valid and is_better(selected, valid[selected], best.get(selected)):
                 best.update(valid)
+                best_epoch.update(metrics)
             writer.write(metrics, best)
             progress.update(task, completed=metrics["epoch"], description=str(metrics["stage"]))
             shown = valid or {"loss": metrics["train/loss"]}
@@ -59,7 +65,7 @@ def train(
             progress.console.print(f"{metrics['stage']} epoch {metrics['epoch']}: {line}", highlight=False)
 
         run_train(trial, report, out_dir=out, resume_from=resume_from, cache_gb=cache_gb, keep=keep)
-    writer.close("COMPLETE")
+    writer.close("COMPLETE", best_epoch)
     emit({"folder": str(out), "valid": best}, json_output)
 
 

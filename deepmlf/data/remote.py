@@ -107,6 +107,14 @@ class RemoteFolder:
             temporary.write_bytes(stream.read())
         temporary.rename(target)
 
+    @_persistent
+    def extend(self, name: str, target: Path) -> None:
+        """Add to a local file what the one at `name` has grown by; who has it open reads on."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with self._files.open_input_file(f"{self._root}/{name}") as stream, target.open("ab") as file:
+            stream.seek(file.tell())
+            file.write(stream.read())
+
     def check_writable(self) -> None:
         """Write a file and delete it again, without a second try.
 

@@ -254,7 +254,7 @@ class Trainer:
                     metadata = {"fusion_epoch": progress.fusion_epoch, "valid": valid}
                     save_weights(self.out_dir / "best", self.model, metadata)
         else:
-            metrics[f"train/valid_mae_{head}"] = valid["MAE"]
+            metrics[f"unimodal/{head}_MAE"] = valid["MAE"]
         metrics["train/loss"] = losses.pop("total")
         metrics |= {f"loss/{name}": value for name, value in losses.items()}
         metrics |= {f"lr/{name}": value for name, value in rates.items()}

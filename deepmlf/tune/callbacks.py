@@ -4,7 +4,6 @@ import json
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,9 @@ from ray.tune import Callback
 
 from deepmlf.config import TrialConfig
 from deepmlf.training.curriculum import stages_of
+from deepmlf.training.note import trial_note
 from deepmlf.training.tensorboard import TrialWriter
+from deepmlf.tune.columns import shown_settings
 from deepmlf.tune.objective import VALID, Objective, best_first
 from deepmlf.tune.progress import Best, Progress, RunningTrial
 from deepmlf.tune.searcher import FAIL_REASON
@@ -27,23 +28,22 @@ class _Record:
     """One trial as the driver has seen it."""
 
     def __init__(
-        self, folder: Path, settings: TrialConfig, chosen: Iterable[str], objectives: tuple[Objective, ...]
+        self, folder: Path, base: dict[str, Any], overrides: dict[str, Any], objectives: tuple[Objective, ...]
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         drop_torn_line(folder / METRICS_FILE)
         self.folder, self.objectives = folder, objectives
         self.lines = read_metrics(folder)
         self.best: dict[str, float] = {}
+        self.best_epoch: dict[str, Any] = {}
         for metrics in self.lines:
             self._keep_best(metrics)
         # What an earlier driver wrote after the last recorded epoch is hidden, so that curves stay one line.
         self.writer = TrialWriter(folder, purge_step=self.lines[-1]["epoch"] + 1 if self.lines else None)
-        names = tuple(objective.short for objective in objectives)
-        stages = stages_of(settings)
-        self.planned_epochs = sum(stage.epochs for stage in stages)
+        settings = TrialConfig.from_overrides(base, overrides)
+        self.planned_epochs = sum(stage.epochs for stage in stages_of(settings))
         self.planned_fusion_epochs = settings.training.epochs
-        flat = settings.flat()
-        self.writer.start({name: flat[name] for name in chosen}, metrics=tuple(self.best) or names)
+        self.writer.start(shown_settings(base, overrides), trial_note(base | overrides))
 
     def add(self, metrics: dict[str, Any]) -> bool:
         """Record one epoch; False if it is known already (a resumed trial reports its last epoch again)."""
@@ -59,6 +59,7 @@ class _Record:
     def _keep_best(self, metrics: dict[str, Any]) -> None:
         first = self.objectives[0]
         if first.name in metrics and first.is_better(metrics[first.name], self.best.get(first.short)):
+            self.best_epoch = metrics
             shown = {objective.name for objective in self.objectives}
             self.best = {
                 name.rpartition("/")[2]: value
@@ -146,9 +147,8 @@ class ExperimentRecorder(Callback):
     def _record(self, trial: Any) -> _Record:
         number = trial.config["number"]
         if number not in self._records:
-            settings = TrialConfig.from_overrides(self._base, trial.config["overrides"])
             folder = trial_folder(self._experiment, number)
-            self._records[number] = _Record(folder, settings, trial.config["overrides"], self._objectives)
+            self._records[number] = _Record(folder, self._base, trial.config["overrides"], self._objectives)
         return self._records[number]
 
     def _close(self, trial: Any) -> None:
@@ -156,7 +156,8 @@ class ExperimentRecorder(Callback):
             return
         number = trial.config["number"]
         frozen = self._study.get_trials(deepcopy=False)[number]
-        self._record(trial).writer.close(frozen.state.name)
+        record = self._record(trial)
+        record.writer.close(frozen.state.name, record.best_epoch)
         self._running.pop(number, None)
         states, best = self._standing()
         self._progress.ended(number, frozen.state.name, frozen.user_attrs.get(FAIL_REASON), states, best)

@@ -28,6 +28,7 @@ from deepmlf.model import lm_store
 from deepmlf.model.lm_store import LanguageModelFacts
 from deepmlf.tune.callbacks import ExperimentRecorder, Stop, read_metrics
 from deepmlf.tune.cluster import check_room, connected
+from deepmlf.tune.columns import write_columns
 from deepmlf.tune.faults import FaultWatch, deaths_are_survived
 from deepmlf.tune.objective import best_first, check_objectives, make_objectives, pareto_front
 from deepmlf.tune.progress import Progress
@@ -218,7 +219,8 @@ def _run_locked(
     place: str, experiment: Path, manifest: dict[str, Any], settings: SearchSettings, study: optuna.Study
 ) -> SearchSummary:
     started = time.perf_counter()
-    if Dataset.open(settings.data).info.fingerprint != manifest["data_fingerprint"]:
+    dataset = Dataset.open(settings.data).info
+    if dataset.fingerprint != manifest["data_fingerprint"]:
         raise SearchError(f"{settings.data}: is not the dataset that {experiment.name} began with; start a new search")
     source = experiment / "space.py"
     source.write_text(manifest["space_source"])  # a resume uses the space that the search began with
@@ -246,6 +248,7 @@ def _run_locked(
         check=check,
         unrecorded=unrecorded,
     )
+    write_columns(experiment / "trials", space, base, lm, objectives, dataset.name)
     stop = Stop(settings.time_budget)
     samples = settings.trials - len(ended) + len(unrecorded)
     if samples > 0:

@@ -16,7 +16,6 @@ from urllib.parse import urlsplit
 
 from deepmlf.data.remote import RemoteFolder, first_line, home, is_remote, join, local_copy
 from deepmlf.errors import SearchError
-from deepmlf.training.checkpoint import latest_checkpoint
 
 AV_STORE = "av_encoders"
 MANIFEST = "search.json"
@@ -66,6 +65,14 @@ def pull(remote: RemoteFolder, local: Path) -> None:
             continue
         if not (_GROWS.match(path.name) and target.is_file() and target.stat().st_size >= size):
             remote.download(name, target)
+
+
+def refresh_events(remote: RemoteFolder, local: Path) -> None:
+    """Let this machine's TensorBoard events grow as the remote ones do; TensorBoard keeps them open."""
+    for name, size in remote.sizes().items():
+        target = local / name
+        if ".tfevents." in name and not (target.is_file() and target.stat().st_size >= size):
+            remote.extend(name, target)
 
 
 def open_experiment(place: str | Path) -> Path:
@@ -203,6 +210,9 @@ class TrialCopy:
 
     def fetch(self) -> None:
         """Take what another node has got further with: the newest checkpoint, best weights; and encoders to share."""
+        # Here, as who only looks at an experiment needs no torch.
+        from deepmlf.training.checkpoint import latest_checkpoint
+
         self._shared_av = set(self._remote_av.sizes())
         for name in self._shared_av:
             if not (self.av_store / name).is_file():

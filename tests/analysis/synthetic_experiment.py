@@ -151,7 +151,7 @@ def _curve(overrides: dict[str, Any], epochs: int, rng: np.random.Generator) -> 
             line |= {"fusion_epoch": epoch - alone, "valid/MAE": mae, "valid/Corr": 1 - mae / 2}
             line |= {"valid/Has0_acc_2": 1 - mae / 3, "model/trained_parameters": parameters}
         else:
-            line["train/valid_mae_av"] = 1.4 - 0.1 * epoch
+            line["unimodal/av_MAE"] = 1.4 - 0.1 * epoch
         line |= {"train/loss": 2.0 / epoch, "loss/task": 1.0 / epoch, "lr/fusion": 1e-4 / epoch, "lr/av": 1e-3 / epoch}
         line |= {f"gate/{layer}/attention": 0.02 + 0.001 * epoch for layer in range(depth)}
         line |= {"time/epoch_seconds": seconds, "speed/utterances_per_second": 1000 / seconds}

@@ -61,7 +61,7 @@ def assert_whole(experiment: Path, trials: int) -> None:
     rows = list(zip(table["trial"], table["fusion_epoch"], strict=True))
     assert len(rows) == len(set(rows))
     assert ray_records(experiment) == dict.fromkeys(range(trials), 1)
-    folders = sorted(path.name[:4] for path in (experiment / "trials").iterdir())
+    folders = sorted(path.name[:4] for path in (experiment / "trials").glob("*/"))
     assert folders == [f"{number:04d}" for number in range(trials)]
     for trial in study:
         epochs = [epoch for number, epoch in rows if number == trial.number and epoch is not None]

@@ -12,6 +12,7 @@ from filelock import FileLock
 from deepmlf.analysis.results import load_results
 from deepmlf.data.synthetic import make_synthetic
 from deepmlf.errors import DeepMLFError, SearchError
+from deepmlf.training.dashboard import EVENTS_FILE
 from deepmlf.tune.search import resume_search, run_search
 from deepmlf.tune.settings import SearchSettings, parse_duration, read_manifest, write_manifest
 from deepmlf.tune.study import open_study
@@ -89,6 +90,7 @@ def test_a_search_of_one_trial_runs_its_prior(ray_cluster: None, tmp_path: Path,
     summary = run_search(settings(small_data, tmp_path, trials=1))
     assert summary.states["COMPLETE"] == 1
     assert not summary.interrupted
+    assert (tmp_path / "search" / "trials" / EVENTS_FILE).is_file()
     manifest = json.loads((tmp_path / "search" / "search.json").read_text())
     assert {"settings", "space_source", "base", "data_fingerprint", "versions", "git_commit", "command"} <= set(
         manifest
@@ -147,7 +149,7 @@ def test_a_worker_that_dies_is_retried_and_then_recorded(ray_cluster: None, tmp_
     assert [trial.state.name for trial in trials] == ["COMPLETE", "FAIL", "COMPLETE"]
     assert summary.states["FAIL"] == 1
     assert trials[0].intermediate_values.keys() == trials[2].intermediate_values.keys() == {1, 2}
-    folders = sorted((tmp_path / "search" / "trials").iterdir())
+    folders = sorted((tmp_path / "search" / "trials").glob("*/"))
     assert not (folders[0] / "error.txt").exists()
     assert trials[1].user_attrs["fail_reason"] == "the worker died too often; see error.txt"
     assert (folders[1] / "error.txt").read_text()

@@ -17,6 +17,7 @@ import boto3
 import pytest
 import ray
 
+from deepmlf.analysis.board import Board
 from deepmlf.analysis.confirm import confirm
 from deepmlf.analysis.results import load_results, summarise
 from deepmlf.data.dataset import Dataset
@@ -26,11 +27,15 @@ from deepmlf.errors import DataError, LanguageModelError, SearchError
 from deepmlf.model import lm_store
 from deepmlf.training.evaluate import evaluate_trial
 from deepmlf.training.predictor import Predictor
+from deepmlf.training.tensorboard import TrialWriter
 from deepmlf.tune import storage
+from deepmlf.tune.callbacks import read_metrics
 from deepmlf.tune.search import resume_search, run_search
 from deepmlf.tune.settings import SearchSettings
 from deepmlf.tune.storage import TrialCopy, check_uri, open_experiment, open_trial
 from deepmlf.tune.study import open_study
+from tests.analysis.served import served
+from tests.analysis.synthetic_experiment import make_experiment
 from tests.tune.experiments import assert_whole, settings
 
 BUCKET = "experiments"
@@ -333,3 +338,30 @@ def _wait(condition: Callable[[], bool], seconds: float = 90) -> None:
     while not condition():
         assert time.monotonic() < deadline, "the search did not get that far"
         time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_tensorboard_follows_an_experiment_on_s3(s3: S3, elsewhere: Path, tmp_path: Path) -> None:
+    place, trial = s3.uri("board"), "0001_synthetic"
+    remote, made = RemoteFolder(place), make_experiment(tmp_path, 2, epochs=3, running=1, events=True)
+
+    def upload() -> None:
+        for path in made.rglob("*"):
+            if path.is_file():
+                remote.upload(path.read_bytes(), path.relative_to(made).as_posix())
+
+    upload()
+    with served(place) as server:
+        server.until(lambda: len(server.get("scalars", "tags")) == 2)
+        last = read_metrics(made / "trials" / trial)[-1]
+        (events,) = (made / "trials" / trial).glob("events*")
+        writer = TrialWriter(tmp_path)
+        writer.write(last | {"epoch": last["epoch"] + 1}, {})
+        (grown,) = tmp_path.glob("events*")
+        events.write_bytes(events.read_bytes() + grown.read_bytes())
+        shutil.copytree(made / "trials" / trial, made / "trials" / "0002_synthetic")
+        upload()
+        server.until(lambda: len(server.get("scalars", "tags")) == 3)
+        server.until(lambda: len(server.steps(trial, "train/loss")) == last["epoch"] + 1)
+    with pytest.raises(SearchError, match=r"nonsuch\?.*: not an experiment \(no search.json there\)"):
+        Board(s3.uri("nonsuch"), "127.0.0.1", 0)

@@ -1,0 +1,99 @@
+"""A real TensorBoard server, started as users start it, and its HTTP answers."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+from urllib.request import Request, urlopen
+
+from deepmlf.model.lm_store import LanguageModelFacts
+from deepmlf.tune.columns import write_columns
+from deepmlf.tune.objective import make_objectives
+from deepmlf.tune.settings import read_manifest
+from deepmlf.tune.space import load_space
+
+ROOT = Path(__file__).resolve().parents[2]
+ANY_STATUS = ["STATUS_UNKNOWN", "STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNNING"]
+
+
+def columns(experiment: Path) -> None:
+    """Write what a search writes beside its trials, for an experiment that was made without one."""
+    manifest = read_manifest(experiment)
+    settings = manifest["settings"]
+    write_columns(
+        experiment / "trials", load_space(settings["space"]), manifest["base"],
+        LanguageModelFacts(**manifest["language_model"]),
+        make_objectives(settings["objectives"]), "mosi",
+    )  # fmt: skip
+
+
+class Served:
+    """``deepmlf tensorboard`` in a process of its own."""
+
+    def __init__(self, place: str | Path, *options: str) -> None:
+        command = [sys.executable, "-m", "deepmlf", "tensorboard", str(place), "--port", "0", "--json", *options]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=os.environ)
+        assert self.process.stdout is not None
+        self.lines = [self.process.stdout.readline() for _ in range(2)]
+        self.url = json.loads(self.lines[1])["url"]
+
+    def get(self, plugin: str, route: str, body: dict[str, Any] | None = None, **query: str) -> Any:
+        """The JSON that a plugin answers with."""
+        data = None if body is None else json.dumps(body).encode()
+        address = f"{self.url}data/plugin/{plugin}/{route}" + (f"?{urlencode(query)}" if query else "")
+        with urlopen(Request(address, data, {"Content-Type": "application/json"}), timeout=60) as answer:
+            return json.load(answer)
+
+    def experiment(self) -> dict[str, Any]:
+        """What the HParams tab knows of the experiment."""
+        return self.get("hparams", "experiment", {"experimentName": "", "includeMetrics": True})
+
+    def session_groups(self, columns: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """The rows of the HParams tab by trial, asked for as the page does."""
+        infos = columns["metricInfos"]
+        request = {
+            "experimentName": "", "allowedStatuses": ANY_STATUS, "startIndex": 0, "sliceSize": 1000,
+            "aggregationType": "AGGREGATION_AVG",
+            "colParams": [{"hparam": info["name"]} for info in columns["hparamInfos"]]
+            + [{"metric": info["name"]} for info in infos],
+        }  # fmt: skip
+        return {group["name"]: group for group in self.get("hparams", "session_groups", request)["sessionGroups"]}
+
+    def steps(self, trial: str, tag: str) -> list[tuple[int, float]]:
+        """Steps and values of a scalar; empty as long as TensorBoard has not read any."""
+        if tag not in self.get("scalars", "tags").get(trial, {}):
+            return []
+        return [(step, value) for _, step, value in self.get("scalars", "scalars", run=trial, tag=tag)]
+
+    def until(self, condition: Callable[[], bool], seconds: float = 60) -> None:
+        """Wait, as TensorBoard reads in the background."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, "TensorBoard did not show it"
+            time.sleep(0.3)
+
+    def stop(self) -> int:
+        """End it by Ctrl-C; its exit status."""
+        self.process.send_signal(signal.SIGINT)
+        status = self.process.wait(20)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        return status
+
+
+@contextmanager
+def served(place: str | Path, *options: str) -> Iterator[Served]:
+    """A server for as long as it is needed."""
+    server = Served(place, *options)
+    try:
+        yield server
+    finally:
+        if server.process.poll() is None:
+            server.stop()

@@ -1,0 +1,159 @@
+"""`deepmlf tensorboard`: what a real TensorBoard server answers of an experiment."""
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deepmlf.training.tensorboard import TrialWriter
+from deepmlf.tune.callbacks import read_metrics
+from deepmlf.tune.searcher import OVERRIDES
+from deepmlf.tune.study import open_study
+from deepmlf.tune.trainable import trial_folder
+from tests.analysis.served import ROOT, Served, columns, served
+from tests.analysis.synthetic_experiment import make_experiment
+
+TRIALS, FAILED, RUNNING = 8, 1, 7
+ENDINGS = {"RUNNING": "STATUS_UNKNOWN", "FAIL": "STATUS_FAILURE"}
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Some trials of every state, of a space with conditional parameters; the first one is restarted."""
+    folder = make_experiment(
+        tmp_path_factory.mktemp("board"), TRIALS, epochs=4, failed=(FAILED,), running=1, events=True
+    )
+    columns(folder)
+    first = trial_folder(folder, 0)
+    second = TrialWriter(first, purge_step=len(read_metrics(first)))
+    second.write(read_metrics(first)[-1], {})
+    second.close("COMPLETE", {})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(experiment: Path) -> Iterator[Served]:
+    with served(experiment) as server:
+        server.until(lambda: len(server.get("text", "tags")) == TRIALS)
+        yield server
+
+
+def settings_of(experiment: Path) -> dict[str, tuple[str, dict[str, Any]]]:
+    """State and setting of each trial by the name of its folder."""
+    return {
+        trial_folder(experiment, trial.number).name: (trial.state.name, json.loads(trial.user_attrs[OVERRIDES]))
+        for trial in open_study(experiment).get_trials()
+    }
+
+
+@pytest.mark.slow
+def test_hparams_have_every_trial_with_settings_metrics_and_state(experiment: Path, server: Served) -> None:
+    about = server.experiment()
+    rows = server.session_groups(about)
+    trials = settings_of(experiment)
+    assert rows.keys() == trials.keys()
+    known = {info["name"] for info in about["hparamInfos"]}
+    lacking = 0
+    for name, (state, setting) in trials.items():
+        row, lines = rows[name], read_metrics(experiment / "trials" / name)
+        assert row["hparams"] == setting  # and nothing of a conditional parameter that it lacks
+        assert row["hparams"].keys() <= known
+        lacking += len(known - row["hparams"].keys())
+        (session,) = row["sessions"]
+        assert session["status"] == ENDINGS.get(state, "STATUS_SUCCESS")
+        assert (session["endTimeSecs"] == 0) == (state == "RUNNING")
+        values = {metric["name"]["tag"]: metric["value"] for metric in row["metricValues"]}
+        fusion = [line for line in lines if "fusion_epoch" in line]
+        assert values["best/MAE"] == pytest.approx(min(line["valid/MAE"] for line in fusion))
+        assert values["valid/MAE"] == pytest.approx(fusion[-1]["valid/MAE"])
+        assert values["fusion_epoch"] == fusion[-1]["fusion_epoch"]
+    assert lacking > 0
+    assert [info["name"]["tag"] for info in about["metricInfos"]][:3] == ["best/MAE", "valid/MAE", "fusion_epoch"]
+
+
+@pytest.mark.slow
+def test_no_curve_has_a_step_twice(experiment: Path, server: Served) -> None:
+    for name, tags in server.get("scalars", "tags").items():
+        lines = read_metrics(experiment / "trials" / name)
+        for tag in tags:
+            steps = [step for step, _ in server.steps(name, tag)]
+            assert steps == sorted(set(steps)), (name, tag)
+        assert [step for step, _ in server.steps(name, "train/loss")] == [line["epoch"] for line in lines]
+
+
+@pytest.mark.slow
+def test_every_chart_of_the_layout_has_data_and_every_trial_its_text(experiment: Path, server: Served) -> None:
+    charts = [chart for category in server.get("custom_scalars", "layout")["category"] for chart in category["chart"]]
+    drawn = {
+        chart["title"]
+        for chart in charts
+        for tag in chart["multiline"]["tag"]
+        for trial in settings_of(experiment)
+        if server.get("custom_scalars", "scalars", run=trial, tag=tag)["tag_to_events"]
+    }
+    # The made-up curves lack what these show.
+    assert {chart["title"] for chart in charts} - drawn == {"FFN", "Phases of an epoch", "MM blocks in use"}
+    for name in settings_of(experiment):
+        (note,) = server.get("text", "text", run=name, tag="trial/text_summary")
+        assert "deepmlf train" in note["text"]
+
+
+@pytest.mark.slow
+def test_a_search_that_has_just_begun_is_followed_until_ctrl_c(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    made = make_experiment(tmp_path / "made", 2, epochs=3, running=1, events=True)
+    columns(made)
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    for name in ("search.json", "optuna.journal"):
+        shutil.copy(made / name, begun)
+    with served(begun) as server:
+        assert server.lines[0] == f"TensorBoard: {server.url}\n"
+        assert server.url.startswith("http://127.0.0.1:")
+        shutil.copytree(made / "trials", begun / "trials")
+        server.until(lambda: len(server.get("scalars", "tags")) == 2)
+        trial = trial_folder(begun, 1)
+        last = read_metrics(trial)[-1]
+        TrialWriter(trial, purge_step=last["epoch"] + 1).write(last | {"epoch": last["epoch"] + 1}, {})
+        server.until(lambda: len(server.steps(trial.name, "train/loss")) == last["epoch"] + 1)
+        assert server.stop() == 0
+    assert capfd.readouterr().err == f"deepmlf: {begun}: no trials yet; they appear as they start\n"
+
+
+def test_what_cannot_be_shown_is_told_in_one_line(tmp_path: Path) -> None:
+    experiment = make_experiment(tmp_path, 1, epochs=1)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        for arguments, message in (
+            ((tmp_path,), f"{tmp_path}: not an experiment (no search.json there)"),
+            ((experiment, "--port", port), f"port {port} is in use; choose another by --port, or --port 0 for a free"),
+            ((experiment, "--host", "192.0.2.1"), "--host 192.0.2.1 --port 6006: cannot be listened on (Cannot assign"),
+        ):
+            command = [sys.executable, "-m", "deepmlf", "tensorboard", *map(str, arguments)]
+            result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=100)
+            assert result.returncode == 2
+            assert result.stderr.startswith(f"deepmlf: {message}")
+            assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_two_hundred_trials_load_quickly(tmp_path: Path) -> None:
+    experiment = make_experiment(tmp_path, 200, epochs=15, events=True)
+    columns(experiment)
+    files = list(experiment.glob("trials/*/events*"))
+    assert sum(path.stat().st_size for path in files) < 200 * 10_000
+    with served(experiment) as server:
+        server.until(lambda: len(server.get("text", "tags")) == 200)
+        started = time.monotonic()
+        assert len(server.session_groups(server.experiment())) == 200
+        assert time.monotonic() - started < 10

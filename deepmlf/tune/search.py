@@ -29,6 +29,7 @@ from deepmlf.model.lm_store import LanguageModelFacts
 from deepmlf.tune.callbacks import ExperimentRecorder, Stop, read_metrics
 from deepmlf.tune.cluster import check_room, connected, credentials_stay
 from deepmlf.tune.faults import FaultWatch, deaths_are_survived
+from deepmlf.tune.node_files import serving
 from deepmlf.tune.objective import best_first, check_objectives, make_objectives, pareto_front
 from deepmlf.tune.progress import Progress
 from deepmlf.tune.samplers import check_sampler, grid_points, make_sampler
@@ -315,12 +316,13 @@ def _fit(
     try:
         with (
             connected(settings.address, verbose=settings.verbose),
+            serving(where["base"], settings.address) as served,
             credentials_stay(),
             deaths_are_survived(),
         ):
             tune.Tuner(
                 tune.with_resources(run_trial, resources),
-                param_space=config,
+                param_space=config | {"served": served},
                 tune_config=tune.TuneConfig(
                     search_alg=searcher,
                     scheduler=scheduler,

@@ -12,14 +12,17 @@ from ray import tune
 
 from deepmlf.config import TrialConfig
 from deepmlf.data.remote import is_remote
-from deepmlf.errors import DeepMLFError, NonFiniteLossError
+from deepmlf.errors import DeepMLFError, NonFiniteLossError, PlaceError
 from deepmlf.training.checkpoint import latest_checkpoint
+from deepmlf.tune.node_files import overrides_here
 from deepmlf.tune.storage import AV_STORE, TrialCopy
 
 DEFAULT_TRAIN = "deepmlf.training.trainer:train"
 ONLY_RECORD = "only_record"
 DOOMED = "doomed"
 NO_SPACE = "no space left on the device"
+OUT_OF_REACH = "out_of_reach"
+"""Reported as true by a trial whose data or language model workers do not have."""
 
 
 def trial_folder(experiment: Path, number: int) -> Path:
@@ -48,7 +51,7 @@ def run_trial(config: dict[str, Any]) -> None:
 
     Args:
         config: ``number`` and ``overrides`` from the searcher; ``experiment`` (a path or a URI), ``id``, ``name``,
-            ``base``, ``objectives``, ``train``, ``threads``, ``cache_gb`` and ``keep`` from the search.
+            ``base``, ``served``, ``objectives``, ``train``, ``threads``, ``cache_gb`` and ``keep`` from the search.
     """
     if config.get(ONLY_RECORD):
         return
@@ -85,9 +88,10 @@ def run_trial(config: dict[str, Any]) -> None:
         (out_dir / "config.json").write_text(trial.to_json())
         if copy is not None:
             copy.send("config.json")
+        here = overrides_here(config["base"], config["served"])
         train = getattr(importlib.import_module(module), name)
         train(
-            trial,
+            TrialConfig.from_overrides(config["base"], config["overrides"], here),
             report,
             out_dir=out_dir,
             resume_from=latest_checkpoint(out_dir),
@@ -105,7 +109,7 @@ def run_trial(config: dict[str, Any]) -> None:
         if not is_deterministic(error):
             raise
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        tune.report({"failed": reason})
+        tune.report({"failed": reason, OUT_OF_REACH: isinstance(error, PlaceError)})
     finally:
         if copy is not None:
             copy.close()

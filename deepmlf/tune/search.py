@@ -39,7 +39,7 @@ from deepmlf.tune.settings import SearchSettings, read_manifest, write_manifest
 from deepmlf.tune.space import check_setting, check_space, load_space
 from deepmlf.tune.storage import MANIFEST, Uploader, check_writable, open_experiment
 from deepmlf.tune.study import create_study, open_study, own_trials, repair_journal, without_password
-from deepmlf.tune.trainable import NO_SPACE, is_out_of_space, run_trial
+from deepmlf.tune.trainable import NO_SPACE, TrialWorker, is_out_of_space
 from deepmlf.tune.warm_start import add_trials, fitting_trials
 
 
@@ -321,7 +321,7 @@ def _fit(
             deaths_are_survived(),
         ):
             tune.Tuner(
-                tune.with_resources(run_trial, resources),
+                tune.with_resources(TrialWorker, resources),
                 param_space=config | {"served": served},
                 tune_config=tune.TuneConfig(
                     search_alg=searcher,

@@ -17,6 +17,10 @@ class LanguageModelError(DeepMLFError):
     """A language model that cannot be found or used."""
 
 
+class PlaceError(DeepMLFError):
+    """Data or a language model that workers cannot reach."""
+
+
 class CheckpointError(DeepMLFError):
     """A checkpoint that is missing, torn or foreign."""
 

@@ -3,6 +3,7 @@
 import json
 import math
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from deepmlf.data.remote import RemoteFolder, is_remote, join
 from deepmlf.errors import SearchError
 from deepmlf.training.evaluate import evaluate_trial
 from deepmlf.tune.cluster import connected, map_on_cluster
+from deepmlf.tune.node_files import DATA, LANGUAGE_MODEL, overrides_here, serving
 from deepmlf.tune.objective import Objective, best_first, make_objectives
 from deepmlf.tune.search import resume_search, run_search
 from deepmlf.tune.searcher import OVERRIDES
@@ -76,13 +78,14 @@ def confirm(
         folder = open_experiment(confirmation)
         retrained = [t for t in own_trials(open_study(folder)) if t.state == TrialState.COMPLETE]
         folders = [place_of_trial(confirmation, folder, trial.number) for trial in retrained]
-        metrics = map_on_cluster(
-            _test_metrics,
-            folders,
-            "measuring on test",
-            cpus=settings.cpus_per_trial,
-            gpus=settings.gpus_per_trial,
-        )
+        with serving(manifest["base"], settings.address) as served:
+            metrics = map_on_cluster(
+                partial(_test_metrics, manifest["base"], served),
+                folders,
+                "measuring on test",
+                cpus=settings.cpus_per_trial,
+                gpus=settings.gpus_per_trial,
+            )
     measured: dict[int, dict[int, dict[str, float]]] = {trial.number: {} for trial in best}
     for trial, values in zip(retrained, metrics, strict=True):
         measured[trial.params[_TRIAL]][trial.params[_SEED]] = values
@@ -152,8 +155,9 @@ def _paired(first: dict[int, dict[str, float]], second: dict[int, dict[str, floa
     return {"mean": mean, "low": mean - half, "high": mean + half}
 
 
-def _test_metrics(trial: str) -> dict[str, float]:
-    return evaluate_trial(open_trial(trial), split="test")
+def _test_metrics(base: dict[str, Any], served: dict[str, Any], trial: str) -> dict[str, float]:
+    here = overrides_here(base, served)
+    return evaluate_trial(open_trial(trial), here.get(DATA), "test", here.get(LANGUAGE_MODEL))
 
 
 def _space_source(base: dict[str, Any], best: list[FrozenTrial], seed: int, seeds: int) -> str:

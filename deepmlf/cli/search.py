@@ -1,5 +1,6 @@
 """`deepmlf search`, `resume`, `confirm` and `analyze`: experiments."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,8 @@ def search(
         chosen["time_budget"] = parse_duration(time_budget)
     if trial_timeout is not None:
         chosen["trial_timeout"] = parse_duration(trial_timeout, "--trial-timeout")
-    _end_search(run_search(SearchSettings(data=dataset, overrides=overrides, **chosen)), json_output)
+    summary = run_search(SearchSettings(data=dataset, overrides=overrides, **chosen))
+    _end_search(summary, options["study_storage"], json_output)
 
 
 def _demo_data() -> Path:
@@ -113,13 +115,16 @@ def resume(
 
     budget = None if time_budget is None else parse_duration(time_budget)
     summary = resume_search(experiment, study_storage=study_storage, time_budget=budget, verbose=verbose)
-    _end_search(summary, json_output)
+    _end_search(summary, study_storage, json_output)
 
 
-def _end_search(summary: Any, json_output: bool) -> None:
+def _end_search(summary: Any, study_storage: str | None, json_output: bool) -> None:
     from deepmlf.analysis.results import summarise
     from deepmlf.errors import SearchError
+    from deepmlf.tune.study import STORAGE_VARIABLE
 
+    if study_storage is not None:
+        os.environ[STORAGE_VARIABLE] = study_storage  # the experiment knows its study's URL without the password
     experiment = summary.experiment
     facts = summarise(experiment)
     emit(summary.model_dump() | {"best_folder": facts["best_folder"]}, json_output)

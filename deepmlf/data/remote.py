@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
@@ -20,6 +21,8 @@ _PERMANENT = re.compile(
     r"ACCESS_DENIED|NO_SUCH_BUCKET|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH|NETWORK_CONNECTION.*resolve", re.I
 )
 
+_CREDENTIAL = re.compile(r"key|secret|token|password|sig(nature)?=", re.I)
+_NAMED_BY_USER = ("abfs", "abfss", "hdfs")  # a container or a user stands before the @, no secret
 _VERSIONS = ".versions.json"
 
 
@@ -46,6 +49,22 @@ def local_copy(uri: str) -> Path:
     return home() / "remote" / key / PurePosixPath(parts.path).name
 
 
+def check_uri(uri: str) -> None:
+    """Refuse a URI that holds credentials, which would be written down with it.
+
+    Raises:
+        DataError: If it does; its text does not.
+    """
+    parts = urlsplit(uri)
+    is_secret = bool(parts.username) and parts.scheme not in _NAMED_BY_USER
+    if parts.password or is_secret or _CREDENTIAL.search(parts.query):
+        shown = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
+        raise DataError(
+            f"{shown}: holds credentials; give them by the environment, e.g. AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, or by the machine's role"
+        )
+
+
 def _may_pass(error: BaseException) -> bool:
     return isinstance(error, OSError) and not isinstance(error, FileNotFoundError) and not _PERMANENT.search(str(error))
 
@@ -65,10 +84,11 @@ class RemoteFolder:
         uri: Of the folder, which need not exist.
 
     Raises:
-        DataError: If the URI is none that pyarrow knows.
+        DataError: If the URI is none that pyarrow knows, or holds credentials.
     """
 
     def __init__(self, uri: str) -> None:
+        check_uri(uri)
         self.uri = uri
         try:
             self._files, self._root = FileSystem.from_uri(uri)
@@ -144,25 +164,45 @@ def fetch(uri: str) -> Path:
         DataError: If there is no such folder, or it cannot be read.
     """
     remote, local = RemoteFolder(uri), local_copy(uri)
-    local.parent.mkdir(parents=True, exist_ok=True)
+    versions: dict[str, list[int]] = {}
+
+    def is_current(folder: Path) -> bool:
+        versions.update(remote.versions())
+        if not versions:
+            raise DataError(f"{uri}: no such folder, or nothing in it")
+        noted = folder / _VERSIONS
+        return noted.is_file() and noted.read_text() == json.dumps(versions)
+
+    def fill(folder: Path) -> None:
+        for name in versions:
+            remote.download(name, folder / name)
+        (folder / _VERSIONS).write_text(json.dumps(versions))
+
     try:
-        with FileLock(local.with_name(f".{local.name}.lock")):
-            versions = remote.versions()
-            if not versions:
-                raise DataError(f"{uri}: no such folder, or nothing in it")
-            noted = local / _VERSIONS
-            if noted.is_file() and noted.read_text() == json.dumps(versions):
-                return local
-            temporary = local.with_name(f".{local.name}.{os.getpid()}")
-            shutil.rmtree(temporary, ignore_errors=True)
-            for name in versions:
-                remote.download(name, temporary / name)
-            (temporary / _VERSIONS).write_text(json.dumps(versions))
-            shutil.rmtree(local, ignore_errors=True)
-            temporary.rename(local)
+        keep_copy(local, is_current, fill)
     except OSError as error:
         raise DataError(f"{uri}: cannot be fetched ({first_line(error)})") from None
     return local
+
+
+def keep_copy(local: Path, is_current: Callable[[Path], bool], fill: Callable[[Path], None]) -> None:
+    """Make a folder what it is to be a copy of, whole or not at all; of processes that ask at once, one does it.
+
+    Args:
+        local: The copy.
+        is_current: Whether a folder, which need not exist, is what it should be.
+        fill: Brings the content into an empty folder.
+    """
+    local.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(local.with_name(f".{local.name}.lock")):
+        if is_current(local):
+            return
+        unfinished = local.with_name(f".{local.name}.unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)  # of a process that died
+        unfinished.mkdir()
+        fill(unfinished)
+        shutil.rmtree(local, ignore_errors=True)
+        unfinished.rename(local)
 
 
 def first_line(error: BaseException) -> str:

@@ -19,7 +19,7 @@ from deepmlf.tune.objective import VALID, Objective, best_first
 from deepmlf.tune.progress import Best, Progress, RunningTrial
 from deepmlf.tune.searcher import FAIL_REASON
 from deepmlf.tune.study import drop_torn_line, own_trials
-from deepmlf.tune.trainable import NO_SPACE, ONLY_RECORD, trial_folder
+from deepmlf.tune.trainable import NO_SPACE, ONLY_RECORD, OUT_OF_REACH, trial_folder
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -177,7 +177,9 @@ class ExperimentRecorder(Callback):
 
 
 class Stop(Callback):
-    """Ends a search as Ctrl-C does, so that what runs can be resumed: when its time is up, or the disk is full.
+    """Ends a search as Ctrl-C does, so that what runs can be resumed.
+
+    It ends when its time is up, when the disk is full, or when workers cannot reach data or language model.
 
     Args:
         time_budget: Seconds from now; None for no end.
@@ -194,6 +196,11 @@ class Stop(Callback):
     ) -> None:
         if NO_SPACE in result and not self._stopped:
             self.reason = f"{NO_SPACE}; free some and resume"
+            self._stop()
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        if trial.last_result.get(OUT_OF_REACH) and not self._stopped:
+            self.reason = trial.last_result["failed"]  # every other trial would fail like this one
             self._stop()
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:

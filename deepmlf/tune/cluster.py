@@ -8,6 +8,7 @@ from typing import Any
 
 import ray
 from ray.exceptions import AuthenticationError
+from ray.tune.execution import class_cache
 
 from deepmlf.errors import SearchError
 from deepmlf.progress import bar
@@ -73,6 +74,21 @@ def _check_address(address: str) -> None:
         socket.create_connection((host, int(port)), _ANSWER_SECONDS).close()
     except OSError as error:
         raise SearchError(f"--address {address}: nothing answers there ({error}); is the cluster up?") from None
+
+
+@contextlib.contextmanager
+def credentials_stay() -> Iterator[None]:
+    """Keep Ray Tune from handing the driver's credentials to its workers.
+
+    Ray 2.60 would put ``AWS_SECRET_ACCESS_KEY`` and its like into their runtime environment, which it writes in plain
+    text into a log on every node. Workers have the credentials of the process that started Ray on their node.
+    """
+    handed_on = class_cache.ENV_VARS_TO_PROPAGATE
+    class_cache.ENV_VARS_TO_PROPAGATE = {name for name in handed_on if not name.startswith("AWS_")}
+    try:
+        yield
+    finally:
+        class_cache.ENV_VARS_TO_PROPAGATE = handed_on
 
 
 def check_room(cpus: float, gpus: float, *, can_grow: bool) -> str | None:

@@ -19,6 +19,7 @@ from deepmlf.tune.trainable import DOOMED
 
 RESTARTS = "restarts"
 _MEMORY_KILLS = 2
+_PREEMPTION = re.compile(r"receive[sd]( a)? SIGTERM|was preempted", re.I)
 _WANT_OF_MEMORY = re.compile(r"OutOfMemory|running low on memory|memory monitor", re.I)
 
 
@@ -63,7 +64,7 @@ class FaultWatch(Callback):
                 # It would be killed again: the next worker says so instead of training.
                 trial.config[DOOMED] = f"killed {_MEMORY_KILLS} times because its node ran out of memory"
         else:
-            reason = _reason(error)
+            reason = reason_of(error)
         self._note(number, reason)
         self._heard[number] = time.monotonic()
 
@@ -138,9 +139,11 @@ def _last_error(trial: Any) -> str:
     return text.rpartition("Failure # ")[2]
 
 
-def _reason(error: str) -> str:
-    """The telling line of a failure: an exception's own, or that the worker or its node died."""
+def reason_of(error: str) -> str:
+    """The telling line of a failure: an exception's own, or that the worker or its node died or was taken away."""
     lines = [line.strip() for line in error.splitlines()[1:] if line.strip()]
+    if _PREEMPTION.search(error):
+        return "preempted"
     if any("node" in line and "died" in line for line in lines):
         return "its node died"
     if any("ActorDied" in line or "actor died" in line or "worker died" in line.lower() for line in lines[:3]):

@@ -27,9 +27,10 @@ from deepmlf.errors import SearchError
 from deepmlf.model import lm_store
 from deepmlf.model.lm_store import LanguageModelFacts
 from deepmlf.tune.callbacks import ExperimentRecorder, Stop, read_metrics
-from deepmlf.tune.cluster import check_room, connected
+from deepmlf.tune.cluster import check_room, connected, credentials_stay
 from deepmlf.tune.columns import write_columns
 from deepmlf.tune.faults import FaultWatch, deaths_are_survived
+from deepmlf.tune.node_files import serving
 from deepmlf.tune.objective import best_first, check_objectives, make_objectives, pareto_front
 from deepmlf.tune.progress import Progress
 from deepmlf.tune.samplers import check_sampler, grid_points, make_sampler
@@ -37,9 +38,9 @@ from deepmlf.tune.scheduler import check_scheduler, make_scheduler, rungs_of
 from deepmlf.tune.searcher import OVERRIDES, OptunaSearcher
 from deepmlf.tune.settings import SearchSettings, read_manifest, write_manifest
 from deepmlf.tune.space import check_setting, check_space, load_space
-from deepmlf.tune.storage import MANIFEST, Uploader, check_uri, check_writable, open_experiment
+from deepmlf.tune.storage import MANIFEST, Uploader, check_writable, open_experiment
 from deepmlf.tune.study import create_study, open_study, own_trials, repair_journal, without_password
-from deepmlf.tune.trainable import NO_SPACE, is_out_of_space, run_trial
+from deepmlf.tune.trainable import NO_SPACE, TrialWorker, is_out_of_space
 from deepmlf.tune.warm_start import add_trials, fitting_trials
 
 
@@ -73,7 +74,6 @@ def run_search(settings: SearchSettings) -> SearchSummary:
     """
     name = settings.name or datetime.now().strftime(f"{Path(settings.space).stem}-%Y%m%d-%H%M%S")
     if is_remote(settings.storage):
-        check_uri(settings.storage)
         place = join(settings.storage, name)
         experiment = local_copy(place)
     else:
@@ -317,10 +317,15 @@ def _fit(
     }
     resources = {"cpu": settings.cpus_per_trial, "gpu": settings.gpus_per_trial}
     try:
-        with connected(settings.address, verbose=settings.verbose), deaths_are_survived():
+        with (
+            connected(settings.address, verbose=settings.verbose),
+            serving(where["base"], settings.address) as served,
+            credentials_stay(),
+            deaths_are_survived(),
+        ):
             tune.Tuner(
-                tune.with_resources(run_trial, resources),
-                param_space=config,
+                tune.with_resources(TrialWorker, resources),
+                param_space=config | {"served": served},
                 tune_config=tune.TuneConfig(
                     search_alg=searcher,
                     scheduler=scheduler,

@@ -12,10 +12,9 @@ import re
 import shutil
 import threading
 from pathlib import Path, PurePosixPath
-from urllib.parse import urlsplit
 
 from deepmlf.data.remote import RemoteFolder, first_line, home, is_remote, join, local_copy
-from deepmlf.errors import SearchError
+from deepmlf.errors import DataError, SearchError
 
 AV_STORE = "av_encoders"
 MANIFEST = "search.json"
@@ -26,29 +25,16 @@ _GROWS = re.compile(r"optuna\.journal|metrics\.jsonl|events\.out\.tfevents.*")
 _COMPLETE = re.compile(r"checkpoints/epoch_\d{6}/state\.json")
 
 
-def check_uri(uri: str) -> None:
-    """Refuse a URI that holds credentials, which would be written down with it.
-
-    Raises:
-        SearchError: If it does.
-    """
-    parts = urlsplit(uri)
-    if parts.password or parts.username or re.search(r"(secret|access)_key|token|password", parts.query, re.I):
-        shown = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
-        raise SearchError(
-            f"--storage {shown}: holds credentials; give them by the environment, e.g. AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY, or by the machine's role"
-        )
-
-
 def check_writable(place: str) -> None:
-    """Refuse storage that cannot be written.
+    """Refuse storage that cannot be written, or whose URI holds credentials.
 
     Raises:
         SearchError: With what the file system says.
     """
     try:
         RemoteFolder(place).check_writable()
+    except DataError as error:
+        raise SearchError(f"--storage {error}") from None
     except OSError as error:
         raise SearchError(f"--storage {place}: cannot be written ({first_line(error)})") from None
 

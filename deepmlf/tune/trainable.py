@@ -9,17 +9,22 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.tune.trainable import wrap_function
 
 from deepmlf.config import TrialConfig
 from deepmlf.data.remote import is_remote
-from deepmlf.errors import DeepMLFError, NonFiniteLossError
+from deepmlf.errors import DeepMLFError, NonFiniteLossError, PlaceError
 from deepmlf.training.checkpoint import latest_checkpoint
+from deepmlf.tune.node_files import overrides_here
+from deepmlf.tune.preemption import save_before_leaving, saved, training
 from deepmlf.tune.storage import AV_STORE, TrialCopy
 
 DEFAULT_TRAIN = "deepmlf.training.trainer:train"
 ONLY_RECORD = "only_record"
 DOOMED = "doomed"
 NO_SPACE = "no space left on the device"
+OUT_OF_REACH = "out_of_reach"
+"""Reported as true by a trial whose data or language model workers do not have."""
 
 
 def trial_folder(experiment: Path, number: int) -> Path:
@@ -48,7 +53,7 @@ def run_trial(config: dict[str, Any]) -> None:
 
     Args:
         config: ``number`` and ``overrides`` from the searcher; ``experiment`` (a path or a URI), ``id``, ``name``,
-            ``base``, ``objectives``, ``train``, ``threads``, ``cache_gb`` and ``keep`` from the search.
+            ``base``, ``served``, ``objectives``, ``train``, ``threads``, ``cache_gb`` and ``keep`` from the search.
     """
     if config.get(ONLY_RECORD):
         return
@@ -75,19 +80,23 @@ def run_trial(config: dict[str, Any]) -> None:
                 raise NonFiniteLossError(f"{name} became {metrics[name]} in epoch {metrics['epoch']}")
         if copy is not None and checkpoint is not None:
             copy.save(checkpoint)  # before the report: what the search knows of, any node can go on from
+        saved()
         tune.report(metrics)
+        training()
 
     try:
         import torch
 
+        training()
         torch.set_num_threads(config["threads"])
         trial = TrialConfig.from_overrides(config["base"], config["overrides"])
         (out_dir / "config.json").write_text(trial.to_json())
         if copy is not None:
             copy.send("config.json")
+        here = overrides_here(config["base"], config["served"])
         train = getattr(importlib.import_module(module), name)
         train(
-            trial,
+            TrialConfig.from_overrides(config["base"], config["overrides"], here),
             report,
             out_dir=out_dir,
             resume_from=latest_checkpoint(out_dir),
@@ -105,7 +114,17 @@ def run_trial(config: dict[str, Any]) -> None:
         if not is_deterministic(error):
             raise
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        tune.report({"failed": reason})
+        tune.report({"failed": reason, OUT_OF_REACH: isinstance(error, PlaceError)})
     finally:
+        saved()
         if copy is not None:
             copy.close()
+
+
+class TrialWorker(wrap_function(run_trial)):  # type: ignore[misc]
+    """Ray's worker of trials, which saves before it leaves."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Called once, in the main thread, before the first trial."""
+        save_before_leaving()
+        super().setup(config)

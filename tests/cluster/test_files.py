@@ -42,8 +42,8 @@ def open_addresses(text: str) -> list[str]:
     found = []
     for number, line in enumerate(lines):
         code = code_of(line)
-        host = re.search(r"dashboard-host[=: ]+(\S+)", code)
-        wide = "0.0.0.0" in code or re.search("LoadBalancer|NodePort|enableIngress: true", code)
+        host = re.search(r"(?:dashboard-host|--host|--bind)[=: ]+(\S+)", code)
+        wide = re.search(r"0\.0\.0\.0|\[::\]|--bind_all|LoadBalancer|NodePort|enableIngress: true", code)
         if (wide or (host and host[1] != "127.0.0.1")) and "# Not loopback: " not in lines[max(0, number - 1)]:
             found.append(line.strip())
     return found
@@ -56,12 +56,14 @@ def test_token_authentication_is_on(cluster: Path, name: str) -> None:
     assert not token_is_on(name, text.replace("mode: token", "mode: disabled").replace("MODE=token", "MODE=disabled"))
 
 
-@pytest.mark.parametrize("name", DEPLOYED)
+@pytest.mark.parametrize("name", FILES)
 def test_nothing_listens_beyond_loopback_unsaid(cluster: Path, name: str) -> None:
     text = (cluster / name).read_text()
     assert not open_addresses(text)
     spoilt = text.replace("127.0.0.1", "0.0.0.0").replace("Not loopback", "So be it")
-    assert bool(open_addresses(spoilt)) == ("dashboard-host" in text)
+    assert bool(open_addresses(spoilt)) == ("127.0.0.1" in code_of(text) or "Not loopback" in text)
+    assert open_addresses(text + "\ntensorboard --bind_all\n")
+    assert open_addresses(text + "\ntensorboard --host 192.0.2.1\n")
 
 
 def test_dashboards_of_ray_up_are_told_to_stay_on_loopback(commands: dict[str, list[list[str]]]) -> None:

@@ -21,7 +21,7 @@ from deepmlf.analysis.board import Board
 from deepmlf.analysis.confirm import confirm
 from deepmlf.analysis.results import load_results, summarise
 from deepmlf.data.dataset import Dataset
-from deepmlf.data.remote import RemoteFolder, fetch, join, local_copy
+from deepmlf.data.remote import RemoteFolder, check_uri, fetch, join, local_copy
 from deepmlf.data.synthetic import make_synthetic
 from deepmlf.errors import DataError, LanguageModelError, SearchError
 from deepmlf.model import lm_store
@@ -32,7 +32,7 @@ from deepmlf.tune import storage
 from deepmlf.tune.callbacks import read_metrics
 from deepmlf.tune.search import resume_search, run_search
 from deepmlf.tune.settings import SearchSettings
-from deepmlf.tune.storage import TrialCopy, check_uri, open_experiment, open_trial
+from deepmlf.tune.storage import TrialCopy, open_experiment, open_trial
 from deepmlf.tune.study import open_study
 from tests.analysis.served import served
 from tests.analysis.synthetic_experiment import make_experiment
@@ -89,13 +89,22 @@ def test_a_uri_keeps_its_options_at_the_end() -> None:
 
 
 @pytest.mark.parametrize(
-    "uri", ["s3://me:secret@bucket/x", "s3://bucket/x?secret_key=s", "s3://bucket/x?access_key=a", "gs://token@bucket"]
+    "uri",
+    [
+        "s3://me:secret@bucket/x",
+        "s3://bucket/x?secret_key=s",
+        "s3://bucket/x?access_key=a",
+        "gs://token@bucket",
+        "abfs://container:secret@account.dfs.core.windows.net/x",
+    ],
 )
 def test_credentials_in_a_uri_are_refused_and_not_repeated(uri: str) -> None:
-    with pytest.raises(SearchError, match="holds credentials; give them by the environment") as caught:
-        check_uri(uri)
+    with pytest.raises(DataError, match="holds credentials; give them by the environment") as caught:
+        RemoteFolder(uri)
     assert "secret" not in str(caught.value).split(":", 2)[1]
     assert "me:" not in str(caught.value)
+    check_uri("abfs://container@account.dfs.core.windows.net/x")
+    check_uri("s3://bucket/x?endpoint_override=127.0.0.1:5555&scheme=http&region=us-east-1")
 
 
 def test_a_file_system_that_nobody_knows_is_told() -> None:

@@ -1,12 +1,8 @@
 """Where a study lives: a journal, SQLite, PostgreSQL; what is written down of its URL; what is told if it is away."""
 
 import json
-import os
-import shutil
 import socket
-import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
@@ -16,9 +12,9 @@ from optuna.trial import TrialState
 from deepmlf.errors import SearchError
 from deepmlf.tune.objective import make_objectives
 from deepmlf.tune.study import create_study, open_study, without_password
+from tests.tune.conftest import SECRET
 
 OBJECTIVES = make_objectives(["valid/MAE"])
-SECRET = "s3cr3t%2Fword"
 
 
 def experiment(folder: Path, url: str | None) -> Path:
@@ -115,47 +111,6 @@ def test_a_database_that_never_answers_is_told_within_seconds(tmp_path: Path) ->
         with pytest.raises(SearchError, match="cannot be reached"):
             create_study(tmp_path, "search", f"postgresql://me@127.0.0.1:{silent.getsockname()[1]}/studies", OBJECTIVES)
         assert time.monotonic() - started < 20
-
-
-def programs() -> Path | None:
-    """Where PostgreSQL's server programs are; Debian keeps them out of PATH."""
-    found = shutil.which("pg_ctl")
-    places = sorted(Path("/usr/lib/postgresql").glob("*/bin")) if found is None else [Path(found).resolve().parent]
-    return places[-1] if places else None
-
-
-@pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a private PostgreSQL that asks for a password, on loopback and a free port."""
-    found = programs()
-    if found is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("PostgreSQL is not installed (Debian: apt-get install postgresql)")
-        pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
-    folder = Path("/tmp") / f"deepmlf_postgres_{os.getpid()}"  # the server's own user must reach it
-    folder.mkdir()
-    word = folder / "word"
-    word.write_text("s3cr3t/word")
-    as_user: list[str] = []
-    if os.geteuid() == 0:  # the server refuses to run as root
-        as_user = ["runuser", "-u", "postgres", "--"]
-        shutil.chown(folder, "postgres")
-        shutil.chown(word, "postgres")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-
-    def call(program: str, *arguments: str) -> None:
-        subprocess.run([*as_user, str(found / program), "-D", str(folder / "data"), *arguments], check=True, timeout=60)
-
-    options = f"-p {port} -h 127.0.0.1 -k {folder} -c fsync=off"
-    try:
-        call("initdb", "-U", "me", "-A", "scram-sha-256", f"--pwfile={word}", "--no-sync")
-        call("pg_ctl", "-w", "-l", str(folder / "log"), "-o", options, "start")
-        yield f"postgresql://me:{SECRET}@127.0.0.1:{port}/postgres"
-        call("pg_ctl", "-w", "-m", "immediate", "stop")
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.mark.slow

@@ -321,6 +321,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="work here and keep it")
     options = parser.parse_args()
     importable_by_workers()
+    os.environ.setdefault("RAY_worker_niceness", "0")  # with Ray's own, workers starve beside other work on the machine
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.folder or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # On tensors as small as these a second thread only waits for the first: on a busy machine that made tests 20 times
 # slower. Read when torch is imported, hence here.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Ray runs its workers with the lowest priority: beside other work on the machine a new one took minutes to start.
+os.environ.setdefault("RAY_worker_niceness", "0")
 # The S3 server of the tests takes any; Ray's workers inherit them.
 os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"] = "planted-key", "planted-secret"
 # Ray's workers and driver processes import the mock trainer by name.

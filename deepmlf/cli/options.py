@@ -9,6 +9,7 @@ import click
 PATH = click.Path(path_type=Path)
 
 as_json = click.option("--json", "json_output", is_flag=True, help="Last line of stdout is one JSON object.")
+address_option = click.option("--address", help="Address of a running Ray cluster; resume may take another one.")
 time_budget_option = click.option("--time-budget", metavar="2h", help="Stop after so many s, m or h; resumable.")
 study_storage_option = click.option(
     "--study-storage",

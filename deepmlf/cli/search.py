@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from deepmlf.cli.options import (
+    address_option,
     as_json,
     cache_option,
     emit,
@@ -34,7 +35,7 @@ DEMO_LAYERS = 8
 @click.option("--gpus-per-trial", default=0.0, show_default=True)
 @click.option("--storage", default="runs", show_default=True, help="Folder or URI of experiments.")
 @click.option("--name", help="Name of the experiment; default: space and time.")
-@click.option("--address", help="Address of a running Ray cluster.")
+@address_option
 @click.option("--seed", default=0, show_default=True)
 @click.option("--objective", "objectives", multiple=True, metavar="METRIC[,METRIC]",
               help="What to optimise (default valid/MAE); two give a Pareto front.")  # fmt: skip
@@ -102,19 +103,27 @@ def _demo_data() -> Path:
 
 @click.command()
 @experiment_argument
+@address_option
 @time_budget_option
 @study_storage_option
 @verbose_option
 @as_json
 def resume(
-    experiment: str, time_budget: str | None, study_storage: str | None, verbose: bool, json_output: bool
+    experiment: str,
+    address: str | None,
+    time_budget: str | None,
+    study_storage: str | None,
+    verbose: bool,
+    json_output: bool,
 ) -> None:
-    """Go on with a search after a crash, a kill, Ctrl-C or the end of its time budget."""
+    """Go on with a search after a crash, a kill, Ctrl-C, the loss of its cluster or the end of its time budget."""
     from deepmlf.tune.search import resume_search
     from deepmlf.tune.settings import parse_duration
 
     budget = None if time_budget is None else parse_duration(time_budget)
-    summary = resume_search(experiment, study_storage=study_storage, time_budget=budget, verbose=verbose)
+    summary = resume_search(
+        experiment, address=address, study_storage=study_storage, time_budget=budget, verbose=verbose
+    )
     _end_search(summary, study_storage, json_output)
 
 

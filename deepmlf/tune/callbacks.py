@@ -18,7 +18,7 @@ from deepmlf.tune.columns import shown_settings
 from deepmlf.tune.objective import VALID, Objective, best_first
 from deepmlf.tune.progress import Best, Progress, RunningTrial
 from deepmlf.tune.searcher import FAIL_REASON
-from deepmlf.tune.study import drop_torn_line, own_trials
+from deepmlf.tune.study import drop_torn_line, get_trial, own_trials
 from deepmlf.tune.trainable import NO_SPACE, ONLY_RECORD, OUT_OF_REACH, trial_folder
 
 METRICS_FILE = "metrics.jsonl"
@@ -147,7 +147,7 @@ class ExperimentRecorder(Callback):
     def _record(self, trial: Any) -> _Record:
         number = trial.config["number"]
         if number not in self._records:
-            folder = trial_folder(self._experiment, number)
+            folder = trial_folder(self._experiment, number, trial.config["name"])
             self._records[number] = _Record(folder, self._base, trial.config["overrides"], self._objectives)
         return self._records[number]
 
@@ -155,10 +155,11 @@ class ExperimentRecorder(Callback):
         if trial.config.get(ONLY_RECORD):
             return
         number = trial.config["number"]
-        frozen = self._study.get_trials(deepcopy=False)[number]
+        frozen = get_trial(self._study, number)
         record = self._record(trial)
         record.writer.close(frozen.state.name, record.best_epoch)
         self._running.pop(number, None)
+        del self._records[number]  # all metrics of thousands of trials would fill the driver's memory
         states, best = self._standing()
         self._progress.ended(number, frozen.state.name, frozen.user_attrs.get(FAIL_REASON), states, best)
 

@@ -15,6 +15,7 @@ from ray.tune import Callback
 from ray.tune.error import TuneError
 from ray.tune.execution.tune_controller import TuneController
 
+from deepmlf.tune.study import get_trial
 from deepmlf.tune.trainable import DOOMED
 
 RESTARTS = "restarts"
@@ -36,6 +37,7 @@ class FaultWatch(Callback):
     def __init__(self, study: optuna.Study, trial_timeout: float | None) -> None:
         self._study, self._timeout = study, trial_timeout
         self._heard: dict[int, float] = {}
+        self._running: dict[int, Any] = {}
         self._stuck: set[int] = set()
         self._memory_kills: dict[int, int] = {}
 
@@ -45,11 +47,18 @@ class FaultWatch(Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._heard[trial.config["number"]] = time.monotonic()
+        self._running[trial.config["number"]] = trial
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         self._heard[trial.config["number"]] = time.monotonic()
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._running.pop(trial.config["number"], None)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._running.pop(trial.config["number"], None)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         number = trial.config["number"]
@@ -71,16 +80,15 @@ class FaultWatch(Callback):
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         if self._timeout is None:
             return
-        for trial in trials:
-            number = trial.config.get("number")
-            is_late = time.monotonic() - self._heard.get(number, time.monotonic()) > self._timeout
+        for number, trial in self._running.items():
+            is_late = time.monotonic() - self._heard[number] > self._timeout
             actor = trial.temporary_state.ray_actor
             if trial.status == "RUNNING" and is_late and number not in self._stuck and actor is not None:
                 self._stuck.add(number)
                 ray.kill(actor)  # Ray takes that for a death like any other
 
     def _note(self, number: int, reason: str) -> None:
-        trial = self._study.get_trials(deepcopy=False)[number]
+        trial = get_trial(self._study, number)
         restarts = [*trial.user_attrs.get(RESTARTS, []), reason]
         self._study._storage.set_trial_user_attr(trial._trial_id, RESTARTS, restarts)
 
@@ -146,6 +154,9 @@ def reason_of(error: str) -> str:
         return "preempted"
     if any("node" in line and "died" in line for line in lines):
         return "its node died"
-    if any("ActorDied" in line or "actor died" in line or "worker died" in line.lower() for line in lines[:3]):
+    if any(
+        "ActorDied" in line or "ActorUnavailable" in line or "actor died" in line or "worker died" in line.lower()
+        for line in lines[:3]
+    ):
         return "its worker died"
     return lines[-1] if lines else "its worker died"

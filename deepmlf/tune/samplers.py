@@ -1,10 +1,13 @@
 """Samplers by name, seeded anew for each trial, and the points of a grid."""
 
+import heapq
 import warnings
 from typing import Any
 
 import optuna
 from optuna import samplers
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
 
 from deepmlf.errors import SearchError
 from deepmlf.model.lm_store import LanguageModelFacts
@@ -12,6 +15,8 @@ from deepmlf.tune.space import SearchSpace
 
 SAMPLERS = ("tpe", "random", "gp", "cmaes", "grid", "nsga2")
 _ONE_OBJECTIVE = ("cmaes",)
+_LATEST = 1000
+_BEST = 25  # as many as TPE ever takes for good
 _STARTUP_TRIALS = 5  # random ones; Optuna's 10 are a good part of a small search
 
 
@@ -46,7 +51,7 @@ def make_sampler(name: str, seed: int, number: int, *, trials: int, concurrent: 
         # Some options are marked experimental; a search needs them.
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if name == "tpe":
-            return samplers.TPESampler(
+            return BoundedTPESampler(
                 n_startup_trials=_STARTUP_TRIALS,
                 multivariate=True,
                 group=True,
@@ -61,6 +66,49 @@ def make_sampler(name: str, seed: int, number: int, *, trials: int, concurrent: 
             # Optuna's 50 would make a small search one random generation.
             return samplers.NSGAIISampler(population_size=max(4, min(50, trials // 5)), seed=seed)
     return samplers.RandomSampler(seed=seed)  # a grid's points wait in the study, nothing is drawn
+
+
+class BoundedTPESampler(samplers.TPESampler):
+    """TPE whose work for a trial does not grow with the search: of a long one it sees the best and the latest trials.
+
+    Once 25 trials were COMPLETE the good set is that of the whole study; the others' weights fall with age anyway.
+    Searches of two objectives have no such order, and are seen whole.
+    """
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, optuna.distributions.BaseDistribution]:
+        """As TPE does it."""
+        return super().infer_relative_search_space(_excerpt(study), trial)
+
+    def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, Any]) -> dict[str, Any]:
+        """As TPE does it."""
+        return super().sample_relative(_excerpt(study), trial, search_space)
+
+    def sample_independent(self, study: optuna.Study, trial: FrozenTrial, *param: Any) -> Any:
+        """As TPE does it."""
+        return super().sample_independent(_excerpt(study), trial, *param)
+
+
+class _Excerpt(optuna.Study):
+    """A study of which some trials can be seen."""
+
+    def __init__(self, study: optuna.Study, trials: list[FrozenTrial]) -> None:
+        self.__dict__ |= study.__dict__
+        self._seen = trials
+
+    def _get_trials(self, deepcopy: bool = True, states: Any = None, use_cache: bool = False) -> list[FrozenTrial]:
+        return [trial for trial in self._seen if states is None or trial.state in states]
+
+
+def _excerpt(study: optuna.Study) -> optuna.Study:
+    trials = study.get_trials(deepcopy=False)
+    if len(trials) <= _LATEST or len(study.directions) > 1:
+        return study
+    complete = [trial for trial in trials[:-_LATEST] if trial.state == TrialState.COMPLETE]
+    sign = 1 if study.direction == StudyDirection.MINIMIZE else -1
+    best = heapq.nsmallest(_BEST, complete, key=lambda trial: sign * (trial.value or 0.0))
+    return _Excerpt(study, best + trials[-_LATEST:])
 
 
 def grid_points(space: SearchSpace, lm: LanguageModelFacts, limit: int, seed: int) -> list[dict[str, Any]]:

@@ -134,6 +134,7 @@ def run_search(settings: SearchSettings) -> SearchSummary:
 def resume_search(
     place: str | Path,
     *,
+    address: str | None = None,
     study_storage: str | None = None,
     time_budget: float | None = None,
     verbose: bool = False,
@@ -142,6 +143,7 @@ def resume_search(
 
     Args:
         place: The experiment's folder or URI, wherever it is by now.
+        address: Of the Ray cluster to go on with; None takes the one that the search began on.
         study_storage: URL of the study's database, if its password is needed.
         time_budget: Seconds for this driver; None takes the budget that the search began with.
         verbose: Show what Ray and the workers print.
@@ -151,7 +153,13 @@ def resume_search(
     """
     experiment = open_experiment(place)
     began = SearchSettings.model_validate(read_manifest(experiment)["settings"])
-    settings = began.model_copy(update={"time_budget": time_budget or began.time_budget, "verbose": verbose})
+    settings = began.model_copy(
+        update={
+            "address": address or began.address,
+            "time_budget": time_budget or began.time_budget,
+            "verbose": verbose,
+        }
+    )
     return _run(str(place) if is_remote(place) else str(experiment), experiment, study_storage, settings)
 
 

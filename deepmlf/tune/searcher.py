@@ -18,7 +18,7 @@ from ray.tune.search import Searcher
 from deepmlf.model.lm_store import LanguageModelFacts
 from deepmlf.tune.objective import Objective, values_of
 from deepmlf.tune.space import SearchSpace
-from deepmlf.tune.study import own_trials
+from deepmlf.tune.study import get_trial, own_trials
 from deepmlf.tune.trainable import ONLY_RECORD
 
 OVERRIDES = "overrides"
@@ -91,8 +91,9 @@ class OptunaSearcher(Searcher):
                         return suggested
                     self._numbers[trial_id] = trial.number
                     return {"number": trial.number, OVERRIDES: json.loads(overrides)}
-                asked = [t for t in own_trials(self._study) if t.state != TrialState.WAITING]
-                if self._first_trials_all_failed() or len(asked) >= self._trials:
+                trials = own_trials(self._study)
+                asked = sum(t.state != TrialState.WAITING for t in trials)
+                if self._first_trials_all_failed(trials) or asked >= self._trials:
                     return str(Searcher.FINISHED)
                 suggested = self._ask(trial_id)
                 if suggested is not None:
@@ -158,8 +159,7 @@ class OptunaSearcher(Searcher):
         self._study._storage.set_trial_user_attr(self._frozen(number)._trial_id, FAIL_REASON, reason)
         self._study.tell(number, state=TrialState.FAIL)
 
-    def _first_trials_all_failed(self) -> bool:
-        trials = own_trials(self._study)
+    def _first_trials_all_failed(self, trials: list[FrozenTrial]) -> bool:
         failed = [t for t in trials if t.state == TrialState.FAIL]
         # A trial that diverges ends before the good ones do; the fault is a common one only if nothing came of any.
         if len(failed) >= _FIRST_FAILURES and not any(t.intermediate_values for t in trials):
@@ -168,7 +168,7 @@ class OptunaSearcher(Searcher):
         return self.stop_reason is not None
 
     def _frozen(self, number: int) -> FrozenTrial:
-        return self._study.get_trials(deepcopy=False)[number]
+        return get_trial(self._study, number)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the study is on disk already."""

@@ -71,6 +71,12 @@ def own_trials(study: optuna.Study) -> list[FrozenTrial]:
     return [trial for trial in study.get_trials(deepcopy=False) if WARM_START not in trial.user_attrs]
 
 
+def get_trial(study: optuna.Study, number: int) -> FrozenTrial:
+    """One trial of a study; a list of all of them would cost the more, the longer a search has run."""
+    storage = study._storage
+    return storage.get_trial(storage.get_trial_id_from_study_id_trial_number(study._study_id, number))
+
+
 def without_password(url: str) -> str:
     """A database URL that may be written down: no password in it, a SQLite file by its absolute path.
 

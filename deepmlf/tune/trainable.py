@@ -27,10 +27,17 @@ OUT_OF_REACH = "out_of_reach"
 """Reported as true by a trial whose data or language model workers do not have."""
 
 
-def trial_folder(experiment: Path, number: int) -> Path:
-    """The folder of a trial, the same on every resume; its id is the name that the experiment began with."""
+def trial_folder(experiment: Path, number: int, name: str | None = None) -> Path:
+    """The folder of a trial, the same on every resume.
+
+    Args:
+        experiment: The experiment's folder.
+        number: The trial's number.
+        name: The name that the experiment began with; None takes its folder's, and looks around if that has changed.
+    """
     trials = experiment / "trials"
-    return next(trials.glob(f"{number:04d}_*"), trials / f"{number:04d}_{experiment.name}")
+    folder = trials / f"{number:04d}_{name or experiment.name}"
+    return folder if name or folder.is_dir() else next(trials.glob(f"{number:04d}_*"), folder)
 
 
 def is_deterministic(error: Exception) -> bool:
@@ -69,7 +76,7 @@ def run_trial(config: dict[str, Any]) -> None:
         copy.fetch()
     else:
         experiment = Path(config["experiment"])
-        out_dir, av_store = trial_folder(experiment, config["number"]), experiment / AV_STORE
+        out_dir, av_store = trial_folder(experiment, config["number"], config["name"]), experiment / AV_STORE
     out_dir.mkdir(parents=True, exist_ok=True)
     (out_dir / "error.txt").unlink(missing_ok=True)  # of an attempt that this one repeats
     module, _, name = config["train"].partition(":")

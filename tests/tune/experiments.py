@@ -27,7 +27,7 @@ def settings(data: Path, storage: Path, **changes: Any) -> SearchSettings:
 def drive(experiment: Path, started: SearchSettings) -> None:
     """A driver: begin the search, or resume it if it has begun; its process fails if the search does not end."""
     begun = (experiment / "search.json").is_file()
-    summary = resume_search(experiment) if begun else run_search(started)
+    summary = resume_search(experiment, address=started.address) if begun else run_search(started)
     assert not summary.interrupted, summary
 
 

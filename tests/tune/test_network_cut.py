@@ -1,6 +1,7 @@
 """A node whose network is cut for longer than Ray waits for it, and mended again: no trial is lost, none is doubled."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -46,8 +47,8 @@ class Link:
         ip(f"link set {self.here} {state}")
 
 
-def ip(command: str) -> None:
-    subprocess.run(["ip", *command.split()], check=True, capture_output=True)
+def ip(command: str) -> str:
+    return subprocess.run(["ip", *command.split()], check=True, capture_output=True, text=True).stdout
 
 
 @pytest.fixture
@@ -77,7 +78,8 @@ def cluster(link: Link) -> Iterator[Cluster]:
     node = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     yield cluster
     cluster.shutdown()
-    node.terminate()
+    for pid in ip(f"netns pids {link.space}").split():
+        os.kill(int(pid), signal.SIGKILL)
     node.wait(30)
 
 

@@ -59,7 +59,11 @@ def load_results(place: str | Path) -> pa.Table:
             "gpus": search["gpus_per_trial"],
         } | {name: json.dumps(v) if isinstance(v, list) else v for name, v in settings.items()}
         epochs = _with_seconds(read_metrics(folder))
-        fusion = [metrics for metrics in epochs if "fusion_epoch" in metrics]
+        fusion = [
+            {name: value for name, value in metrics.items() if not isinstance(value, list)}  # attention is no number
+            for metrics in epochs
+            if "fusion_epoch" in metrics
+        ]
         seconds = epochs[-1]["seconds"] if epochs else None
         rows += [common | metrics for metrics in fusion] or [common | {"fusion_epoch": None, "seconds": seconds}]
     names = list(dict.fromkeys(name for row in rows for name in row))

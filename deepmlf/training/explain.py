@@ -1,19 +1,14 @@
 """What a model makes of one utterance: predictions by head, attention over frames, gates."""
 
 import difflib
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from deepmlf.data.dataset import SPLITS, Dataset
 from deepmlf.errors import DataError
-from deepmlf.model.deepmlf import DeepMLF
+from deepmlf.training.attention import record_attention
 from deepmlf.training.forward import by_head, run_model
 from deepmlf.training.metrics import sentiment_classes
 from deepmlf.training.predictor import Predictor
@@ -102,21 +97,6 @@ def explain(predictor: Predictor, dataset: Dataset, utterance: str) -> Explanati
         blocks=blocks,
         has_frames=bool(visible.any()),
     )
-
-
-@contextmanager
-def record_attention(model: DeepMLF) -> Iterator[dict[int, Tensor]]:
-    """Each active MM block's attention weights [batch, heads, n, A] by fused layer, of the last forward pass inside."""
-    weights: dict[int, Tensor] = {}
-
-    def record(layer: int, attention: Any, inputs: tuple[Any, ...]) -> None:
-        weights[layer] = attention.attention_weights(*inputs)
-
-    with ExitStack() as hooks:
-        for layer in model.active_layers:
-            attention: Any = model.mm_blocks[str(layer)].attention
-            hooks.callback(attention.register_forward_pre_hook(partial(record, layer)).remove)
-        yield weights
 
 
 def _find(dataset: Dataset, utterance: str) -> tuple[str, int]:

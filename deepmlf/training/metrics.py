@@ -8,6 +8,8 @@ METRIC_NAMES = {
     "sims": ("Mult_acc_2", "Mult_acc_3", "Mult_acc_5", "F1_score", "MAE", "Corr"),
 }
 METRIC_NAMES["mosei"] = METRIC_NAMES["mosi"]
+ATTENTION = "attention/"
+"""Section of a report that has a list over frames for each MM block."""
 LOWER_IS_BETTER = frozenset({"MAE"})
 SENTIMENT_CLASSES = ("negative", "neutral", "positive")
 _SIMS_BOUNDS = {2: [0.0], 3: [-0.1, 0.1], 5: [-0.7, -0.1, 0.1, 0.7]}

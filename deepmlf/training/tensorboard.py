@@ -1,7 +1,7 @@
 """TensorBoard events of one trial: sections of scalars, its settings as text, and HParams from its start."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,10 @@ from tensorboard.plugins.hparams.metadata import (
     SESSION_START_INFO_TAG,
 )
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
-from torch.utils.tensorboard.summary import text
+from torch.utils.tensorboard.summary import histogram_raw, text
 from torch.utils.tensorboard.writer import SummaryWriter
+
+from deepmlf.training.metrics import ATTENTION
 
 SECTIONS = (
     "train/", "valid/", "unimodal/", "loss/", "gate/", "lr/", "time/", "speed/", "curriculum/", "model/",
@@ -72,11 +74,12 @@ class TrialWriter:
         self._writer.flush()
 
     def close(self, state: str, best_epoch: Mapping[str, Any]) -> None:
-        """End the trial in the HParams tab, and show its gates over depth.
+        """End the trial in the HParams tab, and show its gates and its attention over depth.
 
         Args:
             state: COMPLETE, PRUNED or FAIL.
-            best_epoch: What its best epoch reported, if it had one. The gates' step is the fused layer.
+            best_epoch: What its best epoch reported, if it had one. The step of gates and attention is the fused layer;
+                the attention is a histogram over audiovisual frames.
         """
         if not self._has_ended:
             for name, value in best_epoch.items():
@@ -84,6 +87,8 @@ class TrialWriter:
                 if section == "gate":
                     layer, _, kind = rest.partition("/")
                     self._add(_scalars({GATE_OVER_DEPTH + kind: value}), int(layer))
+                elif name.startswith(ATTENTION):
+                    self._add(_over_frames(value), int(rest))
             end = SessionEndInfo(status=Status.Value(STATES.get(state, "STATUS_UNKNOWN")), end_time_secs=time.time())
             content = HParamsPluginData(session_end_info=end, version=PLUGIN_DATA_VERSION)
             self._add(hparams_summary(SESSION_END_INFO_TAG, content))
@@ -102,6 +107,15 @@ def hparams_summary(tag: str, content: HParamsPluginData) -> Summary:
 def _scalars(values: Mapping[str, float]) -> Summary:
     # One event for all of an epoch: an event's frame is as large as a scalar.
     return Summary(value=[Summary.Value(tag=name, simple_value=value) for name, value in values.items()])
+
+
+def _over_frames(shares: Sequence[float]) -> Summary:
+    """Attention as a histogram: a bucket is a frame, its height what the fusion tokens take from there."""
+    frames = range(1, len(shares) + 1)
+    mean = sum(frame * share for frame, share in zip(frames, shares, strict=True))
+    square = sum(frame**2 * share for frame, share in zip(frames, shares, strict=True))
+    limits = [frame + 0.5 for frame in frames]
+    return histogram_raw("attention_over_frames", 0.5, limits[-1], 1.0, mean, square, limits, list(shares))
 
 
 def _shown(value: Any) -> Value:

@@ -16,6 +16,7 @@ from deepmlf.data.dataset import Dataset
 from deepmlf.data.loader import Batch, Loader
 from deepmlf.errors import ConfigError, NonFiniteLossError
 from deepmlf.model.deepmlf import TextPrefix
+from deepmlf.training.attention import attention_over_frames
 from deepmlf.training.av_store import StoredEncoder, key_of
 from deepmlf.training.checkpoint import CheckpointWriter, load_checkpoint, save_weights
 from deepmlf.training.curriculum import stages_of
@@ -250,6 +251,8 @@ class Trainer:
             selected = self.config.training.select_by
             if is_better(selected, valid[selected], progress.best_value):
                 progress.best_value, progress.best_epoch = valid[selected], progress.fusion_epoch
+                with self._meter.phase("validation"):
+                    metrics |= attention_over_frames(self.model, self.valid_loader, self.config.training.precision)
                 with self._meter.phase("checkpoint"):
                     metadata = {"fusion_epoch": progress.fusion_epoch, "valid": valid}
                     save_weights(self.out_dir / "best", self.model, metadata)

@@ -97,7 +97,7 @@ def make_experiment(
     recorder = ExperimentRecorder(experiment, base, study, objectives, progress)
     for number, trial in enumerate(drawn, start=warm):
         overrides = json.loads(trial.user_attrs[OVERRIDES])
-        ray_trial = _RayTrial(str(number), {"number": number, "overrides": overrides})
+        ray_trial = _RayTrial(str(number), {"number": number, "overrides": overrides, "name": name})
         last = 1 if number in failed else search.epochs
         is_running = number >= warm + trials - running
         lines = _curve(overrides, search.epochs, np.random.default_rng((seed, number)))
@@ -150,6 +150,7 @@ def _curve(overrides: dict[str, Any], epochs: int, rng: np.random.Generator) -> 
             mae = floor + 0.8 / (epoch - alone) + abs(rng.normal(0, 0.01))
             line |= {"fusion_epoch": epoch - alone, "valid/MAE": mae, "valid/Corr": 1 - mae / 2}
             line |= {"valid/Has0_acc_2": 1 - mae / 3, "model/trained_parameters": parameters}
+            line |= {f"attention/{layer}": [0.5, 0.3, 0.2] for layer in range(depth)}
         else:
             line["unimodal/av_MAE"] = 1.4 - 0.1 * epoch
         line |= {"train/loss": 2.0 / epoch, "loss/task": 1.0 / epoch, "lr/fusion": 1e-4 / epoch, "lr/av": 1e-3 / epoch}

@@ -106,6 +106,15 @@ def test_every_chart_of_the_layout_has_data_and_every_trial_its_text(experiment:
 
 
 @pytest.mark.slow
+def test_attention_is_shown_for_trials_that_have_ended(experiment: Path, server: Served) -> None:
+    shown = server.get("histograms", "tags")
+    for folder in (experiment / "trials").glob("[0-9]*"):
+        best = [line for line in read_metrics(folder) if "attention/0" in line]
+        has_ended = open_study(experiment).trials[int(folder.name[:4])].state.is_finished()
+        assert ("attention_over_frames" in shown.get(folder.name, {})) == bool(best and has_ended)
+
+
+@pytest.mark.slow
 def test_a_search_that_has_just_begun_is_followed_until_ctrl_c(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

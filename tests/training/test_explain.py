@@ -10,6 +10,7 @@ from deepmlf.data.dataset import Dataset
 from deepmlf.errors import DataError
 from deepmlf.model.av_encoder import AudioVisualStates
 from deepmlf.model.mm_block import GatedCrossAttention
+from deepmlf.training.attention import attention_over_frames
 from deepmlf.training.explain import explain
 from deepmlf.training.predictor import Predictor
 
@@ -52,3 +53,20 @@ def test_an_unknown_id_is_answered_with_near_ones(small_export: Path, small_data
         explain(predictor, dataset, "tset_7")
     with pytest.raises(DataError, match=r"--id ###: no such utterance in .*; ids look like test_0"):
         explain(predictor, dataset, "###")
+
+
+def test_attention_over_frames_is_the_mean_of_what_the_blocks_give(small_export: Path, small_data: Path) -> None:
+    predictor, dataset = Predictor.open(small_export), Dataset.open(small_data)
+    loader = predictor.loader(dataset, "valid")
+    shares = attention_over_frames(predictor.model.train(), loader, "float32")
+    assert predictor.model.training
+    predictor.model.eval()
+    rows = dataset.split("valid")
+    batch = next(loader.in_order())
+    blocks = [
+        explain(predictor, dataset, rows.ids[row]).blocks[0].weights.mean(0)
+        for row in batch.index.tolist()
+        if len(rows.audio(row)) or len(rows.vision(row))
+    ]
+    assert list(shares) == ["attention/0"]
+    np.testing.assert_allclose(shares["attention/0"], np.mean(blocks, axis=0), atol=1e-5)

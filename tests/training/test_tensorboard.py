@@ -18,7 +18,7 @@ EPOCH = {
 
 
 def load(folder: Path) -> EventAccumulator:
-    return EventAccumulator(str(folder)).Reload()
+    return EventAccumulator(str(folder), size_guidance={"histograms": 0}).Reload()
 
 
 def hparams(events: EventAccumulator, tag: str) -> HParamsPluginData:
@@ -69,6 +69,17 @@ def test_the_end_has_its_state_and_the_best_gates_at_their_layers(tmp_path: Path
         assert end.status == Status.Value(status)
         assert end.end_time_secs >= hparams(events, SESSION_START_INFO_TAG).session_start_info.start_time_secs > 0
         assert points(events, "gate_over_depth/attention") == [(3, 0.25), (7, 0.75)]
+
+
+def test_attention_is_a_histogram_over_frames_at_each_fused_layer(tmp_path: Path) -> None:
+    writer = TrialWriter(tmp_path)
+    writer.start({}, "")
+    writer.close("COMPLETE", EPOCH | {"attention/3": [0.25, 0.75], "attention/7": [1.0, 0.0]})
+    low, high = load(tmp_path).Histograms("attention_over_frames")
+    assert (low.step, low.histogram_value.bucket) == (3, [0.25, 0.75])
+    assert (high.step, high.histogram_value.bucket) == (7, [1.0, 0.0])
+    assert low.histogram_value.bucket_limit == [1.5, 2.5]
+    assert (low.histogram_value.min, low.histogram_value.max) == (0.5, 2.5)
 
 
 def test_a_restart_leaves_one_clean_curve(tmp_path: Path) -> None:

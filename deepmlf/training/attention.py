@@ -1,0 +1,49 @@
+"""Where the fusion tokens look: attention of the MM blocks over audiovisual frames."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from deepmlf.data.loader import Loader
+from deepmlf.model.deepmlf import DeepMLF
+from deepmlf.training.forward import run_model
+from deepmlf.training.metrics import ATTENTION
+
+
+@contextmanager
+def record_attention(model: DeepMLF) -> Iterator[dict[int, Tensor]]:
+    """Each active MM block's attention weights [batch, heads, n, A] by fused layer, of the last forward pass inside."""
+    weights: dict[int, Tensor] = {}
+
+    def record(layer: int, attention: Any, inputs: tuple[Any, ...]) -> None:
+        weights[layer] = attention.attention_weights(*inputs)
+
+    with ExitStack() as hooks:
+        for layer in model.active_layers:
+            attention: Any = model.mm_blocks[str(layer)].attention
+            hooks.callback(attention.register_forward_pre_hook(partial(record, layer)).remove)
+        yield weights
+
+
+@torch.no_grad()
+def attention_over_frames(model: DeepMLF, loader: Loader, precision: str) -> dict[str, list[float]]:
+    """What the fusion tokens take from each frame: mean over tokens, heads and the utterances of a split's first batch.
+
+    Returns:
+        ``attention/LAYER``: A shares that sum to 1, for each active MM block; nothing if no utterance has a frame.
+    """
+    was_training = model.training
+    model.eval()
+    batch = next(loader.in_order()).to(model.fusion_tokens.device)
+    with record_attention(model) as weights:
+        run_model(model, batch, precision)
+    model.train(was_training)
+    has_frames = (batch.audio_lengths > 0) | (batch.vision_lengths > 0)
+    if not has_frames.any():
+        return {}
+    means = {layer: attention[has_frames].float().mean((0, 1, 2)) for layer, attention in weights.items()}
+    return {f"{ATTENTION}{layer}": [round(share, 5) for share in mean.tolist()] for layer, mean in means.items()}

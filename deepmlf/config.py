@@ -306,6 +306,14 @@ def read_overrides(pairs: tuple[str, ...] | list[str]) -> dict[str, Any]:
     return overrides
 
 
+def as_override(name: str, value: Any) -> str:
+    """``NAME=VALUE`` as ``--set`` takes it; text is quoted only where it would be read as something else."""
+    text = "none" if value is None else value if isinstance(value, str) else json.dumps(value)
+    if read_overrides([f"{name}={text}"])[name] != value:
+        text = json.dumps(value)
+    return f"{name}={text}"
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML config file into dotted overrides.
 

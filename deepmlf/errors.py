@@ -29,5 +29,9 @@ class NonFiniteLossError(DeepMLFError):
     """The loss or a validation metric became NaN or infinite."""
 
 
+class StorageError(DeepMLFError):
+    """Storage of an experiment that workers cannot reach."""
+
+
 class SearchError(DeepMLFError):
     """A search that cannot start or go on."""

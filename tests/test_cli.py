@@ -6,7 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from deepmlf.cli import cli
+from deepmlf.model import lm_store
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -35,6 +39,37 @@ def test_user_errors_are_one_line(tmp_path: Path) -> None:
     assert_refused(deepmlf("export", tmp_path, tmp_path / "out"), "not a trial's folder (no config.json there)")
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "allowed"),
+    [
+        ("--cpus-per-trial", "0", "x>0"),
+        ("--gpus-per-trial", "-1", "x>=0"),
+        ("--seed", "-1", "x>=0"),
+        ("--cache-gb", "-1", "x>=0"),
+        ("--trials", "0", "x>=1"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(option: str, value: str, allowed: str) -> None:
+    result = CliRunner().invoke(cli, ["search", option, value])
+    assert result.exit_code == 2
+    assert f"Invalid value for '{option}'" in result.output
+    assert f"is not in the range {allowed}" in result.output
+
+
+def test_a_language_model_in_a_folder_is_known_by_its_whole_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEEPMLF_HOME", str(tmp_path / "home"))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "home" / "lms" / "stored").mkdir(parents=True)
+    (tmp_path / "stored").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert lm_store.absolute("./mine") == lm_store.absolute("mine") == str(tmp_path / "mine")
+    assert [lm_store.absolute(name) for name in ("stored", "owner/hub-id", "tiny-random", "s3://bucket/lm")] == [
+        "stored", "owner/hub-id", "tiny-random", "s3://bucket/lm"
+    ]  # fmt: skip
+
+
 def test_synthetic_train_evaluate(tmp_path: Path) -> None:
     result = deepmlf("data", "synthetic", tmp_path / "set", "--size", "40", "--json")
     assert result.returncode == 0, result.stderr
@@ -49,6 +84,11 @@ def test_synthetic_train_evaluate(tmp_path: Path) -> None:
     events = EventAccumulator(str(tmp_path / "trial")).Reload()
     assert [event.step for event in events.Scalars("train/loss")] == [1, 2, 3]
     assert [event.step for event in events.Scalars("valid/MAE")] == [2, 3]
+    other = [part.replace("epochs=2", "epochs=3") for part in options]
+    refused = deepmlf("train", tmp_path / "set", *other, "--out", tmp_path / "trial")
+    assert_refused(refused, f"{tmp_path / 'trial'}: holds a trial begun with training.epochs=2; choose another --out")
+    again = deepmlf("train", tmp_path / "set", *options, "--out", tmp_path / "trial", "--json")
+    assert json.loads(again.stdout.splitlines()[-1])["valid"] == pytest.approx(valid)
     result = deepmlf("evaluate", tmp_path / "trial", "--split", "valid", "--json")
     assert json.loads(result.stdout.splitlines()[-1])["MAE"] == pytest.approx(valid["MAE"], abs=1e-6)
 

@@ -23,7 +23,7 @@ from deepmlf.tune.objective import Objective, best_first, make_objectives
 from deepmlf.tune.search import resume_search, run_search
 from deepmlf.tune.searcher import OVERRIDES
 from deepmlf.tune.settings import SearchSettings, read_manifest
-from deepmlf.tune.storage import open_experiment, open_trial
+from deepmlf.tune.storage import MANIFEST, open_experiment, open_trial
 from deepmlf.tune.study import open_study, own_trials
 
 _TRIAL, _SEED = "confirmed_trial", "training.seed"
@@ -31,18 +31,25 @@ _CONFIDENCE = 0.95
 
 
 def confirm(
-    place: str | Path, *, top: int = 3, seeds: int = 5, concurrent: int | None = None, quiet: bool = False
+    place: str | Path,
+    *,
+    top: int = 3,
+    seeds: int = 5,
+    concurrent: int | None = None,
+    address: str | None = None,
+    quiet: bool = False,
 ) -> dict[str, Any]:
     """Train an experiment's best settings again and compare them on the test split.
 
-    The retrained trials are an experiment of their own, ``confirm-TOPxSEEDS`` inside the first one: what a kill left
-    unfinished goes on when it is asked for again.
+    The retrained trials are an experiment of their own inside the first one, ``confirm-`` with the numbers of the
+    trials and how many seeds: what a kill left unfinished goes on when it is asked for again.
 
     Args:
         place: The experiment's folder or URI.
         top: Settings, best first by the search's own objective.
-        seeds: Seeds of each, none of them the search's.
+        seeds: Seeds of each, none of them one that the search trained any of them with.
         concurrent: Trials at a time; None takes the search's number.
+        address: Of the Ray cluster to run on; None takes the one that the search began on.
         quiet: Print nothing.
 
     Returns:
@@ -57,20 +64,21 @@ def confirm(
     storage = str(place) if is_remote(place) else str(experiment)
     manifest = read_manifest(experiment)
     settings = SearchSettings.model_validate(manifest["settings"])
+    settings = settings.model_copy(update={"address": address or settings.address, "quiet": quiet})
     objective = make_objectives(settings.objectives)[0]
     best = best_first(own_trials(open_study(experiment)), (objective,))[:top]
     if len(best) < 2:
         raise SearchError(f"{storage}: has {len(best)} complete trials; a comparison needs two at least")
-    name = f"confirm-{len(best)}x{seeds}"
+    name = f"confirm-{'-'.join(str(trial.number) for trial in best)}-x{seeds}"
     folder = experiment / name
     confirmation = join(storage, name) if is_remote(storage) else str(folder)
     with connected(settings.address):
-        if folder.exists():
-            summary = resume_search(confirmation)
+        if (folder / MANIFEST).exists():
+            summary = resume_search(confirmation, address=settings.address)
         else:
             with tempfile.TemporaryDirectory() as scratch:
                 space = Path(scratch) / "confirm.py"
-                space.write_text(_space_source(manifest["base"], best, settings.seed, seeds))
+                space.write_text(_space_source(manifest["base"], best, seeds))
                 trials = len(best) * seeds
                 summary = run_search(_confirm_settings(settings, storage, name, space, trials, concurrent))
         if summary.interrupted or summary.out_of_time:
@@ -108,12 +116,13 @@ def compare(measured: dict[int, dict[int, dict[str, float]]], objective: Objecti
         See `confirm`.
 
     Raises:
-        SearchError: If the first two settings share fewer than two seeds.
+        SearchError: If the first setting shares two seeds with no other; one that does not is left out.
     """
-    first, second = list(measured)[:2]
-    names = list(next(iter(measured[first].values()), {}))
-    if not names:
-        raise SearchError(f"trial {first}: no retrained trial finished; see their error.txt")
+    first, *others = measured
+    rivals = [other for other in others if len(measured[first].keys() & measured[other].keys()) > 1]
+    if not rivals:
+        raise SearchError(f"fewer than two seeds finished for trial {first} and another; see the trials' error.txt")
+    names = list(next(iter(measured[first].values())))
     settings = [
         {
             "trial": number,
@@ -121,11 +130,10 @@ def compare(measured: dict[int, dict[int, dict[str, float]]], objective: Objecti
             "mean": {name: float(np.mean([m[name] for m in by_seed.values()])) for name in names},
             "std": {name: float(np.std([m[name] for m in by_seed.values()], ddof=1)) for name in names},
         }
-        for number, by_seed in measured.items()
-        if len(by_seed) > 1
+        for number, by_seed in ((number, measured[number]) for number in [first, *rivals])
     ]
-    differences = {name: _paired(measured[first], measured[second], name) for name in names}
-    worse = [_paired(measured[first], measured[rival], objective.short) for rival in list(measured)[1:]]
+    differences = {name: _paired(measured[first], measured[rivals[0]], name) for name in names}
+    worse = [_paired(measured[first], measured[rival], objective.short) for rival in rivals]
     sign = 1 if objective.direction == "minimize" else -1  # so that above zero means that the rival is better
     edges = [sorted((sign * pair["low"], sign * pair["high"])) for pair in worse]
     beaten = [sign * pair["mean"] > 0 for pair in worse]
@@ -147,8 +155,6 @@ def verdict_line(report: dict[str, Any]) -> str:
 def _paired(first: dict[int, dict[str, float]], second: dict[int, dict[str, float]], name: str) -> dict[str, float]:
     """Mean of first minus second over the seeds that both have, and the interval of Student's t."""
     shared = sorted(first.keys() & second.keys())
-    if len(shared) < 2:
-        raise SearchError("fewer than two seeds finished for both settings; see the trials' error.txt")
     deltas = np.array([first[seed][name] - second[seed][name] for seed in shared])
     mean, error = float(deltas.mean()), float(stats.sem(deltas))
     half = 0.0 if math.isclose(error, 0.0) else float(stats.t.ppf((1 + _CONFIDENCE) / 2, len(deltas) - 1)) * error
@@ -157,11 +163,12 @@ def _paired(first: dict[int, dict[str, float]], second: dict[int, dict[str, floa
 
 def _test_metrics(base: dict[str, Any], served: dict[str, Any], trial: str) -> dict[str, float]:
     here = overrides_here(base, served)
-    return evaluate_trial(open_trial(trial), here.get(DATA), "test", here.get(LANGUAGE_MODEL))
+    return evaluate_trial(open_trial(trial), language_model=here.get(LANGUAGE_MODEL), trained_on=here.get(DATA))
 
 
-def _space_source(base: dict[str, Any], best: list[FrozenTrial], seed: int, seeds: int) -> str:
+def _space_source(base: dict[str, Any], best: list[FrozenTrial], seeds: int) -> str:
     overrides = {trial.number: json.loads(trial.user_attrs[OVERRIDES]) for trial in best}
+    seed = max((base | chosen)[_SEED] for chosen in overrides.values())
     return (
         '"""The best settings of an experiment, each with several seeds."""\n\n'
         f"BASE = {base!r}\n"

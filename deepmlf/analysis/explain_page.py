@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from deepmlf.templates import templates_of
 from deepmlf.training.explain import BlockAttention, Explanation
 
 _BLUE, _ORANGE, _LINES = "#3d85c6", "#d9822b", "rgba(128,128,128,0.4)"  # each readable on white and on black
@@ -20,13 +20,7 @@ _STRONGEST = 3  # frames that a summary names
 
 def explain_page(explanation: Explanation) -> str:
     """The page as HTML."""
-    environment = Environment(
-        loader=PackageLoader("deepmlf.analysis"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=True,
-    )
+    environment = templates_of("deepmlf.analysis", html=True)
     # The first plot brings plotly's script for all of them.
     predictions = _html(_predictions(explanation), "predictions", 260, script=True)
     blocks = explanation.blocks

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import plotly.io
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
@@ -18,9 +17,10 @@ from deepmlf.analysis.confirm import verdict_line
 from deepmlf.analysis.records import Records, TrialRecord, load_records
 from deepmlf.analysis.results import place_of_trial, summarise
 from deepmlf.analysis.spending import failures_by_reason, rungs_of, spending_of
-from deepmlf.config import TrialConfig, read_overrides
+from deepmlf.config import TrialConfig, as_override
 from deepmlf.data.remote import RemoteFolder, is_remote, join, local_copy
 from deepmlf.errors import ConfigError
+from deepmlf.templates import templates_of
 from deepmlf.tune.objective import TRAINED_PARAMETERS, VALID, best_first, pareto_front
 from deepmlf.tune.storage import REPORT
 
@@ -81,13 +81,7 @@ def write_report(records: Records, experiment: Path, place: str | Path) -> Path:
 
 def render(records: Records, experiment: Path, place: str | Path) -> str:
     """The page's HTML; everything that comes from the experiment is escaped."""
-    environment = Environment(
-        loader=PackageLoader("deepmlf.analysis"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=True,
-    )
+    environment = templates_of("deepmlf.analysis", html=True)
     environment.filters |= {"short": _short, "spelled": _spelled}
     template = environment.get_template("report.html.jinja")
     rungs = rungs_of(records)
@@ -185,14 +179,6 @@ def statement(answer: Answer, records: Records) -> str:
     )
 
 
-def set_option(name: str, value: Any) -> str:
-    """``NAME=VALUE`` for ``--set``, quoted for TOML only where it would be read as something else."""
-    text = str(value) if isinstance(value, str) else "none" if value is None else json.dumps(value)
-    if isinstance(value, str) and read_overrides([f"{name}={text}"])[name] != value:
-        text = json.dumps(value)
-    return f"{name}={text}"
-
-
 def _commands(records: Records, best: TrialRecord, experiment: Path, place: str | Path) -> dict[str, str]:
     """What to do with the best trial, as command lines."""
     shown = str(place) if is_remote(place) else str(experiment)
@@ -205,7 +191,7 @@ def _commands(records: Records, best: TrialRecord, experiment: Path, place: str 
         config = TrialConfig.from_overrides(best.settings).flat()
     except ConfigError:  # of an older version, whose settings have other names
         return again
-    changed = [set_option(name, value) for name, value in config.items() if value != defaults[name]]
+    changed = [as_override(name, value) for name, value in config.items() if value != defaults[name]]
     options = [f"--set {shlex.quote(option)}" for option in changed if not option.startswith("data.path=")]
     again["train"] = " ".join(["deepmlf train", shlex.quote(records.settings.data), *options])
     return again

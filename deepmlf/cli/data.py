@@ -32,8 +32,14 @@ def data_import(pickle: Path, out: Path, dataset: str, lowercase: bool, json_out
 
 @data.command("synthetic")
 @click.argument("out", type=PATH)
-@click.option("--seed", default=0, show_default=True)
-@click.option("--size", default=512, show_default=True, help="Train utterances; a quarter of it in valid and test.")
+@click.option("--seed", default=0, type=click.IntRange(0), show_default=True)
+@click.option(
+    "--size",
+    default=512,
+    type=click.IntRange(2),
+    show_default=True,
+    help="Train utterances; a quarter of it in valid and test.",
+)
 @as_json
 def data_synthetic(out: Path, seed: int, size: int, json_output: bool) -> None:
     """Write a seeded set on which fusion must beat every single modality."""
@@ -46,9 +52,9 @@ def data_synthetic(out: Path, seed: int, size: int, json_output: bool) -> None:
 
 
 @data.command("info")
-@click.argument("folder", type=PATH)
+@click.argument("folder", metavar="DATA")
 @as_json
-def data_info(folder: Path, json_output: bool) -> None:
+def data_info(folder: str, json_output: bool) -> None:
     """Print splits, lengths, label histogram, dimensions and missing modalities."""
     from deepmlf.data.dataset import Dataset, describe
 

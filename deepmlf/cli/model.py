@@ -19,9 +19,9 @@ lm_option = click.option("--lm", "language_model", help="Another copy of the lan
 @click.command()
 @click.argument("trial", metavar="TRIAL")
 @click.argument("out", type=PATH)
-@click.option("--data", type=PATH, help="Dataset of the training, if it has moved.")
+@click.option("--data", help="Dataset of the training, if it has moved.")
 @as_json
-def export(trial: str, out: Path, data: Path | None, json_output: bool) -> None:
+def export(trial: str, out: Path, data: str | None, json_output: bool) -> None:
     """Write a trial's best epoch as a folder to take home, with a model card."""
     from deepmlf.training.export import export_trial
     from deepmlf.tune.storage import open_trial

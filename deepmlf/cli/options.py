@@ -17,7 +17,11 @@ study_storage_option = click.option(
     help="Database of the Optuna study; resume takes its password from here or from DEEPMLF_STUDY_STORAGE.",
 )
 cache_option = click.option(
-    "--cache-gb", default=10.0, show_default=True, help="Disk for the frozen part of texts, on each node; 0: none."
+    "--cache-gb",
+    default=10.0,
+    type=click.FloatRange(0),
+    show_default=True,
+    help="Disk for the frozen part of texts, on each node; 0: none.",
 )
 keep_option = click.option(
     "--keep",

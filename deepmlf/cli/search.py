@@ -31,12 +31,12 @@ DEMO_LAYERS = 8
 @click.option("--trials", default=None, type=click.IntRange(1), help="Trials in all (default 20).")
 @click.option("--epochs", default=None, type=click.IntRange(1), help="Fusion epochs of a full trial (default 15).")
 @click.option("--concurrent", default=None, type=click.IntRange(1), help="Trials at a time (default 1).")
-@click.option("--cpus-per-trial", default=1.0, show_default=True)
-@click.option("--gpus-per-trial", default=0.0, show_default=True)
+@click.option("--cpus-per-trial", default=1.0, type=click.FloatRange(0, min_open=True), show_default=True)
+@click.option("--gpus-per-trial", default=0.0, type=click.FloatRange(0), show_default=True)
 @click.option("--storage", default="runs", show_default=True, help="Folder or URI of experiments.")
 @click.option("--name", help="Name of the experiment; default: space and time.")
 @address_option
-@click.option("--seed", default=0, show_default=True)
+@click.option("--seed", default=0, type=click.IntRange(0), show_default=True)
 @click.option("--objective", "objectives", multiple=True, metavar="METRIC[,METRIC]",
               help="What to optimise (default valid/MAE); two give a Pareto front.")  # fmt: skip
 @click.option("--sampler", default="tpe", show_default=True, help="tpe, random, gp, cmaes, grid or nsga2.")
@@ -154,12 +154,15 @@ def _end_search(summary: Any, study_storage: str | None, json_output: bool) -> N
 @click.option("--top", default=3, type=click.IntRange(2), show_default=True, help="Settings to train again.")
 @click.option("--seeds", default=5, type=click.IntRange(2), show_default=True, help="Seeds of each.")
 @click.option("--concurrent", type=click.IntRange(1), help="Trials at a time; default: as in the search.")
+@address_option
 @as_json
-def confirm(experiment: str, top: int, seeds: int, concurrent: int | None, json_output: bool) -> None:
+def confirm(
+    experiment: str, top: int, seeds: int, concurrent: int | None, address: str | None, json_output: bool
+) -> None:
     """Train the best settings again with fresh seeds; test metrics, and whether the search's choice holds."""
     from deepmlf.analysis.confirm import confirm as run_confirm
 
-    emit(run_confirm(experiment, top=top, seeds=seeds, concurrent=concurrent), json_output)
+    emit(run_confirm(experiment, top=top, seeds=seeds, concurrent=concurrent, address=address), json_output)
 
 
 @click.command()

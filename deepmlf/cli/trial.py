@@ -7,10 +7,11 @@ import click
 
 from deepmlf.cli.options import PATH, as_json, cache_option, emit, keep_option, set_option
 from deepmlf.config import TrialConfig, read_overrides, read_toml
+from deepmlf.data.remote import is_remote
 
 
 @click.command()
-@click.argument("dataset", type=PATH, metavar="DATA")
+@click.argument("dataset", metavar="DATA")
 @click.option("--config", type=PATH, help="TOML file of settings.")
 @set_option
 @cache_option
@@ -18,7 +19,7 @@ from deepmlf.config import TrialConfig, read_overrides, read_toml
 @click.option("--out", type=PATH, default=Path("runs/train"), show_default=True, help="Folder of the trial.")
 @as_json
 def train(
-    dataset: Path,
+    dataset: str,
     config: Path | None,
     pairs: tuple[str, ...],
     cache_gb: float,
@@ -27,7 +28,12 @@ def train(
     json_output: bool,
 ) -> None:
     """Train one DeepMLF; run it again to resume."""
-    overrides = (read_toml(config) if config else {}) | {"data.path": str(dataset.absolute())} | read_overrides(pairs)
+    place = dataset if is_remote(dataset) else str(Path(dataset).absolute())
+    overrides = (read_toml(config) if config else {}) | {"data.path": place} | read_overrides(pairs)
+    trial = TrialConfig.from_overrides(overrides)
+    from deepmlf.model import lm_store
+
+    overrides["model.language_model"] = lm_store.absolute(trial.model.language_model)
     trial = TrialConfig.from_overrides(overrides)
     from rich.console import Console
     from rich.progress import Progress
@@ -41,14 +47,15 @@ def train(
     from deepmlf.training.trainer import train as run_train
 
     out.mkdir(parents=True, exist_ok=True)
-    (out / "config.json").write_text(trial.to_json())
     resume_from = latest_checkpoint(out)
+    if resume_from is not None:
+        _refuse_another(out, trial)
+    (out / "config.json").write_text(trial.to_json())
     write_dashboard(out, [trial.training.select_by])
     # A resume reports the checkpoint's own epoch again.
     writer = TrialWriter(out, purge_step=int(resume_from.name.removeprefix("epoch_")) if resume_from else None)
     writer.start({name: value for name, value in trial.flat().items() if name in overrides}, trial_note(overrides))
-    best: dict[str, float] = {}
-    best_epoch: dict[str, Any] = {}
+    best, best_epoch = _best_so_far(out) if resume_from else ({}, {})
     with Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task("epochs", total=sum(stage.epochs for stage in stages_of(trial)))
 
@@ -69,17 +76,39 @@ def train(
     emit({"folder": str(out), "valid": best}, json_output)
 
 
+def _refuse_another(out: Path, trial: TrialConfig) -> None:
+    from deepmlf.errors import CheckpointError
+    from deepmlf.training.predictor import read_trial_config
+
+    begun, wanted = read_trial_config(out).flat(), trial.flat()
+    changed = ", ".join(f"{name}={begun[name]}" for name in wanted if begun[name] != wanted[name])
+    if changed:
+        raise CheckpointError(f"{out}: holds a trial begun with {changed}; choose another --out")
+
+
+def _best_so_far(out: Path) -> tuple[dict[str, float], dict[str, Any]]:
+    """Validation metrics of the best epoch of a trial that is resumed, and what TensorBoard shows of that epoch."""
+    from deepmlf.training.checkpoint import read_metadata
+
+    if not (out / "best" / "state.json").is_file():
+        return {}, {}
+    metadata = read_metadata(out / "best")
+    valid = metadata.pop("valid")
+    return valid, metadata | {f"valid/{name}": value for name, value in valid.items()}
+
+
 @click.command()
 @click.argument("trial", metavar="TRIAL")
-@click.argument("dataset", type=PATH, metavar="[DATA]", required=False)
+@click.argument("dataset", metavar="[DATA]", required=False)
+@click.option("--data", help="Dataset of the training, if it has moved.")
 @click.option("--split", default="test", type=click.Choice(["train", "valid", "test"]), show_default=True)
 @as_json
-def evaluate(trial: str, dataset: Path | None, split: str, json_output: bool) -> None:
-    """Metrics of a trial's best epoch on a split."""
+def evaluate(trial: str, dataset: str | None, data: str | None, split: str, json_output: bool) -> None:
+    """Metrics of a trial's best epoch on a split of the dataset that it was trained on, or of DATA."""
     from deepmlf.training.evaluate import evaluate_trial
     from deepmlf.tune.storage import open_trial
 
-    metrics = evaluate_trial(open_trial(trial), dataset, split)
+    metrics = evaluate_trial(open_trial(trial), dataset, split, trained_on=data)
     for name, value in metrics.items():
         click.echo(f"{name}: {value:.4f}")
     emit(metrics, json_output)

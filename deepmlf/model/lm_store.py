@@ -21,7 +21,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from deepmlf.data.remote import fetch, home, is_remote
+from deepmlf.data.remote import fetch, first_line, home, is_remote
 from deepmlf.errors import DataError, LanguageModelError
 
 TINY_RANDOM = "tiny-random"
@@ -79,6 +79,14 @@ def resolve(name: str) -> Path:
         folder = local
     _check(folder)
     return folder
+
+
+def absolute(name: str) -> str:
+    """The name in a form that holds in any folder: that of a local folder or file as its whole path."""
+    if name == TINY_RANDOM or is_remote(name) or (_stored(name).is_dir() and not name.endswith(".gguf")):
+        return name
+    local = Path(name).expanduser()
+    return str(local.absolute()) if local.exists() else name
 
 
 def facts(name: str) -> LanguageModelFacts:
@@ -221,13 +229,12 @@ def _download(hub_id: str, folder: Path, progress: Progress) -> None:
         snapshot_download(hub_id, local_dir=folder, allow_patterns=_HUB_FILES)
     except HfHubHTTPError as error:
         raise LanguageModelError(
-            f"{hub_id}: the hub refused it ({_first_line(error)}); "
+            f"{hub_id}: the hub refused it ({first_line(error)}); "
             "check the name and, if gated, log in with `hf auth login`"
         ) from error
     except Exception as error:  # the hub's client lets errors of its HTTP library through, whose types change
         raise LanguageModelError(
-            f"{hub_id}: the hub is not reachable ({_first_line(error)}); "
-            "try again, or give a local folder or .gguf file"
+            f"{hub_id}: the hub is not reachable ({first_line(error)}); try again, or give a local folder or .gguf file"
         ) from error
     shutil.rmtree(folder / ".cache", ignore_errors=True)
 
@@ -281,8 +288,7 @@ def _convert_gguf(source: Path, folder: Path, progress: Progress) -> None:
         tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
     except Exception as error:  # a torn or foreign file surfaces as any of the parser's errors
         raise LanguageModelError(
-            f"{source}: cannot be converted ({_first_line(error)}); "
-            "it must be a whole .gguf file of a supported decoder"
+            f"{source}: cannot be converted ({first_line(error)}); it must be a whole .gguf file of a supported decoder"
         ) from error
     # Dequantised weights are plain ones, but Transformers would save them as a quantised model.
     model.hf_quantizer = None
@@ -298,7 +304,3 @@ def _empty(folder: Path) -> None:
             shutil.rmtree(entry)
         else:
             entry.unlink()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -5,6 +5,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,14 +32,16 @@ def record_attention(model: DeepMLF) -> Iterator[dict[int, Tensor]]:
 
 @torch.no_grad()
 def attention_over_frames(model: DeepMLF, loader: Loader, precision: str) -> dict[str, list[float]]:
-    """What the fusion tokens take from each frame: mean over tokens, heads and the utterances of a split's first batch.
+    """What the fusion tokens take from each frame: mean over tokens, heads and a batch of utterances all over a split.
 
     Returns:
         ``attention/LAYER``: A shares that sum to 1, for each active MM block; nothing if no utterance has a frame.
     """
     was_training = model.training
     model.eval()
-    batch = next(loader.in_order()).to(model.fusion_tokens.device)
+    utterances = len(loader.labels)
+    rows = np.linspace(0, utterances - 1, min(utterances, loader.batch_size)).astype(int)
+    batch = loader.batch(rows).to(model.fusion_tokens.device)
     with record_attention(model) as weights:
         run_model(model, batch, precision)
     model.train(was_training)

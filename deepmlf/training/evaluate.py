@@ -2,36 +2,35 @@
 
 from pathlib import Path
 
-from deepmlf.config import TrialConfig
 from deepmlf.data.dataset import Dataset
-from deepmlf.data.loader import Loader
-from deepmlf.training.checkpoint import load_weights
-from deepmlf.training.forward import build_model, predict
-from deepmlf.training.metrics import compute_metrics
-from deepmlf.training.predictor import read_trial_config
+from deepmlf.errors import DataError
+from deepmlf.training.predictor import Predictor, read_trial_config
 
 
 def evaluate_trial(
-    trial: Path, data: str | Path | None = None, split: str = "test", language_model: str | None = None
+    trial: Path,
+    data: str | Path | None = None,
+    split: str = "test",
+    language_model: str | None = None,
+    trained_on: str | Path | None = None,
 ) -> dict[str, float]:
     """Metrics of a trial's best epoch.
 
     Args:
         trial: The trial's folder, with ``config.json`` and ``best/``.
-        data: Dataset to evaluate on; None takes the one it was trained on.
+        data: Dataset to evaluate on, its features scaled as those of the training; None takes the training's own.
         split: ``train``, ``valid`` or ``test``.
         language_model: Where it is on this machine; None takes what the trial names.
+        trained_on: Where the dataset of the training is now; None: where it was.
 
     Raises:
         CheckpointError: If the folder holds no trained trial.
-        DataError: If the dataset cannot be read or its features have other dimensions.
+        DataError: If a dataset cannot be read, or its features or labels are not such as the trial's.
     """
-    config = read_trial_config(trial)
-    if language_model is not None:
-        config = TrialConfig.from_overrides(config.flat(), {"model.language_model": language_model})
-    dataset = Dataset.open(data if data is not None else config.data.path)
-    model, tokens_of, pad_token_id = build_model(config, dataset)
-    load_weights(trial / "best", model)
-    size = 2 * config.training.batch_size
-    loader = Loader(dataset, split, tokens_of, pad_token_id, size, standardize=config.data.standardize)
-    return compute_metrics(dataset.info.name, predict(model, loader, config.training.precision), loader.labels)
+    training = trained_on if trained_on is not None else read_trial_config(trial).data.path
+    predictor = Predictor.open_trial(trial, language_model, data=training)
+    dataset = Dataset.open(data if data is not None else training)
+    metrics = predictor.metrics(dataset, predictor.predict(dataset, split))
+    if metrics is None:
+        raise DataError(f"{dataset.path}: labels of {split} are missing or of another range than in training")
+    return metrics

@@ -3,19 +3,18 @@
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from deepmlf import __version__
 from deepmlf.config import TrialConfig
 from deepmlf.data.remote import is_remote
 from deepmlf.model.pretrained import refuse_occupied
+from deepmlf.templates import templates_of
 from deepmlf.training.checkpoint import read_metadata
 from deepmlf.training.predictor import Predictor, read_trial_config, require_best
 
 _OF_THE_MACHINE = ("data.path", "training.device")
 
 
-def export_trial(trial: Path, out: Path, data: Path | None = None) -> dict[str, float]:
+def export_trial(trial: Path, out: Path, data: str | Path | None = None) -> dict[str, float]:
     """Write a trial's best epoch as a folder that ``DeepMLF.from_pretrained`` and ``deepmlf predict`` read.
 
     Args:
@@ -42,21 +41,15 @@ def export_trial(trial: Path, out: Path, data: Path | None = None) -> dict[str, 
 
 def _card(name: str, config: TrialConfig, best: dict[str, Any], predictor: Predictor) -> str:
     model, trained_on, lm_name = predictor.model, predictor.trained_on, config.model.language_model
-    environment = Environment(
-        loader=PackageLoader("deepmlf.training"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # Markdown
-    )
+    is_place = lm_name.startswith((".", "~", "/")) or is_remote(lm_name)
+    environment = templates_of("deepmlf.training", html=False)
     return environment.get_template("model_card.md.jinja").render(
         name=name,
         version=__version__,
         data=trained_on.dataset,
         label_range=trained_on.label_range,
-        language_model=Path(lm_name).name,
-        lm_is_a_place=lm_name.startswith((".", "~", "/")) or is_remote(lm_name),
+        language_model=Path(lm_name).name if is_place else lm_name,
+        lm_is_a_place=is_place,
         num_layers=model.language_model.num_layers,
         fusion_layers=model.active_layers,
         audio_dim=model.audio_dim,

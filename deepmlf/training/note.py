@@ -2,11 +2,10 @@
 
 import json
 import shlex
-import tomllib
 from collections.abc import Mapping
 from typing import Any
 
-from deepmlf.config import TrialConfig
+from deepmlf.config import TrialConfig, as_override
 
 
 def train_command(overrides: Mapping[str, Any]) -> str:
@@ -15,7 +14,7 @@ def train_command(overrides: Mapping[str, Any]) -> str:
     Args:
         overrides: What makes the trial, under dotted names; ``data.path`` among them.
     """
-    pairs = [f"{name}={_option(value)}" for name, value in overrides.items() if name != "data.path"]
+    pairs = [as_override(name, value) for name, value in overrides.items() if name != "data.path"]
     words = ["deepmlf", "train", str(overrides.get("data.path", "DATA"))]
     return " \\\n  ".join([shlex.join(words), *(f"--set {shlex.quote(pair)}" for pair in pairs)])
 
@@ -28,16 +27,3 @@ def trial_note(overrides: Mapping[str, Any]) -> str:
     return (
         f"Trained alone by\n\n```\n{train_command(overrides)}\n```\n\nConfiguration\n\n```\n{chr(10).join(lines)}```\n"
     )
-
-
-def _option(value: Any) -> str:
-    """A value as `--set` takes it: text is bare unless it reads as something else."""
-    if value is None:
-        return "none"
-    if not isinstance(value, str):
-        return json.dumps(value)
-    try:
-        tomllib.loads(f"v = {value}")
-    except tomllib.TOMLDecodeError:
-        return value if value != "none" else json.dumps(value)
-    return json.dumps(value)

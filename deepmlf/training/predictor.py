@@ -90,7 +90,7 @@ class Predictor:
         return cls(folder.absolute().name, model, tokenizer_of(folder, config), config.trained_on)
 
     @classmethod
-    def open_trial(cls, folder: Path, language_model: str | None = None, data: Path | None = None) -> "Predictor":
+    def open_trial(cls, folder: Path, language_model: str | None = None, data: str | Path | None = None) -> "Predictor":
         """Read a trial's best epoch.
 
         Args:

@@ -17,9 +17,10 @@ from deepmlf.training.tensorboard import TrialWriter
 from deepmlf.tune.columns import shown_settings
 from deepmlf.tune.objective import VALID, Objective, best_first
 from deepmlf.tune.progress import Best, Progress, RunningTrial
+from deepmlf.tune.scheduler import FIDELITY
 from deepmlf.tune.searcher import FAIL_REASON
 from deepmlf.tune.study import drop_torn_line, get_trial, own_trials
-from deepmlf.tune.trainable import NO_SPACE, ONLY_RECORD, OUT_OF_REACH, trial_folder
+from deepmlf.tune.trainable import NO_SPACE, NO_STORAGE, ONLY_RECORD, OUT_OF_REACH, trial_folder
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -121,7 +122,7 @@ class ExperimentRecorder(Callback):
         metrics = {
             name: value
             for name, value in result.items()
-            if name in ("stage", "epoch", "fusion_epoch", "finished") or "/" in name
+            if name in ("stage", "epoch", FIDELITY, "finished") or "/" in name
         }
         if "epoch" in metrics and self._record(trial).add(metrics):
             self._progress.epoch(trial.config["number"], metrics)
@@ -180,7 +181,7 @@ class ExperimentRecorder(Callback):
 class Stop(Callback):
     """Ends a search as Ctrl-C does, so that what runs can be resumed.
 
-    It ends when its time is up, when the disk is full, or when workers cannot reach data or language model.
+    It ends when its time is up, when the disk is full, or when workers cannot reach data, language model or storage.
 
     Args:
         time_budget: Seconds from now; None for no end.
@@ -195,8 +196,11 @@ class Stop(Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        if NO_SPACE in result and not self._stopped:
+        if NO_SPACE in result:
             self.reason = f"{NO_SPACE}; free some and resume"
+        elif NO_STORAGE in result:
+            self.reason = f"{result[NO_STORAGE]}; resume when it does"
+        if self.reason is not None and not self._stopped:
             self._stop()
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

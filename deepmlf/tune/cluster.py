@@ -31,7 +31,7 @@ def connected(address: str | None, *, verbose: bool = False) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    address = _given(address) or "local"
     _check_address(address)
     try:
         ray.init(
@@ -56,6 +56,15 @@ def connected(address: str | None, *, verbose: bool = False) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def can_grow(address: str | None) -> bool:
+    """Whether the cluster that :func:`connected` takes may get more nodes: not if it is this machine's own."""
+    return _given(address) not in (None, "local")
+
+
+def _given(address: str | None) -> str | None:
+    return address or os.environ.get("RAY_ADDRESS") or None
 
 
 def _check_address(address: str) -> None:
@@ -91,13 +100,13 @@ def credentials_stay() -> Iterator[None]:
         class_cache.ENV_VARS_TO_PROPAGATE = handed_on
 
 
-def check_room(cpus: float, gpus: float, *, can_grow: bool) -> str | None:
+def check_room(cpus: float, gpus: float, *, may_grow: bool) -> str | None:
     """Whether a trial fits on some node of the connected cluster.
 
     Args:
         cpus: CPUs of a trial.
         gpus: GPUs of a trial.
-        can_grow: Whether nodes may come that are larger than those that are there.
+        may_grow: Whether nodes may come that are larger than those that are there.
 
     Returns:
         None if it does; what is missing if it may yet.
@@ -110,7 +119,7 @@ def check_room(cpus: float, gpus: float, *, can_grow: bool) -> str | None:
         return None
     largest = ", ".join(f"{has_cpus:g} CPUs and {has_gpus:g} GPUs" for has_cpus, has_gpus in sorted(set(nodes)))
     missing = f"a trial asks for {cpus:g} CPUs and {gpus:g} GPUs, which no node has (there are nodes of {largest})"
-    if can_grow:
+    if may_grow:
         return missing
     raise SearchError(f"{missing}; lower --cpus-per-trial or --gpus-per-trial")
 

@@ -27,14 +27,14 @@ from deepmlf.errors import SearchError
 from deepmlf.model import lm_store
 from deepmlf.model.lm_store import LanguageModelFacts
 from deepmlf.tune.callbacks import ExperimentRecorder, Stop, read_metrics
-from deepmlf.tune.cluster import check_room, connected, credentials_stay
+from deepmlf.tune.cluster import can_grow, check_room, connected, credentials_stay
 from deepmlf.tune.columns import write_columns
 from deepmlf.tune.faults import FaultWatch, deaths_are_survived
 from deepmlf.tune.node_files import serving
 from deepmlf.tune.objective import best_first, check_objectives, make_objectives, pareto_front
 from deepmlf.tune.progress import Progress
 from deepmlf.tune.samplers import check_sampler, grid_points, make_sampler
-from deepmlf.tune.scheduler import check_scheduler, make_scheduler, rungs_of
+from deepmlf.tune.scheduler import FIDELITY, check_scheduler, make_scheduler, rungs_of
 from deepmlf.tune.searcher import OVERRIDES, OptunaSearcher
 from deepmlf.tune.settings import SearchSettings, read_manifest, write_manifest
 from deepmlf.tune.space import check_setting, check_space, load_space
@@ -90,6 +90,7 @@ def run_search(settings: SearchSettings) -> SearchSummary:
         update={
             "name": name,
             "data": settings.data if is_remote(settings.data) else str(Path(settings.data).absolute()),
+            "lm": lm_store.absolute(settings.lm),
             "study_storage": url and without_password(url),
         }
     )
@@ -118,8 +119,8 @@ def run_search(settings: SearchSettings) -> SearchSummary:
         "data_fingerprint": dataset.info.fingerprint,
     }
     with connected(settings.address, verbose=settings.verbose):
-        can_grow = settings.address is not None
-        missing = check_room(settings.cpus_per_trial, settings.gpus_per_trial, can_grow=can_grow)
+        may_grow = can_grow(settings.address)
+        missing = check_room(settings.cpus_per_trial, settings.gpus_per_trial, may_grow=may_grow)
         if missing is not None:
             _say(settings, f"{missing}; trials wait until the cluster has grown")
         study = create_study(experiment, name, url, objectives)
@@ -178,7 +179,7 @@ def _catch_up(place: str, experiment: Path, study: optuna.Study) -> None:
             RemoteFolder(join(place, "trials")).delete(folder.name)
         elif trials[number].state == TrialState.RUNNING:
             for metrics in read_metrics(folder):
-                step = metrics.get("fusion_epoch")
+                step = metrics.get(FIDELITY)
                 if step is not None and step not in trials[number].intermediate_values and first.name in metrics:
                     study._storage.set_trial_intermediate_value(trials[number]._trial_id, step, metrics[first.name])
 

@@ -17,6 +17,7 @@ from ray.tune.search import Searcher
 
 from deepmlf.model.lm_store import LanguageModelFacts
 from deepmlf.tune.objective import Objective, values_of
+from deepmlf.tune.scheduler import FIDELITY
 from deepmlf.tune.space import SearchSpace
 from deepmlf.tune.study import get_trial, own_trials
 from deepmlf.tune.trainable import ONLY_RECORD
@@ -61,7 +62,10 @@ class OptunaSearcher(Searcher):
         self._trials, self._lm, self._check = trials, lm, check
         self._lock = threading.Lock()
         self._numbers: dict[str, int] = {}  # Ray's trial id → Optuna's number
-        self._unfinished = [t for t in own_trials(study) if t.state == TrialState.RUNNING]
+        earlier = own_trials(study)
+        self._unfinished = [t for t in earlier if t.state == TrialState.RUNNING]
+        # What failed before may have been mended since: a resume is stopped by failures of its own only.
+        self._failed_before = sum(t.state == TrialState.FAIL for t in earlier)
         self._unrecorded = list(unrecorded)
         self.stop_reason: str | None = None
 
@@ -119,7 +123,7 @@ class OptunaSearcher(Searcher):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Report a fusion epoch's objective at its fidelity, once; a non-finite one fails the trial."""
-        step, values = result.get("fusion_epoch"), values_of(self._objectives, result)
+        step, values = result.get(FIDELITY), values_of(self._objectives, result)
         if step is None or values is None:
             return
         frozen = self._frozen(self._numbers[trial_id])
@@ -162,8 +166,9 @@ class OptunaSearcher(Searcher):
     def _first_trials_all_failed(self, trials: list[FrozenTrial]) -> bool:
         failed = [t for t in trials if t.state == TrialState.FAIL]
         # A trial that diverges ends before the good ones do; the fault is a common one only if nothing came of any.
-        if len(failed) >= _FIRST_FAILURES and not any(t.intermediate_values for t in trials):
-            reason = failed[0].user_attrs.get(FAIL_REASON)
+        new_failures = len(failed) - self._failed_before
+        if new_failures >= _FIRST_FAILURES and not any(t.intermediate_values for t in trials):
+            reason = failed[-1].user_attrs.get(FAIL_REASON)
             self.stop_reason = f"the first {_FIRST_FAILURES} trials all failed: {reason}"
         return self.stop_reason is not None
 

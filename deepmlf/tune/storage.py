@@ -7,20 +7,27 @@ no file has two writers.
 """
 
 import contextlib
+import functools
 import json
 import re
 import shutil
+import stat
 import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
+from typing import Any, ParamSpec, TypeVar
 
+from deepmlf.config import TrialConfig
 from deepmlf.data.remote import RemoteFolder, first_line, home, is_remote, join, local_copy
-from deepmlf.errors import DataError, SearchError
+from deepmlf.errors import DataError, SearchError, StorageError
 
 AV_STORE = "av_encoders"
 MANIFEST = "search.json"
 JOURNAL = "optuna.journal"
 REPORT = "report"
-_OF_WORKERS = {"checkpoints", "best", AV_STORE}
+REPORTED = "reported.jsonl"
+"""What workers have reported of a trial, as a driver that dies takes with it what it has not sent up yet."""
+_OF_WORKERS = {"checkpoints", "best", AV_STORE, REPORTED}
 _GROWS = re.compile(r"optuna\.journal|metrics\.jsonl|events\.out\.tfevents.*")
 _COMPLETE = re.compile(r"checkpoints/epoch_\d{6}/state\.json")
 
@@ -47,7 +54,7 @@ def pull(remote: RemoteFolder, local: Path) -> None:
     """
     for name, size in remote.sizes().items():
         path, target = PurePosixPath(name), local / name
-        if not _OF_WORKERS.isdisjoint(path.parts[:-1]) or path.parts[0] == REPORT:
+        if not _OF_WORKERS.isdisjoint(path.parts) or path.parts[0] == REPORT:
             continue
         if not (_GROWS.match(path.name) and target.is_file() and target.stat().st_size >= size):
             remote.download(name, target)
@@ -141,18 +148,19 @@ class Uploader:
         Raises:
             SearchError: If storage does not take it for as long as it may stall.
         """
-        paths = [path for path in sorted(self._local.rglob("*")) if path.is_file()]
+        paths = sorted(path for path in self._local.rglob("*") if self._is_driven(path.relative_to(self._local)))
         changed: dict[Path, tuple[int, int]] = {}
         for path in paths:
-            facts = path.stat()
-            state = facts.st_size, facts.st_mtime_ns
-            if self._is_driven(path.relative_to(self._local)) and self._sent.get(path) != state:
-                changed[path] = state
+            with contextlib.suppress(FileNotFoundError):  # Ray removes its older records
+                facts = path.stat()
+                state = facts.st_size, facts.st_mtime_ns
+                if stat.S_ISREG(facts.st_mode) and self._sent.get(path) != state:
+                    changed[path] = state
         # The study must not know more than the trials' files do, nor Ray's records more than the study, wherever this
         # is cut short: they are read before and sent after what they must not be ahead of.
         last = sorted((path for path in changed if path.parent.name == "ray" or path.name == JOURNAL), key=_rank)
-        contents = {path: path.read_bytes() for path in reversed(last)}
         try:
+            contents = {path: path.read_bytes() for path in reversed(last)}
             for path in [*(path for path in changed if path not in contents), *last]:
                 content = contents[path] if path in contents else path.read_bytes()
                 self._remote.upload(content, path.relative_to(self._local).as_posix())
@@ -176,6 +184,21 @@ class Uploader:
                 self.push()
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _reaches_storage(method: Callable[P, R]) -> Callable[P, R]:
+    @functools.wraps(method)
+    def told(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return method(*args, **kwargs)
+        except OSError as error:
+            raise StorageError(f"the storage does not answer ({first_line(error)})") from error
+
+    return told
+
+
 class TrialCopy:
     """A worker's copy of a trial's folder, for as long as the trial runs there.
 
@@ -183,19 +206,31 @@ class TrialCopy:
         experiment: URI of the experiment.
         identity: Tells the experiment from any other that was at the same place.
         name: Of the trial's folder.
+
+    All methods raise :class:`StorageError` if storage does not answer for as long as it may stall.
     """
 
     def __init__(self, experiment: str, identity: str, name: str) -> None:
         root = home() / "trials" / identity
         self.folder = root / name
         self.av_store = root / AV_STORE
+        self._trials = RemoteFolder(join(experiment, "trials"))
         self._remote = RemoteFolder(join(experiment, "trials", name))
         self._remote_av = RemoteFolder(join(experiment, AV_STORE))
         self._best: str | None = None
         self._shared_av: set[str] = set()
 
-    def fetch(self) -> None:
-        """Take what another node has got further with: the newest checkpoint, best weights; and encoders to share."""
+    @_reaches_storage
+    def fetch(self, config: TrialConfig) -> list[dict[str, Any]]:
+        """Take what another node has got further with: the newest checkpoint, best weights; and encoders to share.
+
+        Args:
+            config: Of the trial. What a dead driver's workers have left under the same number of another one, or of
+                one that storage does not know any more, is removed.
+
+        Returns:
+            The metrics of the epochs that were reported already, in their order.
+        """
         # Here, as who only looks at an experiment needs no torch.
         from deepmlf.training.checkpoint import latest_checkpoint
 
@@ -204,21 +239,44 @@ class TrialCopy:
             if not (self.av_store / name).is_file():
                 self._remote_av.download(name, self.av_store / name)
         names = self._remote.sizes()
-        remote = max((name.split("/")[1] for name in names if _COMPLETE.fullmatch(name)), default=None)
+        if "config.json" not in names or not self._is_of(config):
+            self._trials.delete(self.folder.name)
+            self.close()
+            names = {}
+        (self.folder / REPORTED).unlink(missing_ok=True)  # a kill may have torn it
+        if REPORTED in names:
+            self._remote.download(REPORTED, self.folder / REPORTED)
+        newest = max((name.split("/")[1] for name in names if _COMPLETE.fullmatch(name)), default=None)
         own = latest_checkpoint(self.folder)
-        if remote is None or (own is not None and own.name >= remote):
-            return
-        for name in sorted(names, key=lambda name: name.endswith("state.json")):  # what makes it complete comes last
-            if name.startswith((f"checkpoints/{remote}/", "best/")):
-                self._remote.download(name, self.folder / name)
+        if newest is not None and (own is None or own.name < newest):
+            for name in sorted(names, key=lambda name: name.endswith("state.json")):  # it makes a checkpoint complete
+                if name.startswith((f"checkpoints/{newest}/", "best/")):
+                    self._remote.download(name, self.folder / name)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "config.json").write_text(config.to_json())
+        self.send("config.json")
+        reported = self.folder / REPORTED
+        return [json.loads(line) for line in reported.read_text().splitlines()] if reported.is_file() else []
 
+    def _is_of(self, config: TrialConfig) -> bool:
+        self._remote.download("config.json", self.folder / "config.json")
+        return TrialConfig.from_dict(json.loads((self.folder / "config.json").read_text())) == config
+
+    @_reaches_storage
     def send(self, name: str) -> None:
         """Send up one file, if it is there."""
         if (self.folder / name).is_file():
             self._remote.upload((self.folder / name).read_bytes(), name)
 
-    def save(self, checkpoint: Path) -> None:
-        """Send up a checkpoint, the best weights if they are new, and shared encoders; drop checkpoints gone here."""
+    @_reaches_storage
+    def save(self, metrics: Mapping[str, Any], checkpoint: Path) -> None:
+        """Send up what an epoch has come to: its metrics, new shared encoders and best weights, and its checkpoint.
+
+        Checkpoints that are gone here are dropped there.
+        """
+        with (self.folder / REPORTED).open("a") as file:
+            file.write(json.dumps(metrics) + "\n")
+        self.send(REPORTED)
         for entry in self.av_store.glob("*/*"):
             name = entry.relative_to(self.av_store).as_posix()
             if not entry.parent.name.startswith(".") and name not in self._shared_av:

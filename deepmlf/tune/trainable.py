@@ -1,5 +1,6 @@
 """The only adapter between the trainer and Ray: one trial, run by a worker."""
 
+import contextlib
 import errno
 import importlib
 import math
@@ -13,7 +14,7 @@ from ray.tune.trainable import wrap_function
 
 from deepmlf.config import TrialConfig
 from deepmlf.data.remote import is_remote
-from deepmlf.errors import DeepMLFError, NonFiniteLossError, PlaceError
+from deepmlf.errors import DeepMLFError, NonFiniteLossError, PlaceError, StorageError
 from deepmlf.training.checkpoint import latest_checkpoint
 from deepmlf.tune.node_files import overrides_here
 from deepmlf.tune.preemption import save_before_leaving, saved, training
@@ -23,6 +24,8 @@ DEFAULT_TRAIN = "deepmlf.training.trainer:train"
 ONLY_RECORD = "only_record"
 DOOMED = "doomed"
 NO_SPACE = "no space left on the device"
+NO_STORAGE = "no_storage"
+"""Reported, with what the storage says, by a trial that cannot reach it: like a full disk no fault of the trial."""
 OUT_OF_REACH = "out_of_reach"
 """Reported as true by a trial whose data or language model workers do not have."""
 
@@ -73,7 +76,6 @@ def run_trial(config: dict[str, Any]) -> None:
     if is_remote(config["experiment"]):
         copy = TrialCopy(config["experiment"], config["id"], f"{config['number']:04d}_{config['name']}")
         out_dir, av_store = copy.folder, copy.av_store
-        copy.fetch()
     else:
         experiment = Path(config["experiment"])
         out_dir, av_store = trial_folder(experiment, config["number"], config["name"]), experiment / AV_STORE
@@ -86,7 +88,7 @@ def run_trial(config: dict[str, Any]) -> None:
             if not math.isfinite(metrics.get(name, 0.0)):
                 raise NonFiniteLossError(f"{name} became {metrics[name]} in epoch {metrics['epoch']}")
         if copy is not None and checkpoint is not None:
-            copy.save(checkpoint)  # before the report: what the search knows of, any node can go on from
+            copy.save(metrics, checkpoint)  # before the report: what the search knows of, any node can go on from
         saved()
         tune.report(metrics)
         training()
@@ -97,9 +99,11 @@ def run_trial(config: dict[str, Any]) -> None:
         training()
         torch.set_num_threads(config["threads"])
         trial = TrialConfig.from_overrides(config["base"], config["overrides"])
-        (out_dir / "config.json").write_text(trial.to_json())
-        if copy is not None:
-            copy.send("config.json")
+        if copy is None:
+            (out_dir / "config.json").write_text(trial.to_json())
+        else:
+            for metrics in copy.fetch(trial):  # a driver that died may not have noted all of them
+                tune.report(metrics)
         here = overrides_here(config["base"], config["served"])
         train = getattr(importlib.import_module(module), name)
         train(
@@ -115,9 +119,14 @@ def run_trial(config: dict[str, Any]) -> None:
         if is_out_of_space(error):
             tune.report({NO_SPACE: True})  # no fault of the trial: the search stops and can be resumed
             return
+        if isinstance(error, StorageError):
+            copy = None  # what could not be sent stays on this node's disk
+            tune.report({NO_STORAGE: str(error)})
+            return
         (out_dir / "error.txt").write_text(traceback.format_exc())
         if copy is not None:
-            copy.send("error.txt")
+            with contextlib.suppress(StorageError):  # the error is what matters
+                copy.send("error.txt")
         if not is_deterministic(error):
             raise
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"

@@ -60,8 +60,14 @@ def test_seeds_that_failed_are_left_out_and_too_few_are_refused() -> None:
     del values[11][0]
     assert compare(values, MAE)["differences"]["MAE"]["mean"] == pytest.approx(-2.5)
     del values[11][1]
-    with pytest.raises(SearchError, match="fewer than two seeds finished for both settings; see the trials' error.txt"):
+    with pytest.raises(
+        SearchError, match="fewer than two seeds finished for trial 10 and another; see the trials' err"
+    ):
         compare(values, MAE)
+    values[12] = measured([1.5, 2.5, 3.5])[10]
+    report = compare(values, MAE)
+    assert [setting["trial"] for setting in report["settings"]] == [10, 12]
+    assert report["differences"]["MAE"]["mean"] == pytest.approx(-0.5)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +103,8 @@ def test_a_search_never_reads_the_test_split_and_confirm_does(searched: tuple[Pa
     assert report["settings"][0]["seeds"] == [1, 2]  # the search's own seed, 0, is not among them
     assert set(report["settings"][0]["mean"]) == set(report["differences"])
     assert report["verdict"] in ("holds", "undecided", "fails")
-    assert json.loads((experiment / "confirm-2x2" / "confirm.json").read_text()) == report
+    trials = "-".join(str(setting["trial"]) for setting in report["settings"])
+    assert json.loads((experiment / f"confirm-{trials}-x2" / "confirm.json").read_text()) == report
     assert confirm(experiment, top=2, seeds=2, quiet=True) == report  # asked again, nothing is trained again
     (data / "test.arrow").unlink()
     with pytest.raises(Exception, match=r"test.arrow: missing or torn"):

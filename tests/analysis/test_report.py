@@ -12,11 +12,11 @@ from click.testing import CliRunner
 
 from deepmlf.analysis.answers import QUESTIONS, Group, answer
 from deepmlf.analysis.records import Records, TrialRecord, load_records
-from deepmlf.analysis.report import analyze, leads, set_option, statement
+from deepmlf.analysis.report import analyze, leads, statement
 from deepmlf.analysis.results import write_results
 from deepmlf.analysis.spending import failures_by_reason, rungs_of, spending_of
 from deepmlf.cli import cli
-from deepmlf.config import TrialConfig, read_overrides
+from deepmlf.config import TrialConfig, as_override, read_overrides
 from deepmlf.tune.objective import make_objectives
 from deepmlf.tune.settings import SearchSettings
 from deepmlf.tune.storage import open_experiment
@@ -152,7 +152,7 @@ def test_the_command_that_trains_the_best_again_gives_its_configuration(finished
 
 @pytest.mark.parametrize("value", ["joint", "true", "0.5", None, 3, 0.25, [1, 2], True])
 def test_an_option_is_read_back_as_the_value_it_was_made_of(value: object) -> None:
-    assert read_overrides([set_option("model.x", value)]) == {"model.x": value}
+    assert read_overrides([as_override("model.x", value)]) == {"model.x": value}
 
 
 def test_an_unfinished_search_is_reported_as_far_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -237,8 +237,8 @@ def test_a_confirmation_is_shown(tmp_path: Path) -> None:
         "differences": {"MAE": {"mean": -0.0625, "low": -0.75, "high": 0.625}},
         "verdict": "holds", "objective": "MAE",
     }  # fmt: skip
-    (experiment / "confirm-2x2").mkdir()
-    (experiment / "confirm-2x2" / "confirm.json").write_text(json.dumps(found))
+    (experiment / "confirm-4-6-x2").mkdir()
+    (experiment / "confirm-4-6-x2" / "confirm.json").write_text(json.dumps(found))
     page = Path(analyze(experiment, quiet=True)["report"]).read_text()
     assert "MAE: the search&#39;s choice, trial 4, is the best on test, too (95% intervals)" in page
     assert '<data value="-0.75">-0.7500</data>, <data value="0.625">0.6250</data>' in page

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -86,11 +87,14 @@ def test_a_trial_predicts_what_its_export_does(small_trial: Path, small_export: 
     assert tables[0].equals(tables[1])
 
 
-def test_other_data_is_scaled_as_the_training_data_was(small_export: Path, small_data: Path, tmp_path: Path) -> None:
+def test_other_data_is_scaled_as_the_training_data_was(
+    small_trial: Path, small_export: Path, small_data: Path, tmp_path: Path
+) -> None:
     predictor = Predictor.open(small_export)
     other = copy_of(small_data, tmp_path / "other")  # its train split, and so its statistics, are other ones
     expected = predictor.predict(Dataset.open(small_data), "test")["sentiment"].to_numpy()
     np.testing.assert_allclose(predictor.predict(other, "test")["sentiment"].to_numpy(), expected, atol=1e-6, rtol=0)
+    assert evaluate_trial(small_trial, other.path) == pytest.approx(evaluate_trial(small_trial), abs=1e-6)
 
 
 def test_data_that_does_not_fit_is_refused(small_export: Path, small_data: Path, tmp_path: Path) -> None:
@@ -114,6 +118,24 @@ def test_no_metrics_without_labels_of_the_same_kind(small_export: Path, small_da
     assert predictor.metrics(unlabelled, table) is None
     sims = copy_of(small_data, tmp_path / "sims", name="sims")
     assert predictor.metrics(sims, predictor.predict(sims, "test")) is None
+
+
+def test_a_trial_is_evaluated_where_its_dataset_has_moved_and_not_without_labels(
+    small_trial: Path, small_data: Path, tmp_path: Path
+) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(small_data, moved)
+    trial = tmp_path / "trial"
+    shutil.copytree(small_trial, trial)
+    config = (trial / "config.json").read_text()
+    (trial / "config.json").write_text(config.replace(str(small_data), str(tmp_path / "gone")))
+    with pytest.raises(DataError, match="gone: not an imported dataset"):
+        evaluate_trial(trial)
+    assert evaluate_trial(trial, trained_on=moved) == evaluate_trial(small_trial)
+    count = len(Dataset.open(small_data).split("test"))
+    unknown = copy_of(small_data, tmp_path / "unknown", labels=np.full(count, np.nan, np.float32))
+    with pytest.raises(DataError, match="labels of test are missing or of another range than in training"):
+        evaluate_trial(small_trial, unknown.path)
 
 
 def test_a_command_notes_what_differs(small_export: Path, small_data: Path, tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def test_the_estimate_is_near_what_is_counted_over_whole_epochs(
 
 def test_phases_add_up_and_name_what_took_the_time(tmp_path: Path, small_data: Path) -> None:
     trainer = Trainer(config_of(small_data, curriculum__name="joint"), tmp_path)
-    step, losses, chunk = trainer.optimizer.step, trainer._losses, trainer.train_loader._batch
+    step, losses, chunk = trainer.optimizer.step, trainer._losses, trainer.train_loader.batch
 
     def slowly(seconds: float, work):  # type: ignore[no-untyped-def]
         def slow(*parts):  # type: ignore[no-untyped-def]
@@ -76,7 +76,7 @@ def test_phases_add_up_and_name_what_took_the_time(tmp_path: Path, small_data: P
 
     trainer.optimizer.step = slowly(0.05, step)  # type: ignore[method-assign]
     trainer._losses = slowly(0.1, losses)  # type: ignore[method-assign]
-    trainer.train_loader._batch = slowly(0.2, chunk)  # type: ignore[method-assign]
+    trainer.train_loader.batch = slowly(0.2, chunk)  # type: ignore[method-assign]
     reports: list[dict] = []
     for _ in range(2):
         trainer._run_epoch(trainer.stages[0], lambda metrics, checkpoint: reports.append(metrics))

@@ -13,7 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tenacity import stop_after_delay
+
 from deepmlf.config import TrialConfig
+from deepmlf.data.remote import RemoteFolder
 from deepmlf.errors import NonFiniteLossError
 
 EPOCH_SECONDS = 0.05
@@ -64,3 +67,10 @@ def train(
         while config.training.lr_av == 0.0078125:
             taken.append(b"x" * 200_000_000)
             time.sleep(0.1)
+
+
+def train_impatiently(*args: Any, **kwargs: Any) -> None:
+    """The same in a worker that waits for storage for half a second only."""
+    for method in (RemoteFolder.upload, RemoteFolder.download, RemoteFolder.versions, RemoteFolder.delete):
+        method.retry.stop = stop_after_delay(0.5)  # type: ignore[attr-defined]
+    train(*args, **kwargs)

@@ -87,9 +87,9 @@ def test_a_wrong_and_a_missing_token_are_told(ray_cluster: None, token: str | No
 def test_a_trial_that_fits_on_no_node_is_told_before_anything_starts(
     ray_cluster: None, tmp_path: Path, small_data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert check_room(2, 0, can_grow=False) is None
+    assert check_room(2, 0, may_grow=False) is None
     expected = "a trial asks for 1 CPUs and 4 GPUs, which no node has .there are nodes of 2 CPUs and 0 GPUs.; lower"
     with pytest.raises(SearchError, match=expected):
         run_search(settings(small_data, tmp_path, gpus_per_trial=4.0))
     assert not (tmp_path / "search").exists()
-    assert "which no node has" in (check_room(64, 0, can_grow=True) or "")
+    assert "which no node has" in (check_room(64, 0, may_grow=True) or "")

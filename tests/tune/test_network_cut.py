@@ -76,6 +76,10 @@ def cluster(link: Link) -> Iterator[Cluster]:
     ]  # fmt: skip
     environment = os.environ | {"RAY_AUTH_MODE": "disabled"}
     node = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while len(cluster.global_state.node_table()) < 2:
+        assert time.monotonic() < deadline, "the node behind the link does not join"
+        time.sleep(0.1)
     yield cluster
     cluster.shutdown()
     for pid in ip(f"netns pids {link.space}").split():

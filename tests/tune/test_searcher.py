@@ -225,6 +225,21 @@ def test_three_failures_at_the_start_end_the_search() -> None:
     assert len(study.trials) == 3
 
 
+def test_a_resume_tries_again_after_three_failures_at_the_start() -> None:
+    def never(setting: dict[str, Any]) -> None:
+        raise ConfigError("no such setting")
+
+    study = optuna.create_study()
+    assert searcher(study, trials=20, check=never).suggest("a") == Searcher.FINISHED
+    mended = searcher(study, trials=20)
+    assert number_of(mended.suggest("b")) == 3
+    assert mended.stop_reason is None
+    mended.on_trial_complete("b", error=True)
+    still = searcher(study, trials=20, check=never)
+    assert still.suggest("c") == Searcher.FINISHED
+    assert len(study.trials) == 7
+
+
 def test_failures_do_not_end_the_search_while_another_trial_learns() -> None:
     study = optuna.create_study()
     search = searcher(study, trials=20)

@@ -54,7 +54,7 @@ def test_no_file_of_a_search_holds_a_credential(
     monkeypatch.setenv("DEEPMLF_STUDY_STORAGE", postgres)
     summary = CliRunner().invoke(cli, ["analyze", str(tmp_path / "runs" / "search")])
     assert summary.exit_code == 0, summary.output
-    assert len(list((tmp_path / "runs").rglob("events.out.tfevents.*"))) == 2
+    assert len(list((tmp_path / "runs" / "search" / "trials").glob("*/events.out.tfevents.*"))) == 2
     (tmp_path / "printed").write_text(done.stdout + done.stderr + summary.output)
     for secret in (PLANTED, SECRET, unquote(SECRET)):
         assert not holders(tmp_path, secret)

@@ -3,11 +3,14 @@
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -20,6 +23,7 @@ import ray
 from deepmlf.analysis.board import Board
 from deepmlf.analysis.confirm import confirm
 from deepmlf.analysis.results import load_results, summarise
+from deepmlf.config import TrialConfig
 from deepmlf.data.dataset import Dataset
 from deepmlf.data.remote import RemoteFolder, check_uri, fetch, join, local_copy
 from deepmlf.data.synthetic import make_synthetic
@@ -154,24 +158,46 @@ def test_what_is_left_of_an_earlier_experiment_is_not_mixed_in(s3: S3, elsewhere
     assert (open_experiment(place) / "optuna.journal").read_text() == "one\n"
 
 
+def _checkpoint(trial: TrialCopy, epoch: int) -> Path:
+    folder = trial.folder / "checkpoints" / f"epoch_{epoch:06d}"
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_text(str(epoch))
+    (folder / "state.json").write_text("{}")
+    return folder
+
+
 def test_a_checkpoint_without_its_last_file_is_not_taken(
     s3: S3, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trial = TrialCopy(s3.uri("torn"), "id", "0000_x")
+    trial.fetch(TrialConfig())
     for epoch in (1, 2):
-        folder = trial.folder / "checkpoints" / f"epoch_{epoch:06d}"
-        folder.mkdir(parents=True)
-        (folder / "model.safetensors").write_text(str(epoch))
-        (folder / "state.json").write_text("{}")
-        trial.save(folder)
+        trial.save({"epoch": epoch}, _checkpoint(trial, epoch))
     remote = RemoteFolder(s3.uri("torn/trials/0000_x"))
     assert "checkpoints/epoch_000002/state.json" in remote.sizes()
     remote.upload(b"3", "checkpoints/epoch_000003/model.safetensors")
     monkeypatch.setenv("DEEPMLF_HOME", str(elsewhere / "other"))
     other = TrialCopy(s3.uri("torn"), "id", "0000_x")
-    other.fetch()
+    assert other.fetch(TrialConfig()) == [{"epoch": 1}, {"epoch": 2}]
     assert [path.name for path in (other.folder / "checkpoints").iterdir()] == ["epoch_000002"]
     assert (other.folder / "checkpoints/epoch_000002/model.safetensors").read_text() == "2"
+
+
+def test_what_another_trial_has_left_under_the_same_number_is_removed(
+    s3: S3, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    earlier, later = (TrialConfig.from_overrides({"training.seed": seed}) for seed in (1, 2))
+    trial = TrialCopy(s3.uri("left"), "id", "0000_x")
+    assert trial.fetch(earlier) == []
+    trial.save({"epoch": 1}, _checkpoint(trial, 1))
+    assert trial.fetch(earlier) == [{"epoch": 1}]
+    assert trial.fetch(later) == []
+    assert [path.name for path in trial.folder.iterdir()] == ["config.json"]
+    assert set(RemoteFolder(s3.uri("left/trials/0000_x")).sizes()) == {"config.json"}
+    trial.save({"epoch": 1}, _checkpoint(trial, 1))
+    RemoteFolder(s3.uri("left/trials")).delete("0000_x")
+    assert trial.fetch(later) == []
+    assert [path.name for path in trial.folder.iterdir()] == ["config.json"]
 
 
 def test_data_on_s3_is_fetched_once_and_anew_when_it_has_changed(
@@ -260,6 +286,9 @@ def test_a_killed_driver_goes_on_from_another_machine(
     shutil.rmtree(elsewhere)
     resume_search(place)
     assert_whole(local, 40)
+    rows = load_results(place).to_pylist()
+    # What the dead driver had heard and could not send up any more is there, too.
+    assert set(Counter(row["trial"] for row in rows if row["state"] == "COMPLETE").values()) == {3}
 
 
 @pytest.mark.ray
@@ -280,6 +309,32 @@ def test_storage_that_fails_for_twenty_seconds_loses_nothing(
     shutil.rmtree(elsewhere)
     assert_whole(open_experiment(place), 16)
     assert {t.state.name for t in open_study(local).get_trials()} <= {"COMPLETE", "PRUNED"}
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_storage_that_fails_for_good_stops_the_search_and_loses_no_trial(
+    ray_cluster: None, s3: S3, elsewhere: Path, small_data: Path, tmp_path: Path
+) -> None:
+    place, local = s3.uri("gone/search"), local_copy(s3.uri("gone/search"))
+    search = settings(small_data, tmp_path, trials=8, epochs=3, scheduler="none")
+    there = {"storage": s3.uri("gone"), "train_function": "fake_training:train_impatiently"}
+
+    def fail() -> None:
+        _wait(lambda: len(list(local.glob("trials/*/metrics.jsonl"))) >= 3)
+        s3.flag.touch()
+        time.sleep(15)  # some of it pyarrow itself tries again
+        s3.flag.unlink()
+
+    failing = threading.Thread(target=fail)
+    failing.start()
+    summary = run_search(search.model_copy(update=there))
+    failing.join()
+    assert re.match(r"the storage does not answer \(.*\); resume when it does", summary.stop_reason or "")
+    assert not {"FAIL", "PRUNED"} & {t.state.name for t in open_study(local).get_trials()}
+    shutil.rmtree(elsewhere)
+    assert resume_search(place).states["FAIL"] == 0
+    assert_whole(local, 8)
 
 
 @pytest.mark.ray
@@ -311,9 +366,10 @@ def test_a_search_on_s3_is_confirmed(
     shutil.rmtree(elsewhere)
     report = confirm(summary.experiment, top=2, seeds=2, quiet=True)
     assert [len(setting["seeds"]) for setting in report["settings"]] == [2, 2]
-    names = RemoteFolder(join(summary.experiment, "confirm-2x2")).sizes()
+    name = "confirm-{}-{}-x2".format(*(setting["trial"] for setting in report["settings"]))
+    names = RemoteFolder(join(summary.experiment, name)).sizes()
     assert "confirm.json" in names
-    assert "trials/0003_confirm-2x2/best/model.safetensors" in names
+    assert f"trials/0003_{name}/best/model.safetensors" in names
 
 
 def real_settings(data: Path, folder: Path, storage: str, **changes: Any) -> SearchSettings:

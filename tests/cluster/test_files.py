@@ -1,12 +1,10 @@
-"""What holds for every file in cluster/: authentication, addresses, links, scripts without mistakes, the wheel."""
+"""What holds for every file in cluster/: authentication, addresses, links, scripts without mistakes."""
 
 import os
 import re
 import shutil
 import subprocess
-import sys
 import sysconfig
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -117,34 +115,3 @@ def _lint(program: str, path: Path) -> None:
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"{program} is not installed; it is in [dev]")
     result = subprocess.run([linter, path], capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
-
-
-@pytest.mark.slow
-def test_the_wheel_brings_the_files(tmp_path: Path) -> None:
-    """Installed without a checkout, they are in share/deepmlf/cluster."""
-    source = tmp_path / "source"
-    source.mkdir()
-    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
-    for name in filter(None, tracked.decode().split("\0")):
-        (source / name).parent.mkdir(parents=True, exist_ok=True)
-        (source / name).write_bytes((ROOT / name).read_bytes())
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--quiet",
-        "--no-deps",
-        "--no-build-isolation",
-        "-w",
-        tmp_path,
-        ".",
-    ]
-    subprocess.run(command, cwd=source, check=True)
-    [wheel] = tmp_path.glob("*.whl")
-    names = zipfile.ZipFile(wheel).namelist()
-    assert [Path(name).name for name in sorted(names) if "/share/deepmlf/cluster/" in name] == FILES
-    assert "search_spaces/ablations/depth.py" in names
-    templates = [path.relative_to(ROOT).as_posix() for path in (ROOT / "deepmlf").glob("*/templates/*.jinja")]
-    assert templates
-    assert set(templates) <= set(names)

@@ -180,7 +180,7 @@ class TrainingConfig(_Frozen):
     """Stop after so many fusion epochs without a better value of ``select_by``; None never stops."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """``bfloat16`` runs the forward pass under autocast."""
-    device: str = "auto"
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda|mps|xpu)(:\d+)?$")
     """``auto`` takes a GPU if there is one; else a torch device."""
     seed: int = Field(0, ge=0)
     """Seed of initial weights, batches, dropout and SoftPerm."""

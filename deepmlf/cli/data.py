@@ -22,7 +22,9 @@ def data_import(pickle: Path, out: Path, dataset: str, lowercase: bool, json_out
     """Import an MMSA pickle into a memory-mapped dataset folder."""
     from deepmlf.data.mmsa import import_mmsa
 
-    info = import_mmsa(pickle, out, dataset, lowercase)
+    info = import_mmsa(
+        pickle, out, dataset, lowercase, progress=lambda message: click.echo(f"deepmlf: {message}", err=True)
+    )
     for modality in info.missing:
         click.echo(f"deepmlf: {modality} is absent (all zero) and will not be used", err=True)
     counts = ", ".join(f"{count} {name}" for name, count in info.splits.items())

@@ -1,7 +1,5 @@
 """`deepmlf export`, `predict` and `explain`: a finished model taken home."""
 
-import contextlib
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -91,14 +89,11 @@ def _open(place: str, dataset: str, language_model: str | None) -> tuple[Any, An
 def _write(out: Path, write: Callable[[Path], object]) -> None:
     """Write a file, whole or not at all."""
     from deepmlf.errors import DataError
+    from deepmlf.files import new_file
 
-    temporary = out.with_name(f".{out.name}.{os.getpid()}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary)
-        temporary.replace(out)
+        with new_file(out) as temporary:
+            write(temporary)
     except OSError as error:
         raise DataError(f"--out {out}: cannot be written ({error.strerror or error})") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()

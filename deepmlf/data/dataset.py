@@ -1,8 +1,6 @@
 """Datasets on disk: one memory-mapped Arrow file per split, ragged sequences without their padding."""
 
 import hashlib
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from deepmlf.data.remote import fetch, is_remote
 from deepmlf.errors import DataError
+from deepmlf.files import new_folder
 
 SPLITS = ("train", "valid", "test")
 LABEL_RANGE = {"mosi": 3.0, "mosei": 3.0, "sims": 1.0}
@@ -135,20 +134,28 @@ def write_dataset(
         lowercase: Lower-case the texts.
 
     Raises:
-        DataError: If `out` holds something else.
+        DataError: If `out` holds something else or cannot be written.
     """
     if out.exists() and not (out / "info.json").is_file() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out}: exists and is no dataset; choose another folder")
-    temporary = out.with_name(f".{out.name}.{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    try:
+        with new_folder(out.absolute()) as folder:
+            info = _write(folder, name, splits, dims, lowercase)
+    except OSError as error:
+        raise DataError(f"{out}: cannot be written ({error.strerror or error})") from None
+    return info
+
+
+def _write(
+    folder: Path, name: str, splits: Mapping[str, SplitData], dims: tuple[int, int], lowercase: bool
+) -> DatasetInfo:
     digest = hashlib.sha256(f"{name}{dims}".encode())
     for split in SPLITS:
         table = _table(splits[split], lowercase)
         for column in table.columns:
             for buffer in column.chunk(0).buffers():
                 digest.update(buffer if buffer is not None else b"")
-        with pa.OSFile(str(temporary / f"{split}.arrow"), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        with pa.OSFile(str(folder / f"{split}.arrow"), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
             writer.write_table(table)
     audio_mean, audio_std = _statistics(splits["train"].audio, dims[0])
     vision_mean, vision_std = _statistics(splits["train"].vision, dims[1])
@@ -169,10 +176,7 @@ def write_dataset(
         missing=[modality for modality, sequences in every.items() if not any(len(s) for s in sequences)],
         lowercase=lowercase,
     )
-    (temporary / "info.json").write_text(info.model_dump_json(indent=2))
-    if out.exists():
-        shutil.rmtree(out)
-    temporary.rename(out)
+    (folder / "info.json").write_text(info.model_dump_json(indent=2))
     return info
 
 
@@ -216,7 +220,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
             "words": _spread([len(text.split()) for text in split.texts]),
             "audio_frames": _spread([len(split.audio(row)) for row in range(len(split))]),
             "vision_frames": _spread([len(split.vision(row)) for row in range(len(split))]),
-            "labels": {f"{edge:g}": int((nearest == index).sum()) for index, edge in enumerate(edges.round(1))},
+            "labels": {f"{edge:g}": int((nearest == index).sum()) for index, edge in enumerate(edges.round(1) + 0.0)},
         }
     info = dataset.info
     return {

@@ -1,7 +1,7 @@
 """Import of datasets in the MMSA layout: a pickle of padded numpy arrays. Pickles are not trusted."""
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,14 @@ class _ArrayUnpickler(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-def import_mmsa(pickle_path: Path, out: Path, dataset: str = "mosi", lowercase: bool = False) -> DatasetInfo:
+def import_mmsa(
+    pickle_path: Path,
+    out: Path,
+    dataset: str = "mosi",
+    lowercase: bool = False,
+    *,
+    progress: Callable[[str], None] = lambda message: None,
+) -> DatasetInfo:
     """Import an MMSA pickle into a memory-mapped dataset folder.
 
     Sequences are stored without their padding: by ``audio_lengths`` and ``vision_lengths`` where given, else by
@@ -47,6 +54,8 @@ def import_mmsa(pickle_path: Path, out: Path, dataset: str = "mosi", lowercase: 
         out: Folder to write.
         dataset: ``mosi``, ``mosei`` or ``sims``: decides metrics and label range.
         lowercase: Lower-case the texts, as ASR transcripts want.
+        progress: Called with one line on what was not taken as it is: published pickles hold -inf where a feature
+            could not be computed, which becomes 0.
 
     Raises:
         DataError: With the split, key and row at fault.
@@ -61,7 +70,7 @@ def import_mmsa(pickle_path: Path, out: Path, dataset: str = "mosi", lowercase: 
             raise DataError(
                 f"{pickle_path}: split {name!r} is missing; found {', '.join(map(str, content)) or 'nothing'}"
             )
-        splits[name] = _read_split(name, content[name], LABEL_RANGE[dataset], dims)
+        splits[name] = _read_split(name, content[name], LABEL_RANGE[dataset], dims, progress)
     return write_dataset(out, dataset, splits, (dims["audio"], dims["vision"]), lowercase)
 
 
@@ -80,7 +89,9 @@ def _load(path: Path) -> Mapping[str, Any]:
     return content
 
 
-def _read_split(split: str, data: Mapping[str, Any], bound: float, dims: dict[str, int]) -> SplitData:
+def _read_split(
+    split: str, data: Mapping[str, Any], bound: float, dims: dict[str, int], progress: Callable[[str], None]
+) -> SplitData:
     for key in _KEYS:
         if key not in data:
             raise DataError(f"split {split!r}: key {key!r} is missing; found {', '.join(map(str, data))}")
@@ -104,12 +115,15 @@ def _read_split(split: str, data: Mapping[str, Any], bound: float, dims: dict[st
         ids=ids,
         texts=[_plain(value) for value in data["raw_text"]],
         labels=labels.astype(np.float32),
-        audio=_sequences(split, "audio", data, dims),
-        vision=_sequences(split, "vision", data, dims),
+        audio=_sequences(split, "audio", data, dims, progress),
+        vision=_sequences(split, "vision", data, dims, progress),
     )
 
 
-def _sequences(split: str, modality: str, data: Mapping[str, Any], dims: dict[str, int]) -> list[np.ndarray]:
+def _sequences(
+    split: str, modality: str, data: Mapping[str, Any], dims: dict[str, int], progress: Callable[[str], None]
+) -> list[np.ndarray]:
+    cleared = 0
     rows = [_floats(split, modality, sequence) for sequence in bar(data[modality], f"{split} {modality}")]
     for row, frames in enumerate(rows):
         if frames.ndim != 2:
@@ -119,7 +133,13 @@ def _sequences(split: str, modality: str, data: Mapping[str, Any], dims: dict[st
         dim = dims.setdefault(modality, frames.shape[1])
         if frames.shape[1] != dim:
             raise DataError(f"split {split!r}, {modality}, row {row}: {frames.shape[1]} features, but {dim} before")
+        missing = np.isneginf(frames)
+        if missing.any():
+            frames = rows[row] = np.where(missing, np.float32(0), frames)
+            cleared += int(missing.sum())
         _refuse_non_finite(split, modality, frames, row)
+    if cleared:
+        progress(f"split {split!r}, {modality}: {cleared} values of -inf became 0")
     given = data.get(f"{modality}_lengths")
     if given is None:
         lengths = [_length_without_padding(frames) for frames in rows]

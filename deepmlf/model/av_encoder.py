@@ -138,7 +138,7 @@ class ModalityEncoder(nn.Module):
 
     def _normalise(self, values: Tensor, valid: Tensor) -> Tensor:
         frames = values[valid]  # (frames of all samples, D): statistics over real frames only
-        if self.batch_norm is None or len(frames) < 2:
+        if self.batch_norm is None or len(frames) < (2 if self.training else 1):
             return values
         return values.masked_scatter(valid[..., None], self.batch_norm(frames).to(values.dtype))
 

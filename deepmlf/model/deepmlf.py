@@ -161,7 +161,15 @@ class DeepMLF(nn.Module):
             plain: Run every layer over the padded sequence, as the equations are written: slower, the same numbers
                 within rounding.
             prefix: What `text_prefix` returned for this text, if it is known; not with `plain`.
+
+        Raises:
+            ValueError: If the text is longer than ``max_text_len``.
         """
+        if input_ids.shape[1] > self.config.max_text_len:
+            raise ValueError(
+                f"input_ids: must have at most max_text_len={self.config.max_text_len} tokens, but got "
+                f"{input_ids.shape[1]}"
+            )
         text_mask = _with_a_token(attention_mask)
         av = self.av_encoder(audio, vision, audio_lengths, vision_lengths)
         if not (plain or lm_logits):
@@ -281,7 +289,11 @@ class DeepMLF(nn.Module):
             CheckpointError: If `out` holds something or cannot be written.
             LanguageModelError: If ``model.language_model``, whose tokenizer is copied, is not on this machine.
         """
-        config = PretrainedConfig(
+        write_pretrained(Path(out), self.pretrained_config(trained_on), trained_state(self), card)
+
+    def pretrained_config(self, trained_on: TrainedOn | None = None) -> PretrainedConfig:
+        """What ``config.json`` of a folder holds that `from_pretrained` reads."""
+        return PretrainedConfig(
             audio_dim=self.audio_dim,
             vision_dim=self.vision_dim,
             active_layers=self.active_layers,
@@ -289,11 +301,15 @@ class DeepMLF(nn.Module):
             model=self.config,
             trained_on=trained_on,
         )
-        write_pretrained(Path(out), config, trained_state(self), card)
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | Path, *, language_model: str | None = None, device: str | torch.device = "cpu"
+        cls,
+        folder: str | Path,
+        *,
+        language_model: str | None = None,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
     ) -> "DeepMLF":
         """Load what `save_pretrained` or ``deepmlf export`` wrote; asks no network.
 
@@ -301,6 +317,7 @@ class DeepMLF(nn.Module):
             folder: The exported folder.
             language_model: Another copy of the language model: a name of ``deepmlf lm get`` or a folder.
             device: A torch device.
+            dtype: Type of the frozen weights; with ``torch.bfloat16`` the model must be called under autocast.
 
         Returns:
             The model in eval mode.
@@ -314,7 +331,7 @@ class DeepMLF(nn.Module):
         if language_model is not None:
             model_config = config.model.model_copy(update={"language_model": language_model})
             config = config.model_copy(update={"model": model_config})
-        frozen = language_model_of(config, str(device))
+        frozen = language_model_of(config, str(device), dtype)
         with torch.random.fork_rng(devices=[]):  # initial weights, all of which are replaced
             model = cls(frozen, config.audio_dim, config.vision_dim, config.model)
         model.load_state_dict(read_weights(folder, trained_state(model)), strict=False)

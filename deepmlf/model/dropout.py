@@ -10,10 +10,12 @@ _BITS = 16
 def dropout(values: Tensor, p: float, training: bool) -> Tensor:
     """The function of ``torch.nn.functional.dropout``, from the same generator but by another stream of numbers.
 
-    On a CPU `p` is taken to the next multiple of 2⁻¹⁶, and the scale of what is kept follows it.
+    On a CPU `p` is taken to the nearest multiple of 2⁻¹⁶, and the scale of what is kept follows it.
     """
     kept = round((1 - p) * 2**_BITS)
-    if not training or p == 0 or kept == 0 or values.device.type != "cpu":
+    if training and kept == 2**_BITS:
+        return values
+    if not training or kept == 0 or values.device.type != "cpu":
         return F.dropout(values, p, training)
     # One draw of 64 bits serves four values.
     draws = torch.empty(-(-values.numel() * _BITS // 64), dtype=torch.int64).random_(-(2**63), None)

@@ -158,7 +158,7 @@ class LanguageModel:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Next-token logits of normed states: [..., width] to [..., vocab]."""
-        output: Tensor = self._lm_head(hidden)
+        output: Tensor = self._lm_head(hidden.to(self.dtype))  # CUDA's autocast gives norms in float32
         return output
 
     def ffn_weights(self, index: int) -> dict[str, Tensor]:
@@ -268,7 +268,7 @@ def tiny_random(family: Family = "llama", num_layers: int = 4, seed: int = 0) ->
 
 
 @contextlib.contextmanager
-def _no_progress_bar() -> Iterator[None]:
+def no_progress_bar() -> Iterator[None]:
     """Without transformers' bar: an error of a command is one line on stderr."""
     was_enabled = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
@@ -280,10 +280,8 @@ def _no_progress_bar() -> Iterator[None]:
 
 
 @lru_cache(maxsize=2)
-def load_language_model(
-    name: str, device: str = "cpu", dtype: torch.dtype = torch.float32
-) -> tuple[LanguageModel, "Tokenizer | ByteTokenizer"]:
-    """Load a language model and its tokenizer once per process, device and type.
+def load_language_model(name: str, device: str = "cpu", dtype: torch.dtype = torch.float32) -> LanguageModel:
+    """Load a language model once per process, device and type.
 
     Args:
         name: A name known to ``deepmlf lm get``, a local folder, or ``tiny-random``.
@@ -294,8 +292,18 @@ def load_language_model(
         LanguageModelError: If it is not available offline or not of a supported family.
     """
     if name == lm_store.TINY_RANDOM:
-        return tiny_random(), ByteTokenizer()
-    folder = lm_store.resolve(name)
-    with _no_progress_bar():
+        return tiny_random()
+    folder = lm_store.resolve(name, tokenizer=False)
+    with no_progress_bar():
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
-    return LanguageModel(model.to(device), identity=lm_store.identity_of(folder)), Tokenizer(folder)
+    return LanguageModel(model.to(device), identity=lm_store.identity_of(folder))
+
+
+@lru_cache(maxsize=2)
+def load_tokenizer(name: str) -> Tokenizer | ByteTokenizer:
+    """Load a language model's tokenizer once per process.
+
+    Raises:
+        LanguageModelError: If it is not available offline.
+    """
+    return ByteTokenizer() if name == lm_store.TINY_RANDOM else Tokenizer(lm_store.resolve(name))

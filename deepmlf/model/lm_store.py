@@ -53,11 +53,12 @@ class LanguageModelFacts:
 _TINY_RANDOM_FACTS = LanguageModelFacts(num_layers=4, width=64)
 
 
-def resolve(name: str) -> Path:
+def resolve(name: str, *, tokenizer: bool = True) -> Path:
     """The folder of a language model that is on this machine; ``tiny-random`` has none on disk.
 
     Args:
         name: A name given to ``deepmlf lm get``, a local folder, or the URI of one, which is fetched.
+        tokenizer: Whether it must have one.
 
     Raises:
         LanguageModelError: If it is not there, or is not a usable language model.
@@ -69,7 +70,7 @@ def resolve(name: str) -> Path:
             folder = fetch(name)
         except DataError as error:
             raise LanguageModelError(str(error)) from None
-        _check(folder)
+        _check(folder, tokenizer=tokenizer)
         return folder
     folder = _stored(name)
     if not folder.is_dir():
@@ -77,7 +78,7 @@ def resolve(name: str) -> Path:
         if not local.is_dir():
             raise LanguageModelError(f"language model {name!r} is not on this machine; run `deepmlf lm get {name}`")
         folder = local
-    _check(folder)
+    _check(folder, tokenizer=tokenizer)
     return folder
 
 
@@ -189,7 +190,7 @@ def _facts(config: dict[str, Any]) -> LanguageModelFacts:
     return LanguageModelFacts(num_layers, width)
 
 
-def _check(folder: Path) -> None:
+def _check(folder: Path, *, tokenizer: bool = True) -> None:
     config = _read_config(folder)
     kind = config.get("model_type")
     if kind not in SUPPORTED:
@@ -204,7 +205,7 @@ def _check(folder: Path) -> None:
         ) from None
     if not any(folder.glob("*.safetensors")):
         raise LanguageModelError(f"{folder}: no .safetensors weights; save the model with save_pretrained first")
-    if not any((folder / file).is_file() for file in _TOKENIZER_FILES):
+    if tokenizer and not any((folder / file).is_file() for file in _TOKENIZER_FILES):
         raise LanguageModelError(f"{folder}: no tokenizer ({', '.join(_TOKENIZER_FILES)}); save it beside the weights")
 
 

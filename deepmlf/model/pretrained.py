@@ -5,12 +5,11 @@ The frozen language model stays out: the folder names it, with a fingerprint of 
 
 import contextlib
 import json
-import os
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors.torch import save_file
 from torch import Tensor
@@ -19,8 +18,9 @@ from deepmlf import __version__
 from deepmlf.config import ModelConfig
 from deepmlf.data.dataset import LABEL_RANGE, DatasetInfo
 from deepmlf.errors import CheckpointError, LanguageModelError
+from deepmlf.files import new_folder
 from deepmlf.model import lm_store
-from deepmlf.model.language_model import ByteTokenizer, LanguageModel, Tokenizer, dtype_of, load_language_model
+from deepmlf.model.language_model import ByteTokenizer, LanguageModel, Tokenizer, load_language_model
 from deepmlf.model.weights import read_tensors
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
@@ -125,33 +125,38 @@ def write_pretrained(out: Path, config: PretrainedConfig, weights: Mapping[str, 
     """
     name = config.model.language_model
     tokenizer = None if name == lm_store.TINY_RANDOM else Tokenizer(lm_store.resolve(name))
-    with _new_folder(out) as folder:
-        save_file(
-            {key: tensor.detach().cpu().contiguous() for key, tensor in weights.items()},
-            folder / WEIGHTS,
-            metadata={"format": "pt"},
-        )
-        (folder / WEIGHTS).chmod(0o644)  # safetensors lets nobody else read it
+    with new_model_folder(out) as folder:
+        write_parts(folder, config, weights)
         if tokenizer is not None:
             tokenizer.save(folder)
         if card is not None:
             (folder / CARD).write_text(card)
-        (folder / CONFIG).write_text(json.dumps(config.model_dump(mode="json"), indent=2) + "\n")
+
+
+def write_parts(folder: Path, config: PretrainedConfig, weights: Mapping[str, Tensor]) -> None:
+    """Write what `DeepMLF.from_pretrained` reads: configuration and weights."""
+    save_file(
+        {key: tensor.detach().cpu().contiguous() for key, tensor in weights.items()},
+        folder / WEIGHTS,
+        metadata={"format": "pt"},
+    )
+    (folder / WEIGHTS).chmod(0o644)  # safetensors lets nobody else read it
+    (folder / CONFIG).write_text(json.dumps(config.model_dump(mode="json"), indent=2) + "\n")
 
 
 @contextlib.contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
-    """A temporary folder that becomes `out` if the block succeeds, and vanishes otherwise."""
+def new_model_folder(out: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `out` if the block succeeds, and vanishes otherwise.
+
+    Raises:
+        CheckpointError: If `out` holds something or cannot be written.
+    """
     refuse_occupied(out)
-    temporary = out.absolute().with_name(f".{out.absolute().name}.{os.getpid()}")
     try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        temporary.rename(out)
+        with new_folder(out.absolute()) as folder:
+            yield folder
     except OSError as error:
         raise CheckpointError(f"{out}: cannot be written ({error.strerror or error})") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def is_pretrained(folder: Path) -> bool:
@@ -192,15 +197,19 @@ def read_config(folder: Path) -> PretrainedConfig:
         raise CheckpointError(f"{path}: damaged ({where}: {first['msg']}); export the model again") from None
 
 
-def language_model_of(config: PretrainedConfig, device: str = "cpu") -> LanguageModel:
+def language_model_of(config: PretrainedConfig, device: str, dtype: torch.dtype) -> LanguageModel:
     """The language model that a folder's weights belong to, from this machine.
+
+    Args:
+        config: Of the folder.
+        device: Where it is to be.
+        dtype: Type of its weights.
 
     Raises:
         LanguageModelError: If it is not here, or is another one than in training.
     """
     name, record = config.model.language_model, config.language_model
-    dtype = dtype_of("float32" if config.trained_on is None else config.trained_on.precision)
-    found, _ = load_language_model(name, device, dtype)
+    found = load_language_model(name, device, dtype)
     for what, has, needs in (
         ("hidden size", found.width, record.width),
         ("vocabulary", found.vocab_size, record.vocab_size),

@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from pydantic import ValidationError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from deepmlf.config import ModelConfig
 from deepmlf.errors import CheckpointError
 from deepmlf.model.deepmlf import DeepMLF
-from deepmlf.model.language_model import LanguageModel
+from deepmlf.model.language_model import LanguageModel, no_progress_bar
+from deepmlf.model.pretrained import new_model_folder, write_parts
+from deepmlf.model.weights import trained_state
 
 _MODALITIES = (("audio", "a"), ("vision", "v"))
 _FFN_NAMES = {
@@ -64,6 +67,11 @@ def model_config_of(reference: Mapping[str, Any]) -> ModelConfig:
         )
     except KeyError as error:
         raise CheckpointError(f"reference config: {error} is missing") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise CheckpointError(
+            f"reference config: {'.'.join(map(str, first['loc']))}={first['input']!r}: {first['msg']}"
+        ) from None
 
 
 def parameter_names(model: DeepMLF) -> dict[str, str]:
@@ -130,12 +138,19 @@ def load_reference(
     Raises:
         CheckpointError: If a weight or setting is missing, has another shape, or has no place in the model.
     """
+    return _load(state_dict, reference_config, lm_config)[0]
+
+
+def _load(
+    state_dict: Mapping[str, Tensor], reference_config: Mapping[str, Any], lm_config: Mapping[str, Any]
+) -> tuple[DeepMLF, Any]:
+    """The model, and its language model as Hugging Face's."""
     state = {name.removeprefix("state."): tensor for name, tensor in state_dict.items()}
-    language_model = _language_model(state, lm_config)
+    causal_lm = _language_model(state, lm_config)
     dims = reference_config.get("feature_dims")
     if not isinstance(dims, list) or len(dims) != 3:
         raise CheckpointError(f"reference config: feature_dims must be [text, audio, vision], but got {dims}")
-    model = DeepMLF(language_model, dims[1], dims[2], model_config_of(reference_config))
+    model = DeepMLF(LanguageModel(causal_lm), dims[1], dims[2], model_config_of(reference_config))
     if not reference_config.get("use_lnorm", True):
         model.av_encoder.norm = nn.Identity()  # type: ignore[assignment]
     names = parameter_names(model)
@@ -154,18 +169,21 @@ def load_reference(
         tensor.data = value.to(tensor.dtype).clone()
     # Position buffers carry no weights; `clf` is the head of their AV pretraining, unused in the fused model.
     ignored = ("._float_tensor", "Model.av_encoder.clf.weight", "Model.av_encoder.clf.bias")
+    known = set(names.values())
     foreign = [
-        name
-        for name in state
-        if name not in set(names.values()) and ".ca_layer." in name or name.startswith("Model.av_encoder.")
-        if name not in set(names.values()) and not name.endswith(ignored)
+        name for name in state if name not in known and not name.endswith(ignored) and not _is_of_language_model(name)
     ]
     if foreign:
         raise CheckpointError(f"reference checkpoint: no place for {foreign[0]} in the model that its config describes")
-    return model.eval()
+    return model.eval(), causal_lm
 
 
-def _language_model(state: Mapping[str, Tensor], lm_config: Mapping[str, Any]) -> LanguageModel:
+def _is_of_language_model(name: str) -> bool:
+    return name.startswith("Model.lang_encoder.") and ".ca_layer." not in name and "bn_embedding" not in name
+
+
+def _language_model(state: Mapping[str, Tensor], lm_config: Mapping[str, Any]) -> Any:
+    """Their language model as Hugging Face's causal LM."""
     settings = dict(lm_config)
     try:
         config = AutoConfig.for_model(settings.pop("model_type"), **settings)
@@ -175,7 +193,7 @@ def _language_model(state: Mapping[str, Tensor], lm_config: Mapping[str, Any]) -
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     weights = {}
     for name, tensor in state.items():
-        if name.startswith("Model.lang_encoder.") and ".ca_layer." not in name and "bn_embedding" not in name:
+        if _is_of_language_model(name):
             ours = name.removeprefix("Model.lang_encoder.").replace(".decoder_layer.", ".")
             weights[ours.replace(".0.embedding.", ".").replace(".0.positional.", ".")] = tensor
     missing, unexpected = model.load_state_dict(weights, strict=False)
@@ -183,23 +201,23 @@ def _language_model(state: Mapping[str, Tensor], lm_config: Mapping[str, Any]) -
     if missing or unexpected:
         fault = f"{missing[0]} is missing" if missing else f"no place for {unexpected[0]}"
         raise CheckpointError(f"reference checkpoint, language model: {fault}")
-    return LanguageModel(model)
+    return model
 
 
 def import_reference(checkpoint: Path, config: Path, out: Path, lm_config: Path | None = None) -> None:
     """Convert a checkpoint file (``.safetensors``, or ``.pt``/``.pth`` read with weights only) into a folder.
 
-    The folder holds ``model.safetensors`` (our names), ``config.json`` (our model config), ``lm_config.json`` and
-    ``language_model.safetensors``.
+    ``DeepMLF.from_pretrained`` reads it. Its language model is in ``language_model``, in Hugging Face's manner, but
+    without a tokenizer, which their checkpoints do not hold.
 
     Args:
         checkpoint: The authors' weights.
         config: Their configuration as JSON; may hold ``reference_config`` and ``lm_config`` under these keys.
-        out: Folder to write.
+        out: A folder that is empty or missing.
         lm_config: The language model's Hugging Face configuration as JSON.
 
     Raises:
-        CheckpointError: If a file cannot be read or does not fit.
+        CheckpointError: If a file cannot be read or does not fit, or `out` holds something.
     """
     reference = _read_json(config)
     settings = reference.get("reference_config", reference)
@@ -207,15 +225,14 @@ def import_reference(checkpoint: Path, config: Path, out: Path, lm_config: Path 
     if lm_settings is None:
         raise CheckpointError(f"{config}: names no language model; give its configuration with --lm-config LM.json")
     lm_settings = lm_settings.get("lm_config", lm_settings)
-    model = load_reference(_read_weights(checkpoint), settings, lm_settings)
-    out.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, out / "model.safetensors")
-    base = model.language_model
-    lm_weights = {f"layers.{i}.{n}": t for i, m in enumerate(base.layers) for n, t in m.state_dict().items()}
-    lm_weights["embedding.weight"] = base.embedding.weight
-    save_file({n: t.contiguous().clone() for n, t in lm_weights.items()}, out / "language_model.safetensors")
-    (out / "config.json").write_text(model.config.model_dump_json(indent=2))
-    (out / "lm_config.json").write_text(json.dumps(lm_settings, indent=2))
+    model, causal_lm = _load(_read_weights(checkpoint), settings, lm_settings)
+    if not settings.get("use_lnorm", True):
+        raise CheckpointError("reference config: use_lnorm=false can be loaded by load_reference, but not be written")
+    model.config = model.config.model_copy(update={"language_model": str(out.absolute() / "language_model")})
+    with new_model_folder(out) as folder:
+        with no_progress_bar():
+            causal_lm.save_pretrained(folder / "language_model")
+        write_parts(folder, model.pretrained_config(), trained_state(model))
 
 
 def _read_json(path: Path) -> dict[str, Any]:

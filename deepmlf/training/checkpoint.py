@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from deepmlf.errors import CheckpointError
+from deepmlf.files import new_folder, publish_folder
 from deepmlf.model.deepmlf import DeepMLF
 from deepmlf.model.weights import read_tensors, trained_state
 
@@ -24,10 +25,12 @@ _ACTIVE_LAYERS = "active_layers"
 
 
 def save_weights(folder: Path, model: DeepMLF, metadata: dict[str, Any]) -> None:
-    """Write ``model.safetensors`` and ``state.json`` into `folder`, whole or not at all.
+    """Write ``model.safetensors`` and ``state.json`` into `folder`, in a trial's folder, whole or not at all.
 
     Which MM blocks are active goes with the weights: without it they would make another model.
     """
+    for left_over in folder.parent.glob(".unfinished.*"):  # a trial has one writer, so it is of one that was killed
+        shutil.rmtree(left_over, ignore_errors=True)
     publish(folder, {"model": trained_state(model)}, metadata | {_ACTIVE_LAYERS: model.active_layers})
 
 
@@ -103,9 +106,10 @@ class CheckpointWriter:
             random["cuda"] = torch.cuda.get_rng_state()
         _write(self._temporary, {"random": random})
         folder = self._root / f"epoch_{epoch:06d}"
-        _rename(self._temporary, folder, metadata | {_ACTIVE_LAYERS: self._model.active_layers})
+        _write_metadata(self._temporary, metadata | {_ACTIVE_LAYERS: self._model.active_layers})
+        publish_folder(self._temporary, folder)
         older = sorted(path for path in _complete(self._root) if path.name < folder.name)
-        kept = {folder, *older[len(older) - (self._keep - 1) :]}
+        kept = {folder, *older[max(0, len(older) - self._keep + 1) :]}
         for other in set(self._root.iterdir()) - kept:
             shutil.rmtree(other, ignore_errors=True)
         return folder
@@ -180,9 +184,9 @@ def read_metadata(folder: Path) -> dict[str, Any]:
 
 def publish(folder: Path, parts: dict[str, dict[str, Tensor]], metadata: dict[str, Any]) -> None:
     """Write one safetensors file per part and ``state.json`` into `folder`, whole or not at all."""
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
-    _write_new(temporary, parts)
-    _rename(temporary, folder, metadata)
+    with new_folder(folder) as temporary:
+        _write(temporary, parts)
+        _write_metadata(temporary, metadata)
 
 
 def _write_new(temporary: Path, parts: dict[str, dict[str, Tensor]]) -> None:
@@ -196,8 +200,5 @@ def _write(temporary: Path, parts: dict[str, dict[str, Tensor]]) -> None:
         save_file({key: t.detach().contiguous() for key, t in tensors.items()}, temporary / f"{name}.safetensors")
 
 
-def _rename(temporary: Path, folder: Path, metadata: dict[str, Any]) -> None:
+def _write_metadata(temporary: Path, metadata: dict[str, Any]) -> None:
     (temporary / "state.json").write_text(json.dumps(metadata))
-    if folder.exists():
-        shutil.rmtree(folder)
-    temporary.rename(folder)

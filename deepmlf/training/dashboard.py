@@ -1,6 +1,5 @@
 """What TensorBoard shows of an experiment beside its trials: HParams columns and the Custom Scalars layout."""
 
-import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard.summary import custom_scalars
 
+from deepmlf.files import new_file
 from deepmlf.training.tensorboard import GATE_OVER_DEPTH, hparams_summary
 
 EVENTS_FILE = "events.out.tfevents.0000000000.experiment"
@@ -64,13 +64,11 @@ def write_dashboard(folder: Path, objectives: Sequence[str], others: Callable[[]
         return
     folder.mkdir(parents=True, exist_ok=True)
     now = time.time()
-    temporary = path.with_name(f".{os.getpid()}")  # a name that TensorBoard does not read
-    with temporary.open("wb") as file:
+    with new_file(path) as temporary, temporary.open("wb") as file:
         writer = RecordWriter(file)
         writer.write(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
         for summary in (_layout(objectives), *others()):
             writer.write(Event(wall_time=now, summary=summary).SerializeToString())
-    temporary.rename(path)
 
 
 def hparams_columns(parameters: Iterable[Parameter], metrics: Sequence[str]) -> Summary:

@@ -13,9 +13,11 @@ from torch import Tensor
 from deepmlf.config import TrialConfig
 from deepmlf.data.dataset import Dataset
 from deepmlf.data.loader import Batch, Loader, TokensOf
+from deepmlf.data.remote import first_line
+from deepmlf.errors import ConfigError
 from deepmlf.model.av_encoder import pool_frames
 from deepmlf.model.deepmlf import DeepMLF, DeepMLFOutput, TextPrefix
-from deepmlf.model.language_model import dtype_of, load_language_model
+from deepmlf.model.language_model import dtype_of, load_language_model, load_tokenizer
 from deepmlf.training.memory import keep_freed_memory
 from deepmlf.training.prefetch import on_device
 from deepmlf.training.prefix_cache import PrefixCache
@@ -26,10 +28,19 @@ HEADS = ("task", "text", "av", "fusion")
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of ``training.device``; ``auto`` takes a GPU if there is one."""
+    """The device of ``training.device``; ``auto`` takes a GPU if there is one.
+
+    Raises:
+        ConfigError: If this machine has no such device.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)
+    device = torch.device(name)
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"training.device={name}: cannot be used here ({first_line(error)})") from None
+    return device
 
 
 def build_model(config: TrialConfig, dataset: Dataset) -> tuple[DeepMLF, TokensOf, int]:
@@ -42,7 +53,8 @@ def build_model(config: TrialConfig, dataset: Dataset) -> tuple[DeepMLF, TokensO
     keep_freed_memory()
     device = pick_device(config.training.device)
     dtype = dtype_of(config.training.precision)
-    language_model, tokenizer = load_language_model(config.model.language_model, str(device), dtype)
+    tokenizer = load_tokenizer(config.model.language_model)
+    language_model = load_language_model(config.model.language_model, str(device), dtype)
     language_model = language_model.first_layers(config.model.lm_layers)
     torch.manual_seed(config.training.seed)
     model = DeepMLF(language_model, dataset.info.audio_dim, dataset.info.vision_dim, config.model).to(device)

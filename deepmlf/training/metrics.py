@@ -86,6 +86,6 @@ def _weighted_f1(true: np.ndarray, predicted: np.ndarray) -> float:
 
 
 def _correlation(predictions: np.ndarray, labels: np.ndarray) -> float:
-    if predictions.std() == 0 or labels.std() == 0:
+    if np.ptp(predictions) == 0 or np.ptp(labels) == 0:  # their standard deviation need not come out as 0
         return 0.0
     return float(np.corrcoef(predictions, labels)[0, 1])

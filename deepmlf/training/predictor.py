@@ -12,7 +12,7 @@ from deepmlf.data.dataset import LABEL_RANGE, Dataset
 from deepmlf.data.loader import Loader
 from deepmlf.errors import CheckpointError, DataError
 from deepmlf.model.deepmlf import DeepMLF
-from deepmlf.model.language_model import ByteTokenizer, Tokenizer, dtype_of, load_language_model
+from deepmlf.model.language_model import ByteTokenizer, Tokenizer, dtype_of, load_tokenizer
 from deepmlf.model.pretrained import TrainedOn, is_pretrained, read_config, tokenizer_of
 from deepmlf.training.checkpoint import load_weights
 from deepmlf.training.forward import build_model, pick_device, predict_heads
@@ -86,7 +86,12 @@ class Predictor:
                 f"{folder}: does not say what it was trained on, so inputs cannot be prepared; "
                 "make it with `deepmlf export TRIAL OUT`"
             )
-        model = DeepMLF.from_pretrained(folder, language_model=language_model, device=pick_device("auto"))
+        model = DeepMLF.from_pretrained(
+            folder,
+            language_model=language_model,
+            device=pick_device("auto"),
+            dtype=dtype_of(config.trained_on.precision),
+        )
         return cls(folder.absolute().name, model, tokenizer_of(folder, config), config.trained_on)
 
     @classmethod
@@ -106,12 +111,13 @@ class Predictor:
         if language_model is not None:
             changed = config.model.model_copy(update={"language_model": language_model})
             config = config.model_copy(update={"model": changed})
+        # The device of the training may be another machine's.
+        config = TrialConfig.from_overrides(config.flat(), {"training.device": "auto"})
         dataset = Dataset.open(data if data is not None else config.data.path)
         model, _, _ = build_model(config, dataset)
         load_weights(folder / "best", model)
         training = config.training
-        device = str(pick_device(training.device))
-        _, tokenizer = load_language_model(config.model.language_model, device, dtype_of(training.precision))
+        tokenizer = load_tokenizer(config.model.language_model)
         trained_on = TrainedOn.of(
             dataset.info,
             standardize=config.data.standardize,

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from deepmlf.data.loader import Loader
 from deepmlf.data.remote import home
+from deepmlf.files import new_file
 from deepmlf.model.deepmlf import DeepMLF, TextPrefix
 
 _CHUNK = 64  # utterances per record batch, whatever the batch size of the trial that writes or reads
@@ -78,9 +80,9 @@ def open_prefix_cache(model: DeepMLF, loader: Loader, cache_gb: float, device: t
         device: Where batches are computed.
 
     Returns:
-        None if it does not fit the budget, or if reading was measured to be slower than computing.
+        None if it does not fit the budget or the disk, or if reading was measured to be slower than computing.
     """
-    lm, depth = model.language_model, model.active_layers[0]
+    lm = model.language_model
     if lm.identity is None or cache_gb <= 0:
         return None
     digest = hashlib.sha256(f"{lm.identity} {lm.dtype}".encode())
@@ -88,25 +90,46 @@ def open_prefix_cache(model: DeepMLF, loader: Loader, cache_gb: float, device: t
         digest.update(np.array([len(tokens), *tokens], np.int32).tobytes())
     root = home() / "prefixes"
     folder = root / digest.hexdigest()[:32]
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _lock(folder):
+            try:
+                return _open(folder, model, loader, cache_gb, device)
+            except (OSError, ValueError):  # damaged files, a full disk
+                _clear(folder)
+                return _open(folder, model, loader, cache_gb, device)
+    except OSError as error:  # a trial can do without
+        warnings.warn(f"{folder}: texts are not kept ({error})", stacklevel=2)
+        with contextlib.suppress(OSError):
+            _clear(folder)
+        return None
+
+
+def _open(folder: Path, model: DeepMLF, loader: Loader, cache_gb: float, device: torch.device) -> PrefixCache | None:
+    """`open_prefix_cache` in its locked folder.
+
+    Raises:
+        OSError, ValueError: If files cannot be written or read, or hold something else.
+    """
+    lm, depth = model.language_model, model.active_layers[0]
     lengths = np.array([len(tokens) for tokens in loader.tokens])
-    with _lock(folder):
-        verdict = folder / f"measured_{depth:03d}.json"
-        present = verdict.is_file()  # written last, and deleted with the rest
-        if not present:
-            missing = [layer for layer in range(depth + 1) if not _layer_path(folder, layer).is_file()]
-            rows, kv_width = int(lengths.sum()), 2 * lm.kv_shape[0] * lm.kv_shape[1]
-            needed = rows * lm.dtype.itemsize * (len(missing) * kv_width + lm.width)
-            if not _make_room(root, folder, needed, cache_gb * 1e9):
-                return None
-            _fill(folder, model, loader, depth, missing, device)
-        cache = PrefixCache(folder, lengths, depth, lm.kv_shape, lm.dtype)
-        if not present:
-            measured = _measure(cache, model, loader, device)
-            verdict.write_text(json.dumps(measured))
-        else:
-            measured = json.loads(verdict.read_text())
-        os.utime(folder)  # the order of eviction
+    verdict = folder / f"measured_{depth:03d}.json"
+    present = verdict.is_file()  # written last, and deleted with the rest
+    if not present:
+        missing = [layer for layer in range(depth + 1) if not _layer_path(folder, layer).is_file()]
+        rows, kv_width = int(lengths.sum()), 2 * lm.kv_shape[0] * lm.kv_shape[1]
+        needed = rows * lm.dtype.itemsize * (len(missing) * kv_width + lm.width)
+        if not _make_room(folder.parent, folder, needed, cache_gb * 1e9):
+            return None
+        _fill(folder, model, loader, depth, missing, device)
+    cache = PrefixCache(folder, lengths, depth, lm.kv_shape, lm.dtype)
+    if present:
+        measured = json.loads(verdict.read_text())
+    else:
+        measured = _measure(cache, model, loader, device)
+        with new_file(verdict) as temporary:
+            temporary.write_text(json.dumps(measured))
+    os.utime(folder)  # the order of eviction
     return cache if measured["read_seconds"] < measured["compute_seconds"] else None
 
 
@@ -197,6 +220,11 @@ def _bytes_in(folder: Path) -> int:
     return total
 
 
+def _clear(folder: Path) -> None:
+    for file in folder.iterdir():
+        file.unlink()  # a reader that has it mapped keeps it until it is done
+
+
 def _make_room(root: Path, keep: Path, needed: float, budget: float) -> bool:
     """Delete caches, least recently used first, until `needed` more bytes fit; False if they cannot."""
     sizes = {path: _bytes_in(path) for path in root.iterdir() if path.is_dir()}
@@ -207,8 +235,7 @@ def _make_room(root: Path, keep: Path, needed: float, budget: float) -> bool:
             break
         try:
             with _lock(path).acquire(timeout=0):
-                for file in path.iterdir():
-                    file.unlink()  # a reader that has it mapped keeps it until it is done
+                _clear(path)
         except Timeout:
             continue  # another trial makes or opens it at this moment
         sizes.pop(path)

@@ -5,7 +5,6 @@ them to its own ``model.max_text_len``.
 """
 
 import contextlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pyarrow as pa
 
 from deepmlf.data.dataset import Dataset
 from deepmlf.data.remote import home
+from deepmlf.files import new_file
 from deepmlf.model.language_model import ByteTokenizer, Tokenizer
 
 
@@ -72,11 +72,10 @@ def _read(path: Path, key: dict[str, str], count: int) -> pa.LargeListArray | No
 def _write(path: Path, key: dict[str, str], ids: pa.LargeListArray) -> None:
     """Write the ids, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     table = pa.Table.from_arrays([ids], schema=pa.schema([("ids", ids.type)], metadata=key))
-    try:
-        with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table)
-        temporary.rename(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with (
+        new_file(path) as temporary,
+        pa.OSFile(str(temporary), "wb") as sink,
+        pa.ipc.new_file(sink, table.schema) as writer,
+    ):
+        writer.write_table(table)

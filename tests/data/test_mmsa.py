@@ -59,6 +59,25 @@ def test_padding_is_dropped_and_values_kept(tmp_path: Path) -> None:
     assert split.texts == ["Text 0", "Text 1", "Text 2"]
 
 
+def test_minus_infinity_becomes_zero_and_is_told(tmp_path: Path) -> None:
+    audio = make_split()["audio"]
+    audio[0, 2, 1] = audio[2, 0] = -np.inf
+    told: list[str] = []
+    import_mmsa(write(tmp_path / "data.pkl", audio=audio), tmp_path / "out", progress=told.append)
+    assert told == ["split 'train', audio: 3 values of -inf became 0"]
+    split = Dataset.open(tmp_path / "out").split("train")
+    np.testing.assert_array_equal(split.audio(0), np.where(np.isneginf(audio[0]), 0, audio[0]))
+    with pytest.raises(DataError, match="split 'train', audio, row 0: holds NaN or inf"):
+        import_with(tmp_path, audio=np.full_like(audio, np.inf))
+
+
+def test_a_folder_that_cannot_be_written_is_told_and_nothing_is_left(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="file/set: cannot be written .Not a directory"):
+        import_mmsa(write(tmp_path / "data.pkl"), tmp_path / "file" / "set")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.pkl", "file"]
+
+
 def test_given_lengths_decide(tmp_path: Path) -> None:
     split = import_with(tmp_path, audio_lengths=[1, 2, 6]).split("train")
     assert [len(split.audio(row)) for row in range(3)] == [1, 2, 6]

@@ -49,11 +49,14 @@ def assert_same(first: DeepMLFOutput, second: DeepMLFOutput, row: slice = slice(
 @pytest.mark.parametrize("pooling", ["consecutive", "strided"])
 def test_outputs_do_not_depend_on_padding_or_company(family: Family, pooling: str) -> None:
     model = make_model(family, av_pooling=pooling, av_batch_norm="both").eval()
-    lengths, frames = [3, 9, 1], [20, 5, 0]
+    for encoder in (model.av_encoder.audio, model.av_encoder.vision):
+        assert encoder.batch_norm is not None
+        encoder.batch_norm.running_mean.fill_(0.5)
+    lengths, frames = [3, 9, 1, 4], [20, 5, 0, 1]
     with torch.no_grad():
         together = model(**make_batch(lengths, frames))
         assert_same(together, model(**make_batch(lengths, frames, pad_text=6, pad_frames=13)))
-        for row in range(3):
+        for row in range(4):
             batch = {name: tensor[row : row + 1] for name, tensor in make_batch(lengths, frames).items()}
             length, count = lengths[row], max(1, frames[row])
             batch |= {
@@ -105,6 +108,25 @@ def test_the_packed_path_equals_the_plain_one(family: Family, layers: tuple[int,
     largest = max(float(gradient.abs().max()) for gradient in slow_gradients.values())
     for name, gradient in fast_gradients.items():
         torch.testing.assert_close(gradient, slow_gradients[name], atol=1e-6 * largest, rtol=1e-4, msg=name)
+
+
+def test_a_text_that_is_too_long_is_refused() -> None:
+    with pytest.raises(ValueError, match="must have at most max_text_len=20 tokens, but got 21"):
+        make_model().eval()(**make_batch([21, 3], [2, 2]))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_logits_take_states_in_float32_from_a_language_model_in_bfloat16(family: Family) -> None:
+    """What CUDA's autocast makes of a norm; that of a CPU leaves it in bfloat16."""
+    lm = tiny_random(family)
+    lm.embedding.to(torch.bfloat16)
+    lm._lm_head.to(torch.bfloat16)
+    states = torch.randn(3, lm.width, requires_grad=True)
+    logits = lm.logits(states)
+    assert logits.dtype == torch.bfloat16
+    logits.sum().backward()
+    assert states.grad is not None
+    assert states.grad.dtype == torch.float32
 
 
 def test_gates_start_half_open() -> None:

@@ -21,6 +21,11 @@ def test_the_share_and_the_scale_are_right(p: float, shape: tuple[int, ...]) -> 
     torch.testing.assert_close(values.grad, dropped.detach())
 
 
+def test_a_share_too_small_for_sixteen_bits_drops_nothing() -> None:
+    values = torch.ones(1000)
+    assert torch.equal(dropout(values, 5e-6, training=True), values)
+
+
 def test_neighbours_are_independent() -> None:
     """Values that share a draw of 64 bits are no more alike than others."""
     torch.manual_seed(0)

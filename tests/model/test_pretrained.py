@@ -13,10 +13,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from deepmlf.config import ModelConfig
+from deepmlf.data.dataset import Dataset
 from deepmlf.errors import CheckpointError, LanguageModelError
 from deepmlf.model import pretrained
 from deepmlf.model.deepmlf import DeepMLF
 from deepmlf.model.language_model import load_language_model, tiny_random
+from deepmlf.model.pretrained import TrainedOn
 from tests.model.small_lm import make_folder
 
 CONFIG = ModelConfig(
@@ -27,7 +29,7 @@ CONFIG = ModelConfig(
 
 def make_model(**changes: Any) -> DeepMLF:
     config = CONFIG.model_copy(update=changes)
-    frozen, _ = load_language_model(config.language_model)
+    frozen = load_language_model(config.language_model)
     torch.manual_seed(0)
     return DeepMLF(frozen, 5, 7, config).eval()
 
@@ -60,6 +62,17 @@ def test_what_is_written_is_read_back(tmp_path: Path, active: tuple[int, ...]) -
     again.save_pretrained(tmp_path / "again")
     for name in ("config.json", "model.safetensors"):
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "model" / name).read_bytes()
+
+
+def test_what_was_trained_in_bfloat16_can_be_called_as_it_is(tmp_path: Path, small_data: Path) -> None:
+    model = make_model(language_model=str(make_folder(tmp_path / "lm")), fusion_layers=(0,), cross_attention_heads=2)
+    info = Dataset.open(small_data).info
+    trained_on = TrainedOn.of(info, standardize=True, precision="bfloat16", batch_size=4)
+    model.save_pretrained(tmp_path / "model", trained_on=trained_on)
+    again = DeepMLF.from_pretrained(tmp_path / "model")
+    assert again.language_model.dtype == torch.float32
+    assert torch.equal(outputs(again), outputs(model))
+    assert DeepMLF.from_pretrained(tmp_path / "model", dtype=torch.bfloat16).language_model.dtype == torch.bfloat16
 
 
 def test_the_language_model_stays_out(folder: Path) -> None:
@@ -167,9 +180,9 @@ def test_a_longer_copy_will_do_and_a_shorter_one_not(
 ) -> None:
     language_model = tiny_random(num_layers=found)
     if message is None:  # the same first layers, and two more
-        language_model.layers[:4] = load_language_model("tiny-random")[0].layers
-        language_model.embedding = load_language_model("tiny-random")[0].embedding
-    monkeypatch.setattr(pretrained, "load_language_model", lambda *arguments: (language_model, None))
+        language_model.layers[:4] = load_language_model("tiny-random").layers
+        language_model.embedding = load_language_model("tiny-random").embedding
+    monkeypatch.setattr(pretrained, "load_language_model", lambda *arguments: language_model)
     if message is None:
         assert torch.equal(outputs(DeepMLF.from_pretrained(folder)), outputs(make_model()))
     else:

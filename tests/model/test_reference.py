@@ -8,9 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from deepmlf.errors import CheckpointError
 from deepmlf.model.deepmlf import DeepMLF, DeepMLFOutput
-from deepmlf.model.reference import from_reference_layout, load_reference, parameter_names
+from deepmlf.model.reference import from_reference_layout, import_reference, load_reference, parameter_names
 from deepmlf.training.losses import LossWeights, compute_losses
+from deepmlf.training.predictor import Predictor
 
 CASES = ["gpt2_depth2_tokens4", "llama_depth3_tokens3"]
 
@@ -86,3 +88,29 @@ def test_gradients_equal_the_authors(shared: Path, name: str) -> None:
         )
         compared.add(f"grad.{names[ours]}")
     assert compared == {key for key in tensors if key.startswith("grad.")}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_imported_checkpoint_is_loaded_with_the_same_outputs(shared: Path, tmp_path: Path, name: str) -> None:
+    model, tensors, meta = load_case(shared, name)
+    files = (shared / "parity" / f"{name}.safetensors", shared / "parity" / f"{name}.json")
+    import_reference(*files, tmp_path / "theirs")
+    loaded = DeepMLF.from_pretrained(tmp_path / "theirs")
+    expected, found = run(model, tensors, lm_logits=True), run(loaded, tensors, lm_logits=True)
+    for part in ("task", "text", "av", "fusion", "lm_logits"):
+        assert torch.equal(getattr(found, part), getattr(expected, part)), part
+    with pytest.raises(CheckpointError, match="exists and is not empty; choose another folder"):
+        import_reference(*files, tmp_path / "theirs")
+    with pytest.raises(CheckpointError, match="does not say what it was trained on, so inputs cannot be prepared"):
+        Predictor.open(tmp_path / "theirs")
+
+
+def test_what_does_not_fit_is_told(shared: Path, tmp_path: Path) -> None:
+    _, tensors, meta = load_case(shared, CASES[0])
+    state = {key: tensor for key, tensor in tensors.items() if key.startswith("state.")}
+    reference, lm = meta["reference_config"], meta["lm_config"]
+    for stray in ("Model.W_stray.weight", "whatever"):
+        with pytest.raises(CheckpointError, match=f"no place for {stray} in the model that its config describes"):
+            load_reference(state | {f"state.{stray}": torch.zeros(1)}, reference, lm)
+    with pytest.raises(CheckpointError, match="reference config: num_fusion_tokens=0: Input should be greater"):
+        load_reference(state, reference | {"n_bn_fusion": 0}, lm)

@@ -61,10 +61,13 @@ def test_a_report_has_its_checkpoint_whole_on_disk(tmp_path: Path, small_data: P
     assert whole == [(epoch, epoch) for epoch in range(1, 6)]
 
 
-@pytest.mark.parametrize(("keep", "expected"), [(1, [3]), (2, [2, 3]), (9, [1, 2, 3])])
-def test_the_newest_are_kept(tmp_path: Path, small_data: Path, keep: int, expected: list[int]) -> None:
+@pytest.mark.parametrize(
+    ("keep", "epochs", "expected"),
+    [(1, 3, [3]), (2, 3, [2, 3]), (9, 3, [1, 2, 3]), (4, 6, [3, 4, 5, 6]), (5, 6, [2, 3, 4, 5, 6])],
+)
+def test_the_newest_are_kept(tmp_path: Path, small_data: Path, keep: int, epochs: int, expected: list[int]) -> None:
     (tmp_path / "checkpoints" / ".unfinished.1").mkdir(parents=True)  # of a process that died
-    run(tmp_path, small_data, keep=keep, curriculum__name="joint")
+    run(tmp_path, small_data, keep=keep, curriculum__name="joint", training__epochs=epochs)
     names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert names == [f"epoch_{epoch:06d}" for epoch in expected]
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from deepmlf.training.metrics import METRIC_NAMES, compute_metrics, sentiment_classes
 
@@ -16,8 +17,11 @@ def test_metrics_equal_mmsa_to_four_decimals(shared: Path) -> None:
         assert {name: round(value, 4) for name, value in metrics.items()} == case["expected"]
 
 
-def test_constant_predictions_have_no_correlation() -> None:
-    assert compute_metrics("mosi", np.zeros(4), np.array([1.0, -1.0, 2.0, 0.0]))["Corr"] == 0.0
+@pytest.mark.parametrize("constant", [0.0, -0.7351, 0.1, 1 / 3])
+def test_constant_predictions_have_no_correlation(constant: float) -> None:
+    """In float32 the standard deviation of many equal values is not exactly zero."""
+    labels = np.linspace(-3, 3, 229, dtype=np.float32)
+    assert compute_metrics("mosi", np.full(229, constant, np.float32), labels)["Corr"] == 0.0
 
 
 def test_the_classes_of_sims_have_a_neutral_band() -> None:

@@ -9,12 +9,11 @@ from deepmlf.training.note import train_command, trial_note
 OVERRIDES: dict[str, Any] = {
     "data.path": "sets/my data",
     "data.standardize": False,
-    "model.language_model": "1.7",  # reads as a number
+    "model.language_model": "none",  # reads as no value
     "model.fusion_layers": [1, 3],
     "model.ffn": "full",
     "training.lr_av": 1e-05,
     "training.patience": None,
-    "training.device": "none",
     "curriculum.name": "grow_depth",
 }
 

@@ -13,13 +13,14 @@ import pytest
 from click.testing import CliRunner
 
 from deepmlf.cli import cli
+from deepmlf.config import TrialConfig
 from deepmlf.data.dataset import Dataset, SplitData, write_dataset
 from deepmlf.data.loader import Loader
-from deepmlf.errors import CheckpointError, DataError
+from deepmlf.errors import CheckpointError, ConfigError, DataError
 from deepmlf.training.checkpoint import load_weights
 from deepmlf.training.evaluate import evaluate_trial
 from deepmlf.training.export import export_trial
-from deepmlf.training.forward import build_model, predict
+from deepmlf.training.forward import build_model, pick_device, predict
 from deepmlf.training.metrics import sentiment_classes
 from deepmlf.training.predictor import Predictor, read_trial_config
 
@@ -136,6 +137,19 @@ def test_a_trial_is_evaluated_where_its_dataset_has_moved_and_not_without_labels
     unknown = copy_of(small_data, tmp_path / "unknown", labels=np.full(count, np.nan, np.float32))
     with pytest.raises(DataError, match="labels of test are missing or of another range than in training"):
         evaluate_trial(small_trial, unknown.path)
+
+
+def test_a_trial_of_another_machines_device_is_evaluated(small_trial: Path, tmp_path: Path) -> None:
+    trial = tmp_path / "trial"
+    shutil.copytree(small_trial, trial)
+    config = json.loads((trial / "config.json").read_text())
+    config["training"]["device"] = "cuda:7"
+    (trial / "config.json").write_text(json.dumps(config))
+    assert evaluate_trial(trial) == evaluate_trial(small_trial)
+    with pytest.raises(ConfigError, match=r"training\.device=cuda:7: cannot be used here \(.+\)"):
+        pick_device("cuda:7")
+    with pytest.raises(ConfigError, match="training.device='gpu': String should match pattern"):
+        TrialConfig.from_overrides({"training.device": "gpu"})
 
 
 def test_a_command_notes_what_differs(small_export: Path, small_data: Path, tmp_path: Path) -> None:

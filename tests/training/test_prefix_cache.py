@@ -137,3 +137,42 @@ def test_a_build_that_dies_leaves_nothing_that_counts(data: Path, monkeypatch: p
     assert not [path for path in (prefix_cache.home() / "prefixes").rglob("*.arrow") if path.name[0] != "."]
     batch = next(iter(loader.chunks(8)))
     assert opened(model, loader).lookup(batch.index).states.shape[0] == int(batch.attention_mask.sum())
+
+
+@pytest.mark.parametrize("damage", ["empty verdict", "empty layer", "half a layer", "no layer", "foreign states"])
+def test_damaged_files_are_made_anew(data: Path, damage: str) -> None:
+    model, loader = make(data)
+    batch = next(iter(loader.chunks(8)))
+    states = opened(model, loader).lookup(batch.index).states
+    [folder] = (path for path in (prefix_cache.home() / "prefixes").iterdir() if path.is_dir())
+    layer, verdict = folder / "keys_values_001.arrow", folder / "measured_001.json"
+    if damage == "empty verdict":
+        verdict.write_text("")
+    elif damage == "no layer":
+        layer.unlink()
+    else:
+        half = layer.read_bytes()[: layer.stat().st_size // 2]
+        target = folder / "states_001.arrow" if damage == "foreign states" else layer
+        target.write_bytes(b"" if damage == "empty layer" else half)
+    assert torch.equal(opened(model, loader).lookup(batch.index).states, states)
+
+
+def test_a_trial_does_without_where_nothing_can_be_written(data: Path, tmp_path: Path) -> None:
+    model, loader = make(data)
+    (tmp_path / "home").write_text("a file where the folder should be")
+    with pytest.warns(UserWarning, match="texts are not kept .*Not a directory"):
+        assert open_prefix_cache(model, loader, 1.0, CPU) is None
+
+
+def test_a_trial_does_without_on_a_full_disk(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mock of the full disk."""
+    model, loader = make(data)
+
+    def full(self: object, rows: torch.Tensor) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(prefix_cache._Writer, "write", full)
+    with pytest.warns(UserWarning, match="texts are not kept .*No space left"):
+        assert open_prefix_cache(model, loader, 1.0, CPU) is None
+    [folder] = (path for path in (prefix_cache.home() / "prefixes").iterdir() if path.is_dir())
+    assert not list(folder.iterdir())

@@ -1,17 +1,18 @@
 """Training of one trial on a small synthetic set with the tiny random language model."""
 
 import json
-import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_trial import run, without_times
+from small_trial import config_of, run, without_times
 
 from deepmlf.errors import CheckpointError, ConfigError, NonFiniteLossError
 from deepmlf.training.checkpoint import latest_checkpoint
 from deepmlf.training.evaluate import evaluate_trial
+from deepmlf.training.trainer import Trainer
 
 
 @pytest.mark.parametrize("stop_after", [1, 2, 4])
@@ -65,10 +66,39 @@ def test_a_loss_that_is_not_finite_fails_at_once(tmp_path: Path, small_data: Pat
         run(tmp_path, small_data, curriculum__name="joint", training__lr_fusion=1e30, training__epochs=5)
 
 
-def test_accumulation_equals_a_larger_batch_when_nothing_else_differs(tmp_path: Path, small_data: Path) -> None:
-    reports = run(tmp_path, small_data, curriculum__name="joint", training__accumulation_steps=3)
-    assert len(reports) == 3
-    assert all(math.isfinite(report["train/loss"]) for report in reports)
+def test_a_step_takes_the_mean_gradient_of_its_batches_clipped(
+    tmp_path: Path, small_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(small_data, curriculum__name="joint", training__accumulation_steps=2, training__clip_value=0.01)
+    trainer = Trainer(config, tmp_path)
+    parameters = list(trainer.parameters.values())
+    losses, step = trainer._losses, trainer.optimizer.step
+    gradients: list[list[torch.Tensor]] = []
+    taken: list[list[torch.Tensor]] = []
+
+    def watched_losses(*parts: Any) -> dict[str, torch.Tensor]:
+        result = losses(*parts)
+        found = torch.autograd.grad(result["total"], parameters, retain_graph=True, allow_unused=True)
+        zeros = (torch.zeros_like(parameter) for parameter in parameters)
+        gradients.append([zero if one is None else one for one, zero in zip(found, zeros, strict=True)])
+        return result
+
+    def watched_step() -> None:
+        taken.append([p.grad.clone() if p.grad is not None else torch.zeros_like(p) for p in parameters])
+        step()
+
+    monkeypatch.setattr(trainer, "_losses", watched_losses)
+    monkeypatch.setattr(trainer.optimizer, "step", watched_step)
+    trainer._run_epoch(trainer.stages[0], lambda metrics, checkpoint: None)
+    assert (len(gradients), len(taken)) == (3, 2)  # 49 utterances in three batches; the last one is a group of its own
+    groups = [gradients[:2], gradients[2:]]
+    clipped = 0
+    for group, grads in zip(groups, taken, strict=True):
+        for index, grad in enumerate(grads):
+            mean = torch.stack([member[index] for member in group]).mean(0)
+            torch.testing.assert_close(grad, mean.clamp(-0.01, 0.01), atol=1e-6, rtol=1e-4)
+            clipped += int((mean.abs() > 0.01).sum())
+    assert clipped > 0
 
 
 def test_a_torn_checkpoint_is_never_used(tmp_path: Path, small_data: Path) -> None:
@@ -80,7 +110,7 @@ def test_a_torn_checkpoint_is_never_used(tmp_path: Path, small_data: Path) -> No
     (newest / "model.safetensors").write_bytes(b"torn")
     with pytest.raises(CheckpointError, match="torn or not safetensors"):
         run(tmp_path, small_data, resume_from=newest)
-    with pytest.raises(CheckpointError, match="no complete checkpoint there"):
+    with pytest.raises(CheckpointError, match="has no best weights; let it train for one fusion epoch at least"):
         evaluate_trial(tmp_path)
 
 

@@ -74,17 +74,20 @@ def cluster(link: Link) -> Iterator[Cluster]:
         "ip", "netns", "exec", link.space, sys.executable, "-m", "ray.scripts.scripts", "start", "--block",
         "--address", str(cluster.address), "--node-ip-address", THERE, "--num-cpus", "1",
     ]  # fmt: skip
-    environment = os.environ | {"RAY_AUTH_MODE": "disabled"}
+    # The head's, which another test's Ray in this process may have set; by itself a node takes any token it finds.
+    environment = os.environ | {"RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "disabled")}
     node = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while len(cluster.global_state.node_table()) < 2:
-        assert time.monotonic() < deadline, "the node behind the link does not join"
-        time.sleep(0.1)
-    yield cluster
-    cluster.shutdown()
-    for pid in ip(f"netns pids {link.space}").split():
-        os.kill(int(pid), signal.SIGKILL)
-    node.wait(30)
+    try:
+        deadline = time.monotonic() + 60
+        while len(cluster.global_state.node_table()) < 2:
+            assert time.monotonic() < deadline, "the node behind the link does not join"
+            time.sleep(0.1)
+        yield cluster
+    finally:
+        cluster.shutdown()
+        for pid in ip(f"netns pids {link.space}").split():
+            os.kill(int(pid), signal.SIGKILL)
+        node.wait(30)
 
 
 @pytest.mark.ray

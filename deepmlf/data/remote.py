@@ -45,8 +45,9 @@ def join(uri: str, *names: str) -> str:
 def local_copy(uri: str) -> Path:
     """Where this machine keeps its copy of a remote folder."""
     parts = urlsplit(uri)
-    key = hashlib.sha256(f"{parts.scheme}://{parts.netloc}{parts.path}".encode()).hexdigest()[:16]
-    return home() / "remote" / key / PurePosixPath(parts.path).name
+    path = PurePosixPath(parts.path)  # drops a slash at the end
+    key = hashlib.sha256(f"{parts.scheme}://{parts.netloc}{path}".encode()).hexdigest()[:16]
+    return home() / "remote" / key / path.name
 
 
 def check_uri(uri: str) -> None:
@@ -148,11 +149,23 @@ class RemoteFolder:
         self._files.delete_file(probe)
 
     @_persistent
+    def read(self, name: str) -> bytes | None:
+        """The content of a small file; None if there is none."""
+        try:
+            with self._files.open_input_stream(f"{self._root}/{name}") as stream:
+                return bytes(stream.read())
+        except FileNotFoundError:
+            return None
+
+    @_persistent
     def delete(self, name: str) -> None:
-        """Delete a folder inside this one, if it is there."""
+        """Delete a file or a folder inside this one, if it is there."""
         path = f"{self._root}/{name}"
-        if self._files.get_file_info(path).type == FileType.Directory:
+        kind = self._files.get_file_info(path).type
+        if kind == FileType.Directory:
             self._files.delete_dir(path)
+        elif kind == FileType.File:
+            self._files.delete_file(path)
 
 
 def fetch(uri: str) -> Path:

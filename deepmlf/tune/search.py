@@ -30,6 +30,7 @@ from deepmlf.tune.callbacks import ExperimentRecorder, Stop, read_metrics
 from deepmlf.tune.cluster import can_grow, check_room, connected, credentials_stay
 from deepmlf.tune.columns import write_columns
 from deepmlf.tune.faults import FaultWatch, deaths_are_survived
+from deepmlf.tune.lease import Lease
 from deepmlf.tune.node_files import serving
 from deepmlf.tune.objective import best_first, check_objectives, make_objectives, pareto_front
 from deepmlf.tune.progress import Progress
@@ -38,7 +39,7 @@ from deepmlf.tune.scheduler import FIDELITY, check_scheduler, make_scheduler, ru
 from deepmlf.tune.searcher import OVERRIDES, OptunaSearcher
 from deepmlf.tune.settings import SearchSettings, read_manifest, write_manifest
 from deepmlf.tune.space import check_setting, check_space, load_space
-from deepmlf.tune.storage import MANIFEST, Uploader, check_writable, open_experiment
+from deepmlf.tune.storage import MANIFEST, Uploader, check_writable, open_experiment, pull
 from deepmlf.tune.study import create_study, open_study, own_trials, repair_journal, without_password
 from deepmlf.tune.trainable import NO_SPACE, TrialWorker, is_out_of_space
 from deepmlf.tune.warm_start import add_trials, fitting_trials
@@ -213,13 +214,17 @@ def _run(place: str, experiment: Path, url: str | None, settings: SearchSettings
     manifest = read_manifest(experiment)
     try:
         with FileLock(experiment / ".lock", timeout=0):
-            repair_journal(experiment)
-            study = open_study(experiment, url)
             if not is_remote(place):
-                return _run_locked(place, experiment, manifest, settings, study)
-            _catch_up(place, experiment, study)
-            with Uploader(experiment, RemoteFolder(place)):
-                return _run_locked(place, experiment, manifest, settings, study)
+                repair_journal(experiment)
+                return _run_locked(place, experiment, manifest, settings, open_study(experiment, url))
+            remote = RemoteFolder(place)
+            with Lease(remote, quiet=settings.quiet) as lease:
+                pull(remote, experiment)  # another driver may have gone on until now
+                repair_journal(experiment)
+                study = open_study(experiment, url)
+                _catch_up(place, experiment, study)
+                with Uploader(experiment, remote, lease):
+                    return _run_locked(place, experiment, manifest, settings, study)
     except Timeout:
         raise SearchError(f"{experiment}: another driver is running this search") from None
 

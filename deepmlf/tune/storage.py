@@ -20,6 +20,7 @@ from typing import Any, ParamSpec, TypeVar
 from deepmlf.config import TrialConfig
 from deepmlf.data.remote import RemoteFolder, first_line, home, is_remote, join, local_copy
 from deepmlf.errors import DataError, SearchError, StorageError
+from deepmlf.tune.lease import LEASE, Lease
 
 AV_STORE = "av_encoders"
 MANIFEST = "search.json"
@@ -54,7 +55,7 @@ def pull(remote: RemoteFolder, local: Path) -> None:
     """
     for name, size in remote.sizes().items():
         path, target = PurePosixPath(name), local / name
-        if not _OF_WORKERS.isdisjoint(path.parts) or path.parts[0] == REPORT:
+        if not _OF_WORKERS.isdisjoint(path.parts) or path.parts[0] in (REPORT, LEASE):
             continue
         if not (_GROWS.match(path.name) and target.is_file() and target.stat().st_size >= size):
             remote.download(name, target)
@@ -123,11 +124,12 @@ class Uploader:
     Args:
         local: The driver's copy.
         remote: Where it goes.
+        lease: Once it is lost, nothing is sent any more.
         every: Seconds between looks.
     """
 
-    def __init__(self, local: Path, remote: RemoteFolder, every: float = 10.0) -> None:
-        self._local, self._remote, self._every = local, remote, every
+    def __init__(self, local: Path, remote: RemoteFolder, lease: Lease, every: float = 10.0) -> None:
+        self._local, self._remote, self._lease, self._every = local, remote, lease, every
         self._sent: dict[Path, tuple[int, int]] = {}
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -148,6 +150,8 @@ class Uploader:
         Raises:
             SearchError: If storage does not take it for as long as it may stall.
         """
+        if self._lease.lost:
+            return
         paths = sorted(path for path in self._local.rglob("*") if self._is_driven(path.relative_to(self._local)))
         changed: dict[Path, tuple[int, int]] = {}
         for path in paths:

@@ -28,14 +28,16 @@ from deepmlf.tune.study import open_study, own_trials
 from deepmlf.tune.trainable import trial_folder
 
 EPOCH_SECONDS = "time/epoch_seconds"
+_AV_REUSED = "curriculum/av_reused"
 
 
 def load_results(place: str | Path) -> pa.Table:
     """All trials of an experiment: one row per trial and fusion epoch, dotted parameters as columns.
 
     Trials taken over from an earlier experiment are left out. A trial without any finished fusion epoch has one row
-    whose epoch and metrics are null. ``seconds`` counts from the trial's start, stages before fusion included; it is
-    null where epochs were not timed. ``cpus`` and ``gpus`` are what the trial held for that time.
+    whose epoch and metrics are null. ``seconds`` counts from the trial's start, stages before fusion included; a stage
+    that was taken from the store counts as none. It is null where epochs were not timed. ``cpus`` and ``gpus`` are what
+    the trial held for that time.
 
     Raises:
         SearchError: If the folder is no experiment.
@@ -72,7 +74,10 @@ def load_results(place: str | Path) -> pa.Table:
 
 def _with_seconds(epochs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The epochs, each with the seconds that the trial had taken by its end."""
-    spent: Iterable[float | None] = (metrics.get(EPOCH_SECONDS) for metrics in epochs)
+    # A stage that was taken from the store is reported once, without measurements.
+    spent: Iterable[float | None] = (
+        metrics.get(EPOCH_SECONDS, 0.0 if metrics.get(_AV_REUSED) else None) for metrics in epochs
+    )
     totals = accumulate(spent, lambda total, more: None if total is None or more is None else total + more)
     return [metrics | {"seconds": total} for metrics, total in zip(epochs, totals, strict=True)]
 

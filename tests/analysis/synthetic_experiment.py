@@ -101,6 +101,8 @@ def make_experiment(
         last = 1 if number in failed else search.epochs
         is_running = number >= warm + trials - running
         lines = _curve(overrides, search.epochs, np.random.default_rng((seed, number)))
+        if number % 2 and overrides.get("curriculum.name") in ("av_first", "av_frozen"):
+            lines = _reusing(lines)
         lines, is_stopped = _stop(lines, ray_trial, scheduler, max(1, last // 2) if is_running else last)
         state = TrialState.COMPLETE
         if is_running:
@@ -158,6 +160,13 @@ def _curve(overrides: dict[str, Any], epochs: int, rng: np.random.Generator) -> 
         line |= {"time/epoch_seconds": seconds, "speed/utterances_per_second": 1000 / seconds}
         lines.append(line)
     return lines
+
+
+def _reusing(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same of a trial that took the first stage from the store: one line for it, without measurements."""
+    *alone, last = (line for line in lines if line["stage"] == "av_encoder")
+    kept = {name: value for name, value in last.items() if not name.startswith(("time/", "speed/"))}
+    return [kept | {"curriculum/av_reused": 1}, *lines[len(alone) + 1 :]]
 
 
 def _stop(

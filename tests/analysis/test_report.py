@@ -111,17 +111,20 @@ def test_rungs_and_spending_add_up(finished: Path) -> None:
     assert spending.epochs == sum("fusion_epoch" in line for line in lines)
     assert spending.epochs_full == 40 * 15
     assert spending.device == "CPU"
-    assert spending.hours == pytest.approx(sum(line["time/epoch_seconds"] for line in lines) / 3600)
+    assert spending.hours == pytest.approx(sum(line.get("time/epoch_seconds", 0) for line in lines) / 3600)
     assert failures_by_reason(records) == {FAILURE: [3, 7]}
 
 
-def test_seconds_in_the_results_count_stages_before_fusion(finished: Path) -> None:
+def test_seconds_in_the_results_count_stages_before_fusion_and_nothing_for_one_that_was_reused(finished: Path) -> None:
     rows = pq.read_table(finished / "results.parquet").to_pylist()
+    reused = 0
     for folder in finished.glob("trials/*"):
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").open()]
         last = [row for row in rows if row["trial"] == int(folder.name[:4])][-1]
-        assert last["seconds"] == pytest.approx(sum(line["time/epoch_seconds"] for line in lines))
+        assert last["seconds"] == pytest.approx(sum(line.get("time/epoch_seconds", 0) for line in lines))
         assert (last["cpus"], last["gpus"]) == (1.0, 0.0)
+        reused += "curriculum/av_reused" in lines[0]
+    assert reused
 
 
 def test_the_page_names_the_best_and_escapes_what_came_from_trials(

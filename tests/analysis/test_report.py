@@ -21,7 +21,8 @@ from deepmlf.tune.objective import make_objectives
 from deepmlf.tune.settings import SearchSettings
 from deepmlf.tune.storage import open_experiment
 from deepmlf.tune.study import WARM_START, create_study
-from tests.analysis.synthetic_experiment import FAILURE, make_experiment
+from deepmlf.tune.trainable import trial_folder
+from tests.analysis.synthetic_experiment import FAILURE, REFUSAL, make_experiment
 
 DEPTH = QUESTIONS[0]
 
@@ -78,13 +79,18 @@ def test_the_papers_answer_is_compared_by_welchs_interval() -> None:
         ({1: [4.0, 5.0, 6.0], 5: [1.0, 2.0, 3.0]}, "valid/Corr", "contradicts"),
         ({1: [1.0, 5.0, 6.0], 5: [1.0, 2.0, 9.0]}, "valid/MAE", "undecided"),
         ({1: [1.0, 5.0, 6.0], 5: [1.0, 2.0]}, "valid/MAE", "too few"),
-        ({5: [1.0, 5.0, 6.0]}, "valid/MAE", "not varied"),
+        ({5: [1.0, 5.0, 6.0]}, "valid/MAE", "too few"),  # so far: the search draws it
+        ({}, "valid/MAE", "too few"),
     ],
 )
 def test_no_more_is_said_than_the_trials_can_say(
     values: dict[int, list[float | None]], objective: str, verdict: str
 ) -> None:
     assert answer(DEPTH, records_of(values, objective)).verdict == verdict
+
+
+def test_a_setting_that_no_trial_drew_was_not_varied() -> None:
+    assert answer(QUESTIONS[1], records_of({5: [1.0], 6: [2.0]})).verdict == "not varied"
 
 
 def test_leads_are_over_the_next_two_and_the_median_whatever_the_direction() -> None:
@@ -218,6 +224,60 @@ def test_objectives_that_never_differ_leave_nothing_to_explain(tmp_path: Path) -
     experiment = make_experiment(tmp_path, 12, space=str(space), objectives=objectives)
     page = Path(analyze(experiment, quiet=True)["report"]).read_text()
     assert "All complete trials have the same model/trained_parameters." in page
+
+
+def test_what_was_drawn_is_shown_of_a_setting_that_could_not_be_built(tmp_path: Path) -> None:
+    experiment = make_experiment(tmp_path, 6, refused=(1, 4), scheduler="none")
+    page = Path(analyze(experiment, quiet=True)["report"]).read_text()
+    records = load_records(experiment)
+    refused = records.trials[4]
+    assert refused.settings == {}
+    assert refused.drawn == refused.params
+    assert records.trials[0].settings["model.fusion_layers"] is None  # a setting of None is one
+    row = page.partition('<th scope="row" id="trial-4">')[2].partition("</tr>")[0]
+    assert f'<data value="{refused.params["training.lr_fusion"]}">' in row
+    assert REFUSAL in row
+    groups = answer(DEPTH, records).groups
+    assert sum(group.trials for group in groups) == 6
+    assert sum(len(group.values) for group in groups) == 4
+
+
+def test_a_best_trial_whose_metrics_are_lost_has_a_report(tmp_path: Path) -> None:
+    experiment = make_experiment(tmp_path, 6, scheduler="none")
+    best = analyze(experiment, quiet=True)["best_trial"]
+    (trial_folder(experiment, best) / "metrics.jsonl").unlink()
+    page = Path(analyze(experiment, quiet=True)["report"]).read_text()
+    assert f"Trial <b>{best}</b> has the best valid/MAE" in page
+    assert "in fusion epoch" not in page.partition('id="best"')[2].partition("</p>")[0]
+
+
+def test_only_stopped_trials_save_epochs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    experiment = make_experiment(tmp_path, 12, failed=(2,), running=2, epochs=9)
+    facts = analyze(experiment)
+    stopped = [trial.epochs for trial in load_records(experiment).trials if trial.state == "PRUNED"]
+    assert stopped
+    assert facts["fusion_epochs_saved"] == sum(9 - epochs for epochs in stopped)
+    assert f"({facts['fusion_epochs_saved'] / (12 * 9):.0%} saved)" in capsys.readouterr().out
+
+
+def test_a_curve_of_conditional_parameters_has_each_value_below_its_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    space = tmp_path / "conditional.py"
+    space.write_text(
+        "def space(trial):\n"
+        "    curriculum = trial.suggest_categorical('curriculum.name', ['av_first', 'joint'])\n"
+        "    setting = {'curriculum.name': curriculum, 'training.seed': trial.suggest_int('training.seed', 0, 1)}\n"
+        "    name, value = ('model.fusion_depth', 3) if curriculum == 'joint' else ('curriculum.av_epochs', 7)\n"
+        "    return setting | {name: trial.suggest_int(name, value, value)}\n"
+    )
+    analyze(make_experiment(tmp_path, 12, space=str(space), scheduler="none", epochs=3))
+    table = capsys.readouterr().out.partition("Over seeds")[2].partition("table:")[0]
+    lines = [re.split("[│┃]", line)[1:-1] for line in table.splitlines() if line[:1] in ("│", "┃")]
+    heading, *rows = [[cell.strip() for cell in line] for line in lines]
+    assert heading == ["curriculum.av_epochs", "curriculum.name", "model.fusion_depth", "valid/MAE", "seeds"]
+    assert sorted(row[:3] for row in rows) == [["", "joint", "3"], ["7", "av_first", ""]]
 
 
 def test_a_grid_over_seeds_is_recognised(tmp_path: Path) -> None:

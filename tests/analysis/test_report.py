@@ -2,7 +2,6 @@
 
 import json
 import re
-import time
 from pathlib import Path
 
 import optuna
@@ -308,11 +307,10 @@ def test_a_confirmation_is_shown(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_hundred_trials_take_seconds(tmp_path: Path) -> None:
+def test_two_hundred_trials_are_all_there(tmp_path: Path) -> None:
     experiment = make_experiment(tmp_path, 200, scheduler="none")
-    started = time.process_time()
-    analyze(experiment, quiet=True)
-    assert time.process_time() - started < 8  # measured: 3; what is imported first takes 6 more
+    page = Path(analyze(experiment, quiet=True)["report"]).read_text()
+    assert re.findall(r'id="trial-(\d+)"', page) == [str(number) for number in range(200)]
 
 
 def test_the_report_of_an_experiment_at_a_uri_is_put_there_and_not_fetched_again(

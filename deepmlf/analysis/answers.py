@@ -102,7 +102,8 @@ def answer(question: Question, records: Records) -> Answer:
     is_varied = len(groups) > 1 or not records.trials or any(question.setting in t.params for t in records.trials)
     return Answer(
         question,
-        sorted(groups.values(), key=lambda group: group.value),
+        # What a space draws may be a word for the number in use.
+        sorted(groups.values(), key=lambda group: (isinstance(group.value, str), group.value)),
         bool(curve) and all(set(point.setting) == {question.setting} for point in curve),
         inside,
         outside,

@@ -88,6 +88,13 @@ def test_no_more_is_said_than_the_trials_can_say(
     assert answer(DEPTH, records_of(values, objective)).verdict == verdict
 
 
+def test_values_drawn_under_other_names_stand_beside_those_in_use() -> None:
+    records = records_of({5: [1.0], 3: [2.0]})
+    refused = TrialRecord(2, "FAIL", {DEPTH.setting: "deep"}, {}, {}, None, {}, None, None, None, "refused", [])
+    records.trials.append(refused)
+    assert [group.value for group in answer(DEPTH, records).groups] == [3, 5, "deep"]
+
+
 def test_a_setting_that_no_trial_drew_was_not_varied() -> None:
     assert answer(QUESTIONS[1], records_of({5: [1.0], 6: [2.0]})).verdict == "not varied"
 
@@ -184,6 +191,34 @@ def test_nothing_finished_is_said_not_raised(tmp_path: Path, capsys: pytest.Capt
     (experiment / "optuna.journal").unlink()
     create_study(experiment, "one", None, make_objectives(["valid/MAE"]))  # killed before its first trial
     assert "No trial has started yet." in Path(analyze(experiment, quiet=True)["report"]).read_text()
+
+
+def test_a_search_in_which_every_trial_failed_is_over_and_says_where_the_reasons_are(tmp_path: Path) -> None:
+    experiment = make_experiment(tmp_path, 4, failed=(0, 1), refused=(2, 3))
+    page = Path(analyze(experiment, quiet=True)["report"]).read_text()
+    said = "No trial has been trained to its end, so there is no best one; what trials have reached and why they failed"
+    assert f'{said} is in <a href="#trials">the table</a>.' in page
+    assert "The best trial is thick" not in page
+    refused = make_experiment(tmp_path, 2, refused=(0, 1), name="refused")
+    assert "No epoch was timed." in Path(analyze(refused, quiet=True)["report"]).read_text()
+
+
+def test_confirm_is_advised_only_where_it_has_something_to_compare(tmp_path: Path) -> None:
+    for trials, is_advised in ((1, False), (2, True)):
+        experiment = make_experiment(tmp_path, trials, scheduler="none", name=f"trials-{trials}")
+        page = Path(analyze(experiment, quiet=True)["report"]).read_text()
+        assert "deepmlf evaluate" in page
+        assert ("deepmlf confirm" in page) == is_advised
+
+
+def test_rungs_count_trials_that_have_ended_and_say_so(tmp_path: Path) -> None:
+    experiment = make_experiment(tmp_path, 12, running=3)
+    page = Path(analyze(experiment, quiet=True)["report"]).read_text()
+    records = load_records(experiment)
+    assert any(trial.state == "RUNNING" and trial.epochs >= 3 for trial in records.trials)
+    reached = rungs_of(records)[0].reached
+    assert reached == [t.number for t in records.trials if t.state != "RUNNING" and t.epochs >= 3]
+    assert "Rungs of asha, of trials that have ended; one in 3 is to go on." in page
 
 
 def test_two_objectives_have_a_front_and_each_its_history(tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def plain_train(
 
 
 def search(folder: Path, name: str, **settings: Any) -> tuple[float, list[float]]:
-    """Seconds of a search from its first trial's start to its end, and each trial's best MAE."""
+    """Seconds of a whole search, Ray's start included, and each trial's best MAE."""
     started = time.perf_counter()
     summary = run_search(
         SearchSettings(

@@ -1,9 +1,11 @@
 """The benchmark of search quality measures what it says; what it measures is no test's business."""
 
+import math
+
 import pytest
 
 from benchmarks import surrogate
-from benchmarks.search_quality import ARMS, simulate
+from benchmarks.search_quality import ARMS, Outcome, simulate
 
 BEST = {
     **surrogate.PUBLISHED, "model.fusion_depth": surrogate.DEPTH, "model.num_fusion_tokens": surrogate.TOKENS,
@@ -37,4 +39,8 @@ def test_an_arm_spends_its_budget_and_comes_nearer(arm: str) -> None:
     assert len(outcome.regrets) == 40
     assert outcome.regrets[-1] < outcome.regrets[0]
     assert outcome.regrets == simulate(arm, seed=1, budget=40).regrets
-    assert outcome.first_below(outcome.regrets[-1]) <= 40
+
+
+def test_epochs_to_a_regret_are_counted_from_one_to_the_first_that_is_as_low() -> None:
+    outcome = Outcome(regrets=[0.5, 0.1, 0.3, 0.05])
+    assert [outcome.first_below(regret) for regret in (0.6, 0.1, 0.09, 0.01)] == [1, 2, 4, math.inf]

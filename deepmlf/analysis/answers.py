@@ -78,7 +78,7 @@ class Answer:
     difference: tuple[float, float, float] | None
     """Mean inside minus mean outside, and its interval (Welch); None if either has too few trials."""
     verdict: str
-    """``not varied``, ``too few``, ``agrees``, ``contradicts`` or ``undecided``."""
+    """``not varied`` (no trial drew the setting), ``too few``, ``agrees``, ``contradicts`` or ``undecided``."""
 
 
 def answer(question: Question, records: Records) -> Answer:
@@ -98,21 +98,29 @@ def answer(question: Question, records: Records) -> Answer:
         groups[value] = Group(value, known.trials + 1, values)
     curve = seed_curve(records.study.get_trials(deepcopy=False))
     difference = _difference(inside, outside) if min(len(inside), len(outside)) >= NEEDED else None
+    # Of a search without trials nobody knows; one value so far is no sign of a setting that is fixed.
+    is_varied = len(groups) > 1 or not records.trials or any(question.setting in t.params for t in records.trials)
     return Answer(
         question,
-        sorted(groups.values(), key=lambda group: group.value),
+        # What a space draws may be a word for the number in use.
+        sorted(groups.values(), key=lambda group: (isinstance(group.value, str), group.value)),
         bool(curve) and all(set(point.setting) == {question.setting} for point in curve),
         inside,
         outside,
         difference,
-        _verdict(len(groups), difference, records.objectives[0]),
+        _verdict(difference, records.objectives[0]) if is_varied else "not varied",
     )
 
 
 def value_of(trial: TrialRecord, setting: str) -> Any:
-    """A trial's setting as it was used; MM blocks are counted where their layers are given one by one."""
+    """A trial's setting as it was used, as it was drawn if it could not be built, or None.
+
+    MM blocks are counted where their layers are given one by one.
+    """
     layers = trial.settings.get("model.fusion_layers")
-    return len(layers) if layers and setting == "model.fusion_depth" else trial.settings.get(setting)
+    if layers and setting == "model.fusion_depth":
+        return len(layers)
+    return trial.settings.get(setting, trial.params.get(setting))
 
 
 def _difference(inside: list[float], outside: list[float]) -> tuple[float, float, float]:
@@ -123,9 +131,7 @@ def _difference(inside: list[float], outside: list[float]) -> tuple[float, float
     return mean, float(interval.low), float(interval.high)
 
 
-def _verdict(groups: int, difference: tuple[float, float, float] | None, objective: Objective) -> str:
-    if groups < 2:
-        return "not varied"
+def _verdict(difference: tuple[float, float, float] | None, objective: Objective) -> str:
     if difference is None:
         return "too few"
     _, low, high = difference

@@ -58,7 +58,9 @@ def confirm(
         interval ``low`` to ``high`` for each metric) and ``verdict`` (``holds``, ``undecided`` or ``fails``).
 
     Raises:
-        SearchError: If the experiment has fewer than two complete trials, or too few retrained trials finished.
+        SearchError: If the experiment has fewer than two complete trials, the retraining stopped early, or too few
+            retrained trials finished.
+        DeepMLFError: If a retrained trial cannot be measured on the test split.
     """
     experiment = open_experiment(place)
     storage = str(place) if is_remote(place) else str(experiment)
@@ -81,6 +83,9 @@ def confirm(
                 space.write_text(_space_source(manifest["base"], best, seeds))
                 trials = len(best) * seeds
                 summary = run_search(_confirm_settings(settings, storage, name, space, trials, concurrent))
+        if summary.stop_reason:
+            reason = summary.stop_reason
+            raise SearchError(f"{confirmation}: the retraining stopped ({reason}); ask for the same again to go on")
         if summary.interrupted or summary.out_of_time:
             raise SearchError(f"{confirmation}: stopped; ask for the same again to go on")
         folder = open_experiment(confirmation)

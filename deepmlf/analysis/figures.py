@@ -73,8 +73,10 @@ def learning_curves(records: Records, rungs: list[RungRecord]) -> Plot:
             marker={"symbol": "x", "size": 11, "color": ACCENT}, showlegend=True,
         )  # fmt: skip
     figure.update_layout(xaxis_title="fusion epoch", yaxis_title=name, showlegend=True)
-    caption = "Solid: complete. Dotted: stopped. Dashed: running. Dash-dotted: failed. The best trial is thick."
-    return dressed(title, figure, caption + (" Crosses: cut-offs of the rungs at the end." if cut else ""))
+    caption = "Solid: complete. Dotted: stopped. Dashed: running. Dash-dotted: failed."
+    caption += "" if best is None else " The best trial is thick."
+    caption += " Crosses: the rungs' cut-offs, of all trials that have ended." if cut else ""
+    return dressed(title, figure, caption)
 
 
 def survivors(rungs: list[RungRecord]) -> Plot:

@@ -120,12 +120,13 @@ def _record(
     curve = {row["fusion_epoch"]: row[objective.name] for row in epochs}
     top = objective.best(curve.values()) if curve else None
     last = rows[-1]
+    settings = {name: _plain(value) for name, value in last.items() if "." in name and "/" not in name}
     rates = [row.get("speed/utterances_per_second") for row in epochs]
     return TrialRecord(
         number=last["trial"],
         state=last["state"],
         params=params,
-        settings={name: _plain(value) for name, value in last.items() if "." in name and "/" not in name},
+        settings=settings if any(value is not None for value in settings.values()) else {},
         curve=curve,
         # Optuna gives a pruned trial its last intermediate value.
         value=last["objective"] if last["state"] == TrialState.COMPLETE.name else None,

@@ -28,14 +28,16 @@ from deepmlf.tune.study import open_study, own_trials
 from deepmlf.tune.trainable import trial_folder
 
 EPOCH_SECONDS = "time/epoch_seconds"
+_AV_REUSED = "curriculum/av_reused"
 
 
 def load_results(place: str | Path) -> pa.Table:
     """All trials of an experiment: one row per trial and fusion epoch, dotted parameters as columns.
 
     Trials taken over from an earlier experiment are left out. A trial without any finished fusion epoch has one row
-    whose epoch and metrics are null. ``seconds`` counts from the trial's start, stages before fusion included; it is
-    null where epochs were not timed. ``cpus`` and ``gpus`` are what the trial held for that time.
+    whose epoch and metrics are null. ``seconds`` counts from the trial's start, stages before fusion included; a stage
+    that was taken from the store counts as none. It is null where epochs were not timed. ``cpus`` and ``gpus`` are what
+    the trial held for that time.
 
     Raises:
         SearchError: If the folder is no experiment.
@@ -72,7 +74,10 @@ def load_results(place: str | Path) -> pa.Table:
 
 def _with_seconds(epochs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The epochs, each with the seconds that the trial had taken by its end."""
-    spent: Iterable[float | None] = (metrics.get(EPOCH_SECONDS) for metrics in epochs)
+    # A stage that was taken from the store is reported once, without measurements.
+    spent: Iterable[float | None] = (
+        metrics.get(EPOCH_SECONDS, 0.0 if metrics.get(_AV_REUSED) else None) for metrics in epochs
+    )
     totals = accumulate(spent, lambda total, more: None if total is None or more is None else total + more)
     return [metrics | {"seconds": total} for metrics, total in zip(epochs, totals, strict=True)]
 
@@ -92,6 +97,8 @@ def write_results(experiment: Path) -> Path:
 
 def summarise(place: str | Path, *, top: int = 10, quiet: bool = False) -> dict[str, Any]:
     """Print best trials, states, failures and the epochs that early stopping saved; return the same as a dict.
+
+    Saved are the epochs that stopped trials did not train; those that failed ones or running ones lack are not.
 
     Args:
         place: The experiment's folder or URI.
@@ -115,6 +122,8 @@ def summarise(place: str | Path, *, top: int = 10, quiet: bool = False) -> dict[
     listed = complete[:top] if len(objectives) == 1 else [t for t in complete if t.number in front]
     spent = sum(max(t.intermediate_values, default=0) for t in trials)
     full = len(trials) * settings["epochs"]
+    stopped = [max(t.intermediate_values, default=0) for t in trials if t.state == TrialState.PRUNED]
+    saved = sum(settings["epochs"] - epochs for epochs in stopped)
     console = Console(quiet=quiet)
     title = "Best trials" if len(objectives) == 1 else "Pareto front"
     columns = [f"best {objectives[0].name}", *(objective.name for objective in objectives[1:])]
@@ -126,7 +135,7 @@ def summarise(place: str | Path, *, top: int = 10, quiet: bool = False) -> dict[
     states = {state.name: sum(t.state == state for t in trials) for state in TrialState if state.name != "WAITING"}
     ended = sum(t.state.is_finished() for t in trials)
     console.print("states: " + ", ".join(f"{count} {name}" for name, count in states.items() if count))
-    console.print(f"fusion epochs: {spent} spent of {full} in full training ({1 - spent / max(full, 1):.0%} saved)")
+    console.print(f"fusion epochs: {spent} spent of {full} in full training ({saved / max(full, 1):.0%} saved)")
     curve = seed_curve(trials)
     if curve:
         console.print(_curve_table(curve, objectives[0].name))
@@ -151,6 +160,7 @@ def summarise(place: str | Path, *, top: int = 10, quiet: bool = False) -> dict[
         "curve": [asdict(point) for point in curve],
         "fusion_epochs_spent": spent,
         "fusion_epochs_full": full,
+        "fusion_epochs_saved": saved,
     }
 
 
@@ -161,9 +171,12 @@ def place_of_trial(place: str | Path, experiment: Path, number: int) -> str:
 
 
 def _curve_table(curve: list[CurvePoint], objective: str) -> Table:
-    table = Table(*curve[0].setting, objective, "seeds", title="Over seeds, mean ± standard deviation")
+    # Points lack what is conditional on a setting that they do not have.
+    names = list(dict.fromkeys(name for point in curve for name in point.setting))
+    table = Table(*names, objective, "seeds", title="Over seeds, mean ± standard deviation")
     for point in curve:
-        table.add_row(*map(str, point.setting.values()), f"{point.mean:.4f} ± {point.std:.4f}", str(point.seeds))
+        cells = [str(point.setting.get(name, "")) for name in names]
+        table.add_row(*cells, f"{point.mean:.4f} ± {point.std:.4f}", str(point.seeds))
     return table
 
 

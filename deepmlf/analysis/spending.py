@@ -15,7 +15,7 @@ class RungRecord:
     epoch: int
     """Fusion epochs."""
     cutoff: float | None
-    """What a trial had to reach, at the end."""
+    """What one more trial would have to reach."""
     reached: list[int]
     went_on: list[int]
     stopped: list[int]

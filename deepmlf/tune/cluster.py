@@ -3,6 +3,7 @@
 import contextlib
 import os
 import socket
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import ray
 from ray.exceptions import AuthenticationError
 from ray.tune.execution import class_cache
 
-from deepmlf.errors import SearchError
+from deepmlf.errors import DeepMLFError, SearchError
 from deepmlf.progress import bar
 
 _ANSWER_SECONDS = 5
@@ -143,14 +144,28 @@ def map_on_cluster(
         description: What is done with them, for the bar.
         cpus: CPUs of one call; also its torch threads.
         gpus: GPUs of one call.
+
+    Raises:
+        DeepMLFError: The first call's that raised one, as it was raised there; its stack trace there is a note of it.
     """
 
     def call(item: Any) -> Any:
         import torch
 
         torch.set_num_threads(max(1, int(cpus)))
-        return function(item)
+        try:
+            return function(item)
+        except DeepMLFError as error:
+            # Raised here, Ray would wrap it in a text of many lines, and print those of the other calls by itself.
+            error.add_note(traceback.format_exc())
+            return error
 
     remote = ray.remote(num_cpus=cpus, num_gpus=gpus)(call)
     references = [remote.remote(item) for item in items]
-    return [ray.get(reference) for reference in bar(references, description)]
+    results = []
+    for reference in bar(references, description):
+        result = ray.get(reference)
+        if isinstance(result, DeepMLFError):
+            raise result
+        results.append(result)
+    return results

@@ -28,6 +28,7 @@ from deepmlf.tune.study import WARM_START, create_study
 from deepmlf.tune.trainable import trial_folder
 
 FAILURE = "NonFiniteLossError: the loss became <nan> & the trial ended in epoch 2"
+REFUSAL = "ConfigError: model.fusion_depth: 40 blocks do not fit into 30 layers"
 LM = LanguageModelFacts(num_layers=30, width=576)  # as deep as a small real one, so that every depth fits
 _FLOORS = {"joint": 0.10, "av_first": 0.0, "av_frozen": 0.05, "unimodal_first": 0.02, "grow_depth": 0.06}
 
@@ -46,6 +47,7 @@ def make_experiment(
     *,
     space: str = "mosi",
     failed: tuple[int, ...] = (),
+    refused: tuple[int, ...] = (),
     running: int = 0,
     events: bool = False,
     warm: int = 0,
@@ -59,6 +61,7 @@ def make_experiment(
         trials: Trials in all.
         space: Where their settings are drawn from, at random.
         failed: Numbers of those that fail in their second epoch, each after one restart.
+        refused: Numbers of those whose setting cannot be trained.
         running: How many of the last ones are still running, half-way.
         events: Whether to write TensorBoard events, too.
         warm: So many trials of an earlier experiment, better than any here, come before the first one.
@@ -96,11 +99,17 @@ def make_experiment(
     progress = Progress(Console(quiet=True), name, objectives, trials=trials, ended=0, rungs=list)
     recorder = ExperimentRecorder(experiment, base, study, objectives, progress)
     for number, trial in enumerate(drawn, start=warm):
+        if number in refused:
+            known = {"params": trial.params, "distributions": trial.distributions, "user_attrs": {FAIL_REASON: REFUSAL}}
+            study.add_trial(create_trial(state=TrialState.FAIL, **known))
+            continue
         overrides = json.loads(trial.user_attrs[OVERRIDES])
         ray_trial = _RayTrial(str(number), {"number": number, "overrides": overrides, "name": name})
         last = 1 if number in failed else search.epochs
         is_running = number >= warm + trials - running
         lines = _curve(overrides, search.epochs, np.random.default_rng((seed, number)))
+        if number % 2 and overrides.get("curriculum.name") in ("av_first", "av_frozen"):
+            lines = _reusing(lines)
         lines, is_stopped = _stop(lines, ray_trial, scheduler, max(1, last // 2) if is_running else last)
         state = TrialState.COMPLETE
         if is_running:
@@ -158,6 +167,13 @@ def _curve(overrides: dict[str, Any], epochs: int, rng: np.random.Generator) -> 
         line |= {"time/epoch_seconds": seconds, "speed/utterances_per_second": 1000 / seconds}
         lines.append(line)
     return lines
+
+
+def _reusing(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same of a trial that took the first stage from the store: one line for it, without measurements."""
+    *alone, last = (line for line in lines if line["stage"] == "av_encoder")
+    kept = {name: value for name, value in last.items() if not name.startswith(("time/", "speed/"))}
+    return [kept | {"curriculum/av_reused": 1}, *lines[len(alone) + 1 :]]
 
 
 def _stop(

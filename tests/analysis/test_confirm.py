@@ -1,13 +1,14 @@
 """Confirmation: statistics on numbers worked out by hand, and a real search whose best settings are trained again."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
 from deepmlf.analysis.confirm import compare, confirm
-from deepmlf.errors import SearchError
+from deepmlf.errors import DataError, SearchError
 from deepmlf.tune.objective import make_objectives
 from deepmlf.tune.search import run_search
 from deepmlf.tune.settings import SearchSettings
@@ -107,8 +108,24 @@ def test_a_search_never_reads_the_test_split_and_confirm_does(searched: tuple[Pa
     assert json.loads((experiment / f"confirm-{trials}-x2" / "confirm.json").read_text()) == report
     assert confirm(experiment, top=2, seeds=2, quiet=True) == report  # asked again, nothing is trained again
     (data / "test.arrow").unlink()
-    with pytest.raises(Exception, match=r"test.arrow: missing or torn"):
+    with pytest.raises(DataError) as caught:
         confirm(experiment, top=2, seeds=2, quiet=True)
+    assert re.fullmatch(r".*test\.arrow: missing or torn.*", str(caught.value))  # one line, though of another process
+    assert "in evaluate_trial" in caught.value.__notes__[0]  # what --debug shows
+
+
+@pytest.mark.ray
+def test_a_retraining_that_stopped_gets_no_verdict(searched: tuple[Path, Path]) -> None:
+    data, experiment = searched
+    whole = (data / "valid.arrow").read_bytes()
+    (data / "valid.arrow").unlink()
+    with pytest.raises(SearchError) as caught:
+        confirm(experiment, top=3, seeds=2, quiet=True)
+    (data / "valid.arrow").write_bytes(whole)
+    (folder,) = experiment.glob("confirm-*-*-*-x2")
+    said = str(caught.value)
+    assert said.startswith(f"{folder}: the retraining stopped (the first 3 trials all failed: DataError: ")
+    assert said.endswith("); ask for the same again to go on")
 
 
 @pytest.mark.ray

@@ -1,15 +1,12 @@
 """The page of one prediction: the right numbers, nothing from the network, readable on a phone."""
 
-import os
 import re
-import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
+from selenium import webdriver
 
 from deepmlf.analysis.explain_page import explain_page
 from deepmlf.data.dataset import Dataset
@@ -103,38 +100,24 @@ def test_an_utterance_without_label_or_frames_has_a_page(explanation: Explanatio
     assert set(page.tables) == {"heads", "gate-table"}
 
 
-@pytest.fixture
-def browser() -> Iterator[Any]:
-    programs = [shutil.which("chromium"), shutil.which("chromedriver")]
-    if None in programs:
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("chromium or chromedriver is not installed")
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = programs[0]
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu"):
-        options.add_argument(argument)
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(programs[1]))
-    yield driver
-    driver.quit()
-
-
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_phone_shows_it_whole(explanation: Explanation, browser: Any, tmp_path: Path, scheme: str) -> None:
+def test_a_phone_shows_it_whole(
+    explanation: Explanation, chromium: webdriver.Chrome, tmp_path: Path, scheme: str
+) -> None:
     path = tmp_path / "page.html"
     path.write_text(explain_page(explanation))
-    browser.execute_cdp_cmd(
+    chromium.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride", {"width": 360, "height": 800, "deviceScaleFactor": 1, "mobile": True}
     )
     media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
-    browser.get(path.as_uri())
-    assert browser.execute_script("return document.documentElement.scrollWidth") <= 360
-    assert browser.execute_script("return performance.getEntriesByType('resource').length") == 0
+    chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+    chromium.get(path.as_uri())
+    assert chromium.execute_script("return document.documentElement.scrollWidth") <= 360
+    assert chromium.execute_script("return performance.getEntriesByType('resource').length") == 0
     colours = "e => getComputedStyle(e)"
     page, text, label = (
-        browser.execute_script(f"return ({colours})(document.querySelector('{where}')).{what}")
+        chromium.execute_script(f"return ({colours})(document.querySelector('{where}')).{what}")
         for where, what in (("body", "backgroundColor"), ("body", "color"), (".xtick text", "fill"))
     )
     assert contrast(page, text) >= 7

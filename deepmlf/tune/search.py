@@ -27,7 +27,7 @@ from deepmlf.errors import SearchError
 from deepmlf.model import lm_store
 from deepmlf.model.lm_store import LanguageModelFacts
 from deepmlf.tune.callbacks import ExperimentRecorder, Stop, read_metrics
-from deepmlf.tune.cluster import can_grow, check_room, connected, credentials_stay
+from deepmlf.tune.cluster import can_grow, check_room, connected, credentials_stay, signal_handlers_stay
 from deepmlf.tune.columns import write_columns
 from deepmlf.tune.faults import FaultWatch, deaths_are_survived
 from deepmlf.tune.lease import Lease
@@ -335,6 +335,7 @@ def _fit(
             connected(settings.address, verbose=settings.verbose),
             serving(where["base"], settings.address) as served,
             credentials_stay(),
+            signal_handlers_stay(),
             deaths_are_survived(),
         ):
             tune.Tuner(

@@ -39,6 +39,16 @@ def test_states_reach_optuna_at_their_fidelity(ray_cluster: None, tmp_path: Path
 
 
 @pytest.mark.ray
+def test_after_a_search_ctrl_c_does_what_it_did(ray_cluster: None, tmp_path: Path, small_data: Path) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        run_search(settings(small_data, tmp_path, trials=1, epochs=1))
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.ray
 def test_the_same_seed_gives_the_same_trials(ray_cluster: None, tmp_path: Path, small_data: Path) -> None:
     params = []
     for name in ("first", "second"):

@@ -462,7 +462,8 @@ def test_tensorboard_follows_an_experiment_on_s3(s3: S3, elsewhere: Path, tmp_pa
     upload()
     with served(place) as server:
         server.until(lambda: len(server.get("scalars", "tags")) == 2)
-        last = read_metrics(made / "trials" / trial)[-1]
+        lines = read_metrics(made / "trials" / trial)
+        epochs, last = len(lines), lines[-1]
         (events,) = (made / "trials" / trial).glob("events*")
         writer = TrialWriter(tmp_path)
         writer.write(last | {"epoch": last["epoch"] + 1}, {})
@@ -471,6 +472,6 @@ def test_tensorboard_follows_an_experiment_on_s3(s3: S3, elsewhere: Path, tmp_pa
         shutil.copytree(made / "trials" / trial, made / "trials" / "0002_synthetic")
         upload()
         server.until(lambda: len(server.get("scalars", "tags")) == 3)
-        server.until(lambda: len(server.steps(trial, "train/loss")) == last["epoch"] + 1)
+        server.until(lambda: len(server.steps(trial, "train/loss")) == epochs + 1)
     with pytest.raises(SearchError, match=r"nonsuch\?.*: not an experiment \(no search.json there\)"):
         Board(s3.uri("nonsuch"), "127.0.0.1", 0)

@@ -17,6 +17,7 @@ from deepmlf.errors import SearchError
 from deepmlf.tune.storage import MANIFEST
 from deepmlf.tune.trainable import DEFAULT_TRAIN
 
+_NAME = r"[A-Za-z0-9][\w.-]*"
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
@@ -29,6 +30,7 @@ class SearchSettings(BaseModel):
     space: str
     lm: str = "smollm2-135m"
     trials: int = Field(20, ge=1)
+    """Trials the search is to end with; a grid for which nobody has set it takes as many as it has points."""
     epochs: int = Field(15, ge=1)
     concurrent: int = Field(1, ge=1)
     cpus_per_trial: float = Field(1.0, gt=0)
@@ -68,6 +70,23 @@ class SearchSettings(BaseModel):
         """Fusion epochs before a trial may be stopped."""
         # In its first epochs a trial warms up, and its value says little about how it will end.
         return self.grace_period or max(1, self.epochs // 5)
+
+
+def experiment_name(settings: SearchSettings) -> str:
+    """The name of a search's experiment: the one given, or the space's and the time.
+
+    Raises:
+        SearchError: If the one given could not name a folder and a study.
+    """
+    if settings.name is None:
+        space = re.sub(r"\W+", "-", Path(settings.space).stem, flags=re.ASCII).strip("-_")
+        return f"{space or 'search'}-{datetime.now():%Y%m%d-%H%M%S}"
+    if not re.fullmatch(_NAME, settings.name):
+        raise SearchError(
+            f"--name {settings.name}: expected a letter or digit, then letters, digits, `.`, `_` or `-`; "
+            "folders go into --storage"
+        )
+    return settings.name
 
 
 def parse_duration(text: str, option: str = "--time-budget") -> float:

@@ -33,9 +33,9 @@ from deepmlf.training.evaluate import evaluate_trial
 from deepmlf.training.predictor import Predictor
 from deepmlf.training.tensorboard import TrialWriter
 from deepmlf.tune import storage
-from deepmlf.tune.callbacks import read_metrics
+from deepmlf.tune.callbacks import Stop, read_metrics
 from deepmlf.tune.search import resume_search, run_search
-from deepmlf.tune.settings import SearchSettings
+from deepmlf.tune.settings import SearchSettings, read_manifest
 from deepmlf.tune.storage import TrialCopy, open_experiment, open_trial
 from deepmlf.tune.study import open_study
 from tests.analysis.served import served
@@ -269,6 +269,24 @@ def test_a_search_on_s3_equals_one_on_a_path(
 
 @pytest.mark.ray
 @pytest.mark.slow
+def test_an_experiment_on_s3_guides_another_search(
+    ray_cluster: None, s3: S3, elsewhere: Path, small_data: Path, tmp_path: Path
+) -> None:
+    search = settings(small_data, tmp_path, trials=2, epochs=1, concurrent=1, scheduler="none")
+    run_search(search.model_copy(update={"storage": s3.uri("earlier")}))
+    place = s3.uri("earlier/search")
+    shutil.rmtree(elsewhere)
+    run_search(search.model_copy(update={"warm_start": place}))
+    guides = [t.user_attrs.get("warm_start") for t in open_study(tmp_path / "search").get_trials()]
+    assert guides == ["search/0", "search/1", None, None]
+    assert read_manifest(tmp_path / "search")["settings"]["warm_start"] == place
+    with pytest.raises(SearchError) as caught:
+        run_search(search.model_copy(update={"name": "other", "warm_start": s3.uri("nonsuch")}))
+    assert str(caught.value) == f"--warm-start {s3.uri('nonsuch')}: not an experiment (no search.json there)"
+
+
+@pytest.mark.ray
+@pytest.mark.slow
 def test_a_killed_driver_goes_on_from_another_machine(
     ray_cluster: None, s3: S3, elsewhere: Path, small_data: Path, tmp_path: Path
 ) -> None:
@@ -314,22 +332,30 @@ def test_storage_that_fails_for_twenty_seconds_loses_nothing(
 @pytest.mark.ray
 @pytest.mark.slow
 def test_storage_that_fails_for_good_stops_the_search_and_loses_no_trial(
-    ray_cluster: None, s3: S3, elsewhere: Path, small_data: Path, tmp_path: Path
+    ray_cluster: None, s3: S3, elsewhere: Path, small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place, local = s3.uri("gone/search"), local_copy(s3.uri("gone/search"))
     search = settings(small_data, tmp_path, trials=8, epochs=3, scheduler="none")
     there = {"storage": s3.uri("gone"), "train_function": "fake_training:train_impatiently"}
+    given_up, stop = threading.Event(), Stop._stop
+
+    def noted_stop(self: Stop) -> None:
+        given_up.set()
+        stop(self)
+
+    monkeypatch.setattr(Stop, "_stop", noted_stop)
 
     def fail() -> None:
         _wait(lambda: len(list(local.glob("trials/*/metrics.jsonl"))) >= 3)
         s3.flag.touch()
-        time.sleep(15)  # some of it pyarrow itself tries again
+        given_up.wait(120)  # until then a worker tries again, and pyarrow on its own
         s3.flag.unlink()
 
     failing = threading.Thread(target=fail)
     failing.start()
     summary = run_search(search.model_copy(update=there))
     failing.join()
+    assert given_up.is_set()
     assert re.match(r"the storage does not answer \(.*\); resume when it does", summary.stop_reason or "")
     assert not {"FAIL", "PRUNED"} & {t.state.name for t in open_study(local).get_trials()}
     shutil.rmtree(elsewhere)

@@ -83,7 +83,7 @@ def experiment_name(settings: SearchSettings) -> str:
         return f"{space or 'search'}-{datetime.now():%Y%m%d-%H%M%S}"
     if not re.fullmatch(_NAME, settings.name):
         raise SearchError(
-            f"--name {settings.name}: expected a letter or digit, then letters, digits, `.`, `_` or `-`; "
+            f"--name {settings.name!r}: expected a letter or digit, then letters, digits, `.`, `_` or `-`; "
             "folders go into --storage"
         )
     return settings.name

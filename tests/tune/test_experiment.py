@@ -70,7 +70,9 @@ def test_a_fault_is_told_before_anything_starts(
 def test_a_name_that_could_not_name_a_folder_is_refused(tmp_path: Path, small_data: Path, name: str) -> None:
     with pytest.raises(SearchError) as caught:
         run_search(settings(small_data, tmp_path / "runs", name=name))
-    assert str(caught.value).startswith(f"--name {name}: expected a letter or digit, then letters, digits, `.`, `_` or")
+    assert str(caught.value).startswith(
+        f"--name {name!r}: expected a letter or digit, then letters, digits, `.`, `_` or"
+    )
     assert not (tmp_path / "runs").exists()
 
 
@@ -81,7 +83,7 @@ def test_a_name_given_is_the_name(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("space", "begins"),
-    [("ablations/depth", "depth-2"), ("sets/_my space%d.py", "my-space-d-2"), ("sets/…​.py", "search-2")],
+    [("ablations/depth", "depth-2"), ("sets/_my space%d.py", "my-space-d-2"), ("sets/___.py", "search-2")],
 )
 def test_a_name_made_from_a_space_and_the_time_is_one_that_could_be_given(space: str, begins: str) -> None:
     search = SearchSettings(data="set", space=space)

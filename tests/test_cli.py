@@ -1,6 +1,7 @@
 """The command line: errors as one line with exit status 2, and JSON for scripts."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,11 @@ from click.testing import CliRunner
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from deepmlf.cli import cli
+from deepmlf.cli.search import _end_search
+from deepmlf.errors import ConfigError
 from deepmlf.model import lm_store
+from deepmlf.tune.search import SearchSummary
+from deepmlf.tune.settings import SearchSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -54,6 +59,66 @@ def test_numbers_out_of_range_are_refused(option: str, value: str, allowed: str)
     assert result.exit_code == 2
     assert f"Invalid value for '{option}'" in result.output
     assert f"is not in the range {allowed}" in result.output
+
+
+class _Asked(Exception):
+    pass
+
+
+def asked(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> SearchSettings:
+    """The settings of the search that a command line asks for."""
+
+    def stop(settings: SearchSettings) -> None:
+        raise _Asked(settings)
+
+    monkeypatch.setattr("deepmlf.tune.search.run_search", stop)
+    result = CliRunner().invoke(cli, ["search", *map(str, arguments)])
+    assert isinstance(result.exception, _Asked), result.output
+    return result.exception.args[0]
+
+
+def test_a_grid_has_as_many_trials_as_points_unless_told(small_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = [small_data, "--lm", "tiny-random"]
+    assert asked(monkeypatch, *words).trials == 20
+    assert "trials" not in asked(monkeypatch, *words, "--sampler", "grid").model_fields_set
+    assert "trials" in asked(monkeypatch, *words, "--sampler", "grid", "--trials", "20").model_fields_set
+
+
+def test_the_demo_keeps_no_more_layers_than_there_are(
+    small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEEPMLF_HOME", str(tmp_path))
+    (tmp_path / "data").mkdir()
+    shutil.copytree(small_data, tmp_path / "data" / "synthetic")
+    demo = asked(monkeypatch, "--lm", "tiny-random")
+    assert (demo.trials, demo.overrides) == (8, {"model.lm_layers": 4})
+    assert "trials" not in asked(monkeypatch, "--lm", "tiny-random", "--sampler", "grid").model_fields_set
+
+
+def test_what_an_option_sets_is_refused_before_a_language_model_is_fetched(
+    small_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lm_store, "get", lambda *args, **options: pytest.fail("fetched"))
+    words = ["search", str(small_data), "--set", "model.language_model=gpt2"]
+    told = "--set model.language_model: is one for all trials of a search; use --lm"
+    with pytest.raises(ConfigError, match=f"^{told}$"):
+        CliRunner().invoke(cli, words, catch_exceptions=False, standalone_mode=False)
+
+
+@pytest.mark.parametrize("best", [None, "runs/search/trials/0003_search"])
+def test_a_search_that_ends_names_its_best_trial_if_it_has_one(
+    best: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("deepmlf.analysis.results.summarise", lambda place: {"best_folder": best})
+    summary = SearchSummary(
+        experiment="runs/search", best_trial=None, metric="valid/MAE", value=None, front=[], config={}, states={},
+        seconds=1.0, fusion_epochs_spent=0, fusion_epochs_full=9, interrupted=True, out_of_time=True, stop_reason=None,
+    )  # fmt: skip
+    _end_search(summary, None, json_output=False)
+    told = capsys.readouterr()
+    assert told.err == "the time budget is spent; go on with `deepmlf resume runs/search`\n"
+    named = "" if best is None else f"Test metrics of the best: deepmlf evaluate {best}\n"
+    assert told.out == f"TensorBoard: deepmlf tensorboard runs/search\n{named}"
 
 
 def test_a_language_model_in_a_folder_is_known_by_its_whole_path(

@@ -1,7 +1,6 @@
 """The report of an experiment: one HTML page that opens offline, what to do first and all numbers last."""
 
 import json
-import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from deepmlf.analysis.spending import failures_by_reason, rungs_of, spending_of
 from deepmlf.config import TrialConfig, as_override
 from deepmlf.data.remote import RemoteFolder, is_remote, join, local_copy
 from deepmlf.errors import ConfigError
+from deepmlf.files import new_file
 from deepmlf.templates import templates_of
 from deepmlf.tune.objective import TRAINED_PARAMETERS, VALID, best_first, pareto_front
 from deepmlf.tune.storage import REPORT
@@ -73,9 +73,8 @@ def write_report(records: Records, experiment: Path, place: str | Path) -> Path:
     """
     page = experiment / REPORT / _PAGE
     page.parent.mkdir(exist_ok=True)
-    temporary = page.with_name(f".{_PAGE}.{os.getpid()}")
-    temporary.write_text(render(records, experiment, place), encoding="utf-8")
-    temporary.rename(page)
+    with new_file(page) as temporary:
+        temporary.write_text(render(records, experiment, place), encoding="utf-8")
     return page
 
 

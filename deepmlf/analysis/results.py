@@ -1,7 +1,6 @@
 """An experiment as a table: one row per trial and fusion epoch."""
 
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import asdict
 from itertools import accumulate
@@ -18,6 +17,7 @@ from rich.table import Table
 from deepmlf.analysis.curves import CurvePoint, seed_curve
 from deepmlf.config import TrialConfig
 from deepmlf.data.remote import RemoteFolder, is_remote, join
+from deepmlf.files import new_file
 from deepmlf.tune.callbacks import read_metrics
 from deepmlf.tune.faults import RESTARTS
 from deepmlf.tune.objective import best_first, make_objectives, pareto_front
@@ -89,9 +89,8 @@ def write_results(experiment: Path) -> Path:
         SearchError: If the folder is no experiment.
     """
     path = experiment / "results.parquet"
-    temporary = experiment / f".results.parquet.{os.getpid()}"
-    pq.write_table(load_results(experiment), temporary)
-    temporary.rename(path)
+    with new_file(path) as temporary:
+        pq.write_table(load_results(experiment), temporary)
     return path
 
 

@@ -19,7 +19,7 @@ from deepmlf.cli.options import (
     time_budget_option,
     verbose_option,
 )
-from deepmlf.config import TrialConfig, read_overrides
+from deepmlf.config import read_overrides
 
 DEMO_LAYERS = 8
 
@@ -28,7 +28,7 @@ DEMO_LAYERS = 8
 @click.argument("dataset", metavar="[DATA]", required=False)
 @click.option("--space", help="A space's name or a .py file; default: the dataset's name.")
 @click.option("--lm", default="smollm2-135m", show_default=True, help="Language model, as `deepmlf lm get` knows it.")
-@click.option("--trials", default=None, type=click.IntRange(1), help="Trials in all (default 20).")
+@click.option("--trials", default=None, type=click.IntRange(1), help="Trials in all (default 20; of a grid all).")
 @click.option("--epochs", default=None, type=click.IntRange(1), help="Fusion epochs of a full trial (default 15).")
 @click.option("--concurrent", default=None, type=click.IntRange(1), help="Trials at a time (default 1).")
 @click.option("--cpus-per-trial", default=1.0, type=click.FloatRange(0, min_open=True), show_default=True)
@@ -63,24 +63,29 @@ def search(
 ) -> None:
     """Search; without DATA on the synthetic set with the first 8 layers of smollm2-135m."""
     overrides = read_overrides(pairs)
-    TrialConfig.from_overrides(overrides)
     from deepmlf.data.dataset import Dataset
     from deepmlf.model import lm_store
     from deepmlf.progress import steps
+    from deepmlf.tune.base import check_given
 
+    check_given(overrides)
+    is_demo = dataset is None
     if dataset is None:
         dataset = str(_demo_data())
-        overrides = {"model.lm_layers": DEMO_LAYERS} | overrides
-        defaults = {"space": "demo", "trials": 8, "epochs": 9, "concurrent": 2}
+        defaults: dict[str, Any] = {"space": "demo", "trials": 8, "epochs": 9, "concurrent": 2}
     else:
-        defaults = {"space": Dataset.open(dataset).info.name, "trials": 20, "epochs": 15, "concurrent": 1}
+        defaults = {"space": Dataset.open(dataset).info.name}
     if options["lm"] != lm_store.TINY_RANDOM:
         with steps() as say:
             lm_store.get(options["lm"], progress=say)
+    if is_demo:
+        overrides = {"model.lm_layers": min(DEMO_LAYERS, lm_store.facts(options["lm"]).num_layers)} | overrides
     from deepmlf.tune.search import run_search
     from deepmlf.tune.settings import SearchSettings, parse_duration
 
-    chosen: dict[str, Any] = defaults | {name: value for name, value in options.items() if value is not None}
+    if options["sampler"] == "grid":
+        defaults.pop("trials", None)  # all points, unless --trials is given
+    chosen = defaults | {name: value for name, value in options.items() if value is not None}
     if objectives:
         chosen["objectives"] = [name.strip() for option in objectives for name in option.split(",")]
     if time_budget is not None:
@@ -146,7 +151,8 @@ def _end_search(summary: Any, study_storage: str | None, json_output: bool) -> N
         sys.exit(130)
     if not json_output:
         click.echo(f"TensorBoard: deepmlf tensorboard {experiment}")
-        click.echo(f"Test metrics of the best: deepmlf evaluate {facts['best_folder']}")
+        if facts["best_folder"] is not None:
+            click.echo(f"Test metrics of the best: deepmlf evaluate {facts['best_folder']}")
 
 
 @click.command()

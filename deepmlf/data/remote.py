@@ -14,6 +14,7 @@ from pyarrow.fs import FileSelector, FileSystem, FileType
 from tenacity import retry, retry_if_exception, stop_after_delay, wait_exponential
 
 from deepmlf.errors import DataError
+from deepmlf.files import new_file
 
 STALL_SECONDS = 180
 """How long storage may refuse or stall before that counts as lost."""
@@ -123,10 +124,8 @@ class RemoteFolder:
     def download(self, name: str, target: Path) -> None:
         """Copy the file at `name` to a local one, which appears whole."""
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}")
-        with self._files.open_input_stream(f"{self._root}/{name}") as stream:
+        with self._files.open_input_stream(f"{self._root}/{name}") as stream, new_file(target) as temporary:
             temporary.write_bytes(stream.read())
-        temporary.rename(target)
 
     @_persistent
     def extend(self, name: str, target: Path) -> None:

@@ -200,12 +200,9 @@ class Stop(Callback):
             self.reason = f"{NO_SPACE}; free some and resume"
         elif NO_STORAGE in result:
             self.reason = f"{result[NO_STORAGE]}; resume when it does"
+        elif OUT_OF_REACH in result:
+            self.reason = f"{result[OUT_OF_REACH]}; mend that and resume"
         if self.reason is not None and not self._stopped:
-            self._stop()
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        if trial.last_result.get(OUT_OF_REACH) and not self._stopped:
-            self.reason = trial.last_result["failed"]  # every other trial would fail like this one
             self._stop()
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:

@@ -17,11 +17,12 @@ SAMPLERS = ("tpe", "random", "gp", "cmaes", "grid", "nsga2")
 _ONE_OBJECTIVE = ("cmaes",)
 _LATEST = 1000
 _BEST = 25  # as many as TPE ever takes for good
+_GRID_LIMIT = 1000  # points are found one by one, each slower than the one before
 _STARTUP_TRIALS = 5  # random ones; Optuna's 10 are a good part of a small search
 
 
-def check_sampler(name: str, objectives: int) -> None:
-    """Refuse a sampler that does not exist or cannot serve so many objectives.
+def check_sampler(name: str, objectives: int, *, has_warm_start: bool = False) -> None:
+    """Refuse a sampler that does not exist, or cannot serve so many objectives or an earlier experiment's trials.
 
     Raises:
         SearchError: With the samplers to choose from.
@@ -31,6 +32,8 @@ def check_sampler(name: str, objectives: int) -> None:
         raise SearchError(f"--sampler {name}: no such sampler; choose one of {', '.join(fitting)}")
     if name not in fitting:
         raise SearchError(f"--sampler {name}: works on one objective only; choose one of {', '.join(fitting)}")
+    if name == "grid" and has_warm_start:
+        raise SearchError("--warm-start: a grid learns nothing from earlier trials; choose another --sampler")
 
 
 def make_sampler(name: str, seed: int, number: int, *, trials: int, concurrent: int) -> samplers.BaseSampler:
@@ -111,17 +114,22 @@ def _excerpt(study: optuna.Study) -> optuna.Study:
     return _Excerpt(study, best + trials[-_LATEST:])
 
 
-def grid_points(space: SearchSpace, lm: LanguageModelFacts, limit: int, seed: int) -> list[dict[str, Any]]:
+def grid_points(
+    space: SearchSpace, lm: LanguageModelFacts, wanted: int | None, seed: int
+) -> tuple[list[dict[str, Any]], bool]:
     """The points of a space whose parameters all have finitely many values, in random order, conditions obeyed.
 
     Args:
         space: The space.
         lm: Sizes of the language model in use.
-        limit: Points wanted at most.
+        wanted: Points wanted at most; None for all.
         seed: Seed of the order.
 
+    Returns:
+        The points, and whether there are more.
+
     Raises:
-        SearchError: If a parameter has infinitely many values.
+        SearchError: If a parameter has infinitely many values, or all points are wanted and there are too many.
     """
 
     def visit(trial: optuna.Trial) -> float:
@@ -131,8 +139,12 @@ def grid_points(space: SearchSpace, lm: LanguageModelFacts, limit: int, seed: in
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study = optuna.create_study(sampler=samplers.BruteForceSampler(seed=seed))
+    limit = _GRID_LIMIT if wanted is None else wanted
     try:
-        study.optimize(visit, n_trials=limit)
+        study.optimize(visit, n_trials=limit + 1)
     except Exception as error:  # a user's space may raise anything
         raise SearchError(f"--sampler grid: every float of the space needs a step ({error})") from error
-    return [trial.params for trial in study.trials]
+    points = [trial.params for trial in study.trials]
+    if wanted is None and len(points) > limit:
+        raise SearchError(f"--sampler grid: the space has more than {limit} points; say with --trials how many to take")
+    return points[:limit], len(points) > limit

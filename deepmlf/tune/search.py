@@ -7,8 +7,7 @@ import shutil
 import sys
 import time
 from collections import Counter
-from dataclasses import asdict, replace
-from datetime import datetime
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,11 @@ from ray import tune
 from ray.tune.schedulers import TrialScheduler
 from rich.console import Console
 
-from deepmlf.config import TrialConfig
 from deepmlf.data.dataset import Dataset
 from deepmlf.data.remote import RemoteFolder, is_remote, join, local_copy
 from deepmlf.errors import SearchError
 from deepmlf.model import lm_store
-from deepmlf.model.lm_store import LanguageModelFacts
+from deepmlf.tune.base import check_given, make_base
 from deepmlf.tune.callbacks import ExperimentRecorder, Stop, read_metrics
 from deepmlf.tune.cluster import can_grow, check_room, connected, credentials_stay, signal_handlers_stay
 from deepmlf.tune.columns import write_columns
@@ -37,8 +35,8 @@ from deepmlf.tune.progress import Progress
 from deepmlf.tune.samplers import check_sampler, grid_points, make_sampler
 from deepmlf.tune.scheduler import FIDELITY, check_scheduler, make_scheduler, rungs_of
 from deepmlf.tune.searcher import OVERRIDES, OptunaSearcher
-from deepmlf.tune.settings import SearchSettings, read_manifest, write_manifest
-from deepmlf.tune.space import check_setting, check_space, load_space
+from deepmlf.tune.settings import SearchSettings, experiment_name, read_manifest, write_manifest
+from deepmlf.tune.space import check_setting, check_space, lm_in_use, load_space
 from deepmlf.tune.storage import MANIFEST, Uploader, check_writable, open_experiment, pull
 from deepmlf.tune.study import create_study, open_study, own_trials, repair_journal, without_password
 from deepmlf.tune.trainable import NO_SPACE, TrialWorker, is_out_of_space
@@ -73,15 +71,16 @@ def run_search(settings: SearchSettings) -> SearchSummary:
         SearchError: If the experiment exists already or cannot start.
         DeepMLFError: For data, language model, space or settings that cannot be used.
     """
-    name = settings.name or datetime.now().strftime(f"{Path(settings.space).stem}-%Y%m%d-%H%M%S")
+    name = experiment_name(settings)
     if is_remote(settings.storage):
         place = join(settings.storage, name)
         experiment = local_copy(place)
     else:
         experiment = Path(settings.storage).absolute() / name
         place = str(experiment)
-    check_sampler(settings.sampler, len(settings.objectives))
+    check_sampler(settings.sampler, len(settings.objectives), has_warm_start=settings.warm_start is not None)
     check_scheduler(settings.scheduler)
+    check_given(settings.overrides)
     space = load_space(settings.space)
     dataset = Dataset.open(settings.data)
     check_objectives(settings.objectives, dataset.info.name)
@@ -98,21 +97,31 @@ def run_search(settings: SearchSettings) -> SearchSummary:
     if len(objectives) > 1 and settings.scheduler != "none":
         _say(settings, "two objectives have no single order, so no trial is stopped early")
         settings = settings.model_copy(update={"scheduler": "none"})
-    lm, base = _language_model(settings, space.base), _base(settings, space.base)
-    TrialConfig.from_overrides(base)
-    check_space(space, settings.space, base, lm, settings.overrides, settings.seed)
+    own = {
+        "data.path": settings.data,
+        "model.language_model": settings.lm,
+        "training.epochs": settings.epochs,
+        "training.select_by": objectives[0].short,
+    }
+    base = make_base(settings.space, space.base, own, settings.overrides, settings.seed)
+    whole_lm = lm_store.facts(settings.lm)
+    lm = lm_in_use(base, whole_lm)
+    check_space(space, settings.space, base, whole_lm, settings.overrides, settings.seed)
     if _exists(place):
         raise SearchError(f"{place}: exists; choose another --name, or run `deepmlf resume {place}`")
     queue = space.priors[: settings.trials]
     if settings.sampler == "grid":
-        queue = grid_points(space, lm, settings.trials, settings.seed)
+        wanted = settings.trials if "trials" in settings.model_fields_set else None
+        queue, is_cut = grid_points(space, lm, wanted, settings.seed)
+        if is_cut:
+            _say(settings, f"the grid has more than {len(queue)} points; leave out --trials to take all")
         settings = settings.model_copy(update={"trials": len(queue)})
     warm: list[FrozenTrial] = []
     if settings.warm_start is not None:
-        earlier = Path(settings.warm_start).absolute()
+        earlier = settings.warm_start if is_remote(settings.warm_start) else str(Path(settings.warm_start).absolute())
+        settings = settings.model_copy(update={"warm_start": earlier})
         warm = fitting_trials(earlier, settings, space, lm, dataset.info.fingerprint)
-        settings = settings.model_copy(update={"warm_start": str(earlier)})
-        _say(settings, f"{len(warm)} trials of {earlier.name} guide the sampler")
+        _say(settings, f"{len(warm)} trials of {earlier} guide the sampler")
     facts = {
         "space_source": space.source.read_text(),
         "base": base,
@@ -236,14 +245,19 @@ def _run_locked(
     dataset = Dataset.open(settings.data).info
     if dataset.fingerprint != manifest["data_fingerprint"]:
         raise SearchError(f"{settings.data}: is not the dataset that {experiment.name} began with; start a new search")
+    whole_lm = lm_store.facts(settings.lm)
     source = experiment / "space.py"
     source.write_text(manifest["space_source"])  # a resume uses the space that the search began with
     space, base = load_space(str(source)), manifest["base"]
     objectives = make_objectives(settings.objectives)
-    lm = LanguageModelFacts(**manifest["language_model"])
+    lm = lm_in_use(base, whole_lm)
+    if asdict(lm) != manifest["language_model"]:
+        raise SearchError(
+            f"{settings.lm}: is not the language model that {experiment.name} began with; start a new search"
+        )
 
     def check(overrides: dict[str, Any]) -> None:
-        check_setting(base, overrides, lm)
+        check_setting(base, overrides, whole_lm)
 
     def sampler(number: int) -> optuna.samplers.BaseSampler:
         return make_sampler(
@@ -361,28 +375,6 @@ def _fit(
         if is_out_of_space(error):
             raise SearchError(f"{NO_SPACE}; free some, then `deepmlf resume {where['experiment']}`") from error
         raise
-
-
-def _base(settings: SearchSettings, space_base: dict[str, Any]) -> dict[str, Any]:
-    own = {
-        "data.path": settings.data,
-        "model.language_model": settings.lm,
-        "training.epochs": settings.epochs,
-        "training.select_by": make_objectives(settings.objectives)[0].short,
-    }
-    return (
-        space_base
-        | own
-        | settings.overrides
-        | {"training.seed": settings.overrides.get("training.seed", settings.seed)}
-    )
-
-
-def _language_model(settings: SearchSettings, space_base: dict[str, Any]) -> LanguageModelFacts:
-    """Sizes of the language model in use, cut to ``model.lm_layers``."""
-    kept = _base(settings, space_base).get("model.lm_layers")
-    facts = lm_store.facts(settings.lm)
-    return facts if kept is None else replace(facts, num_layers=min(int(kept), facts.num_layers))
 
 
 def _say(settings: SearchSettings, line: str) -> None:

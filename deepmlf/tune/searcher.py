@@ -65,7 +65,7 @@ class OptunaSearcher(Searcher):
         earlier = own_trials(study)
         self._unfinished = [t for t in earlier if t.state == TrialState.RUNNING]
         # What failed before may have been mended since: a resume is stopped by failures of its own only.
-        self._failed_before = sum(t.state == TrialState.FAIL for t in earlier)
+        self._failed_before = {t.number for t in earlier if t.state == TrialState.FAIL}
         self._unrecorded = list(unrecorded)
         self.stop_reason: str | None = None
 
@@ -78,7 +78,7 @@ class OptunaSearcher(Searcher):
         return object, ()
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next trial's number and overrides, or FINISHED."""
+        """The next trial's number and overrides, FINISHED, or None as long as it is open whether to go on."""
         with self._lock:
             while True:
                 if self._unrecorded:
@@ -96,8 +96,14 @@ class OptunaSearcher(Searcher):
                     self._numbers[trial_id] = trial.number
                     return {"number": trial.number, OVERRIDES: json.loads(overrides)}
                 trials = own_trials(self._study)
+                failed = self._first_failures(trials)
+                if failed and any(t.state == TrialState.RUNNING for t in trials):
+                    return None  # before fusion a trial is silent: it may be the first to come to anything
+                if failed:
+                    reason = failed[-1].user_attrs.get(FAIL_REASON)
+                    self.stop_reason = f"the first {len(failed)} trials all failed: {reason}"
                 asked = sum(t.state != TrialState.WAITING for t in trials)
-                if self._first_trials_all_failed(trials) or asked >= self._trials:
+                if failed or asked >= self._trials:
                     return str(Searcher.FINISHED)
                 suggested = self._ask(trial_id)
                 if suggested is not None:
@@ -163,14 +169,11 @@ class OptunaSearcher(Searcher):
         self._study._storage.set_trial_user_attr(self._frozen(number)._trial_id, FAIL_REASON, reason)
         self._study.tell(number, state=TrialState.FAIL)
 
-    def _first_trials_all_failed(self, trials: list[FrozenTrial]) -> bool:
-        failed = [t for t in trials if t.state == TrialState.FAIL]
+    def _first_failures(self, trials: list[FrozenTrial]) -> list[FrozenTrial]:
+        """This driver's failed trials, if they are enough to blame a common fault; none once any trial has learned."""
         # A trial that diverges ends before the good ones do; the fault is a common one only if nothing came of any.
-        new_failures = len(failed) - self._failed_before
-        if new_failures >= _FIRST_FAILURES and not any(t.intermediate_values for t in trials):
-            reason = failed[-1].user_attrs.get(FAIL_REASON)
-            self.stop_reason = f"the first {_FIRST_FAILURES} trials all failed: {reason}"
-        return self.stop_reason is not None
+        failed = [t for t in trials if t.state == TrialState.FAIL and t.number not in self._failed_before]
+        return [] if len(failed) < _FIRST_FAILURES or any(t.intermediate_values for t in trials) else failed
 
     def _frozen(self, number: int) -> FrozenTrial:
         return get_trial(self._study, number)

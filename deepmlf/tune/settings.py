@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import json
-import os
 import re
 import subprocess
 import sys
@@ -14,9 +13,11 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from deepmlf.errors import SearchError
+from deepmlf.files import new_file
 from deepmlf.tune.storage import MANIFEST
 from deepmlf.tune.trainable import DEFAULT_TRAIN
 
+_NAME = r"[A-Za-z0-9][\w.-]*"
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
@@ -29,6 +30,7 @@ class SearchSettings(BaseModel):
     space: str
     lm: str = "smollm2-135m"
     trials: int = Field(20, ge=1)
+    """Trials the search is to end with; a grid for which nobody has set it takes as many as it has points."""
     epochs: int = Field(15, ge=1)
     concurrent: int = Field(1, ge=1)
     cpus_per_trial: float = Field(1.0, gt=0)
@@ -68,6 +70,23 @@ class SearchSettings(BaseModel):
         """Fusion epochs before a trial may be stopped."""
         # In its first epochs a trial warms up, and its value says little about how it will end.
         return self.grace_period or max(1, self.epochs // 5)
+
+
+def experiment_name(settings: SearchSettings) -> str:
+    """The name of a search's experiment: the one given, or the space's and the time.
+
+    Raises:
+        SearchError: If the one given could not name a folder and a study.
+    """
+    if settings.name is None:
+        space = re.sub(r"\W+", "-", Path(settings.space).stem, flags=re.ASCII).strip("-_")
+        return f"{space or 'search'}-{datetime.now():%Y%m%d-%H%M%S}"
+    if not re.fullmatch(_NAME, settings.name):
+        raise SearchError(
+            f"--name {settings.name!r}: expected a letter or digit, then letters, digits, `.`, `_` or `-`; "
+            "folders go into --storage"
+        )
+    return settings.name
 
 
 def parse_duration(text: str, option: str = "--time-budget") -> float:
@@ -113,9 +132,8 @@ def write_manifest(experiment: Path, settings: SearchSettings, facts: dict[str, 
         "command": hidden,
         "started": datetime.now().isoformat(timespec="seconds"),
     }
-    temporary = experiment / f".{MANIFEST}.{os.getpid()}"
-    temporary.write_text(json.dumps(manifest, indent=2))
-    temporary.rename(experiment / MANIFEST)
+    with new_file(experiment / MANIFEST) as temporary:
+        temporary.write_text(json.dumps(manifest, indent=2))
 
 
 def _git_commit() -> str | None:

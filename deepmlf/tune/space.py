@@ -4,7 +4,7 @@ import importlib.util
 import inspect
 import warnings
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ import optuna
 from optuna.distributions import BaseDistribution
 
 import search_spaces
-from deepmlf.config import TrialConfig
+from deepmlf.config import ModelConfig, TrialConfig
 from deepmlf.errors import ConfigError, SearchError
 from deepmlf.model.lm_store import LanguageModelFacts
+from deepmlf.tune.base import check_drawn
 
 _PROBES = 20  # settings drawn before a search starts, to find faults of its space
 
@@ -44,7 +45,8 @@ def load_space(name: str) -> SearchSpace:
     """Load a space by name (a module of ``search_spaces/``) or from a ``.py`` file.
 
     Raises:
-        SearchError: If there is none, it cannot be executed, or it lacks ``space``.
+        SearchError: If there is none, it cannot be executed, lacks ``space``, or has something else as ``BASE`` or
+            ``PRIORS`` than settings.
     """
     root = Path(search_spaces.__file__).parent
     path = Path(name) if name.endswith(".py") else root / f"{name}.py"
@@ -56,13 +58,20 @@ def load_space(name: str) -> SearchSpace:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-        base, priors = dict(getattr(module, "BASE", {})), list(getattr(module, "PRIORS", []))
     except Exception as error:  # a user's file may raise anything
         raise SearchError(f"--space {name}: {type(error).__name__}: {error}") from error
     space = getattr(module, "space", None)
     if not callable(space):
         raise SearchError(f"--space {name}: defines no function `space(trial)`")
-    return SearchSpace(path.stem, space, base, priors, path)
+    base, priors = getattr(module, "BASE", {}), getattr(module, "PRIORS", [])
+    if not isinstance(priors, (list, tuple)):
+        raise SearchError(
+            f"--space {name}: PRIORS must be a list of dicts of settings, but got {type(priors).__name__}"
+        )
+    for what, settings in [("BASE", base), *((f"PRIORS[{index}]", prior) for index, prior in enumerate(priors))]:
+        if not isinstance(settings, dict) or not all(isinstance(setting, str) for setting in settings):
+            raise SearchError(f"--space {name}: {what} must be a dict of settings, but got {settings!r}")
+    return SearchSpace(path.stem, space, dict(base), list(priors), path)
 
 
 def known_spaces() -> list[str]:
@@ -72,13 +81,32 @@ def known_spaces() -> list[str]:
     return sorted(str(path.relative_to(root).with_suffix("")) for path in paths)
 
 
+def lm_in_use(base: Mapping[str, Any], lm: LanguageModelFacts) -> LanguageModelFacts:
+    """Sizes of what trials use of a language model: its first ``model.lm_layers`` layers, unless a space draws those.
+
+    Raises:
+        ConfigError: If it has fewer layers.
+    """
+    return _cut(TrialConfig.from_overrides(base).model, lm)
+
+
+def _cut(model: ModelConfig, lm: LanguageModelFacts) -> LanguageModelFacts:
+    kept = model.lm_layers or lm.num_layers
+    if kept > lm.num_layers:
+        raise ConfigError(f"model.lm_layers={kept}: the language model has {lm.num_layers} layers")
+    return replace(lm, num_layers=kept)
+
+
 def check_setting(base: Mapping[str, Any], overrides: Mapping[str, Any], lm: LanguageModelFacts) -> None:
-    """Check that a trial's setting can be built on a language model.
+    """Check that a trial's setting can be built on a language model, of which `lm` has the whole sizes.
 
     Raises:
         ConfigError: With the setting that is unknown or impossible, and what is allowed.
     """
-    TrialConfig.from_overrides(base, overrides).model.check_fits(lm.num_layers, lm.width)
+    check_drawn(overrides)
+    model = TrialConfig.from_overrides(base, overrides).model
+    sizes = _cut(model, lm)
+    model.check_fits(sizes.num_layers, sizes.width)
 
 
 def check_space(
@@ -90,14 +118,14 @@ def check_space(
         space: The space.
         name: What the user called it, for messages.
         base: Overrides common to all trials.
-        lm: Sizes of the language model in use.
+        lm: Sizes of the whole language model.
         given: Settings that the user has fixed; the space must not draw them.
         seed: Seed of the draws.
 
     Raises:
         SearchError: If the space raises, draws what cannot be built, or has a prior outside its range.
     """
-    sampler = optuna.samplers.RandomSampler(seed=seed)
+    sampler, in_use = optuna.samplers.RandomSampler(seed=seed), lm_in_use(base, lm)
     for index, prior in enumerate([*space.priors, *[None] * _PROBES]):
         where = f"--space {name}" if prior is None else f"--space {name}: PRIORS[{index}]"
         study = optuna.create_study(sampler=sampler)  # one each: a space may look at the trial's number
@@ -106,7 +134,7 @@ def check_space(
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Optuna warns of a prior outside its range, and takes it
-                overrides = space.sample(trial, lm)
+                overrides = space.sample(trial, in_use)
         except Exception as error:  # a user's space may raise anything
             raise SearchError(f"{where}: {type(error).__name__}: {error}") from error
         _check_prior(where, prior or {}, trial.distributions)

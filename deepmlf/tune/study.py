@@ -10,6 +10,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial
 from sqlalchemy.engine import URL
 
+from deepmlf.data.remote import first_line
 from deepmlf.errors import SearchError
 from deepmlf.tune.objective import Objective
 from deepmlf.tune.settings import read_manifest
@@ -123,10 +124,10 @@ def _storage(experiment: Path, url: str | None) -> BaseStorage:
             },
         )
     except ImportError as error:
-        raise SearchError(f"--study-storage {without_password(url)}: needs a driver ({_line(error)})") from None
+        raise SearchError(f"--study-storage {without_password(url)}: needs a driver ({_reason(error)})") from None
     except Exception as error:  # each database driver raises its own types
         raise SearchError(
-            f"--study-storage {without_password(url)}: cannot be reached ({_line(error)}); "
+            f"--study-storage {without_password(url)}: cannot be reached ({_reason(error)}); "
             f"a password is given by {STORAGE_VARIABLE} or in the URL"
         ) from None
 
@@ -148,6 +149,5 @@ def _parse(url: str) -> URL:
     return parsed
 
 
-def _line(error: BaseException) -> str:
-    cause = getattr(error, "orig", None) or error.__cause__ or error
-    return next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
+def _reason(error: BaseException) -> str:
+    return first_line(getattr(error, "orig", None) or error.__cause__ or error)

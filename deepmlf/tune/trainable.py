@@ -5,6 +5,7 @@ import errno
 import importlib
 import math
 import os
+import socket
 import traceback
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ from ray import tune
 from ray.tune.trainable import wrap_function
 
 from deepmlf.config import TrialConfig
-from deepmlf.data.remote import is_remote
-from deepmlf.errors import DeepMLFError, NonFiniteLossError, PlaceError, StorageError
+from deepmlf.data.dataset import Dataset
+from deepmlf.data.remote import first_line, is_remote
+from deepmlf.errors import DataError, DeepMLFError, LanguageModelError, NonFiniteLossError, PlaceError, StorageError
+from deepmlf.model import lm_store
 from deepmlf.training.checkpoint import latest_checkpoint
-from deepmlf.tune.node_files import overrides_here
+from deepmlf.tune.node_files import DATA, LANGUAGE_MODEL, overrides_here
 from deepmlf.tune.preemption import save_before_leaving, saved, training
 from deepmlf.tune.storage import AV_STORE, TrialCopy
 
@@ -27,7 +30,7 @@ NO_SPACE = "no space left on the device"
 NO_STORAGE = "no_storage"
 """Reported, with what the storage says, by a trial that cannot reach it: like a full disk no fault of the trial."""
 OUT_OF_REACH = "out_of_reach"
-"""Reported as true by a trial whose data or language model workers do not have."""
+"""The same, with node and reason, by a trial whose data or language model its node does not have or cannot open."""
 
 
 def trial_folder(experiment: Path, number: int, name: str | None = None) -> Path:
@@ -56,10 +59,28 @@ def is_out_of_space(error: Exception) -> bool:
     return os.strerror(errno.ENOSPC) in str(error)
 
 
+def _reach(config: dict[str, Any]) -> dict[str, str]:
+    """Settings that name this node's folders of data and language model, which are there and can be opened.
+
+    Raises:
+        PlaceError: If one is not, which says nothing about the trial's own setting.
+    """
+    here = overrides_here(config["base"], config["served"])
+    places = config["base"] | here
+    try:
+        Dataset.open(places[DATA])
+        lm_store.facts(places[LANGUAGE_MODEL])
+    except (DataError, LanguageModelError) as error:
+        raise PlaceError(str(error)) from error
+    return here
+
+
 def run_trial(config: dict[str, Any]) -> None:
     """Train the trial that the searcher chose, from its newest checkpoint if it has one.
 
-    A deterministic failure is reported and recorded; anything else is raised, so that Ray tries again.
+    A deterministic failure is reported and recorded. What is no fault of the trial and would meet others, too, is
+    reported for the search to stop: no space, no storage, data or language model out of reach. Anything else is raised,
+    so that Ray tries again.
 
     Args:
         config: ``number`` and ``overrides`` from the searcher; ``experiment`` (a path or a URI), ``id``, ``name``,
@@ -104,10 +125,9 @@ def run_trial(config: dict[str, Any]) -> None:
         else:
             for metrics in copy.fetch(trial):  # a driver that died may not have noted all of them
                 tune.report(metrics)
-        here = overrides_here(config["base"], config["served"])
         train = getattr(importlib.import_module(module), name)
         train(
-            TrialConfig.from_overrides(config["base"], config["overrides"], here),
+            TrialConfig.from_overrides(config["base"], config["overrides"], _reach(config)),
             report,
             out_dir=out_dir,
             resume_from=latest_checkpoint(out_dir),
@@ -123,14 +143,16 @@ def run_trial(config: dict[str, Any]) -> None:
             copy = None  # what could not be sent stays on this node's disk
             tune.report({NO_STORAGE: str(error)})
             return
+        if isinstance(error, (PlaceError, DataError)):  # no setting can spoil the data
+            tune.report({OUT_OF_REACH: f"node {socket.gethostname()}: {first_line(error)}"})
+            return
         (out_dir / "error.txt").write_text(traceback.format_exc())
         if copy is not None:
             with contextlib.suppress(StorageError):  # the error is what matters
                 copy.send("error.txt")
         if not is_deterministic(error):
             raise
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        tune.report({"failed": reason, OUT_OF_REACH: isinstance(error, PlaceError)})
+        tune.report({"failed": f"{type(error).__name__}: {first_line(error)}"})
     finally:
         saved()
         if copy is not None:

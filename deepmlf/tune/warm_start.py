@@ -11,11 +11,12 @@ from deepmlf.errors import SearchError
 from deepmlf.model.lm_store import LanguageModelFacts
 from deepmlf.tune.settings import SearchSettings, read_manifest
 from deepmlf.tune.space import SearchSpace
+from deepmlf.tune.storage import MANIFEST, open_experiment
 from deepmlf.tune.study import WARM_START, open_study, own_trials
 
 
 def fitting_trials(
-    experiment: Path, settings: SearchSettings, space: SearchSpace, lm: LanguageModelFacts, fingerprint: str
+    place: str | Path, settings: SearchSettings, space: SearchSpace, lm: LanguageModelFacts, fingerprint: str
 ) -> list[FrozenTrial]:
     """The finished trials of an earlier experiment as trials of a new one, told at their fidelity.
 
@@ -23,7 +24,7 @@ def fitting_trials(
     trial of fewer epochs is one that was stopped early here.
 
     Args:
-        experiment: The earlier experiment.
+        place: The earlier experiment's folder or URI.
         settings: The new search.
         space: The new search's space.
         lm: Sizes of the language model in use.
@@ -32,9 +33,11 @@ def fitting_trials(
     Raises:
         SearchError: If it is no experiment, optimised something else, or none of its trials fits.
     """
+    refused, experiment = f"--warm-start {place}: ", open_experiment(place)
+    if not (experiment / MANIFEST).is_file():
+        raise SearchError(f"{refused}not an experiment (no {MANIFEST} there)")
     manifest = read_manifest(experiment)
     earlier = manifest["settings"]
-    refused = f"--warm-start {experiment}: "
     if earlier["objectives"] != settings.objectives:
         raise SearchError(
             f"{refused}optimised {','.join(earlier['objectives'])}, this search optimises "

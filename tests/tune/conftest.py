@@ -1,4 +1,4 @@
-"""A PostgreSQL of the tests' own."""
+"""A PostgreSQL and an S3 server of the tests' own."""
 
 import os
 import shutil
@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.tune.s3 import S3
 
 SECRET = "s3cr3t%2Fword"
 
@@ -51,3 +53,19 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         call("pg_ctl", "-w", "-m", "immediate", "stop")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+    server = S3(tmp_path_factory.mktemp("s3"))
+    yield server
+    server.process.terminate()
+    server.process.wait()
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home of this process's own: workers have another one, as on another machine."""
+    home = tmp_path / "home"
+    monkeypatch.setenv("DEEPMLF_HOME", str(home))
+    return home

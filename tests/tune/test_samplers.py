@@ -28,11 +28,20 @@ def conditional(trial: optuna.Trial, lm: LanguageModelFacts) -> dict[str, Any]:
 
 
 def test_a_grid_has_each_point_once_and_obeys_conditions() -> None:
-    points = grid_points(loaded(conditional), LM, 100, seed=0)
+    points, is_cut = grid_points(loaded(conditional), LM, None, seed=0)
+    assert not is_cut
     assert len(points) == len({tuple(sorted(point.items())) for point in points}) == 3 * (1 + 3)
     assert all(("model.lora_dropout" in point) == (point["model.ffn"] == "lora") for point in points)
-    assert points == grid_points(loaded(conditional), LM, 100, seed=0)
-    assert points[:5] == grid_points(loaded(conditional), LM, 5, seed=0)
+    assert grid_points(loaded(conditional), LM, 12, seed=0) == (points, False)
+    assert grid_points(loaded(conditional), LM, 11, seed=0) == (points[:11], True)
+
+
+def test_a_grid_of_too_many_points_wants_to_be_told_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(samplers, "_GRID_LIMIT", 11)
+    with pytest.raises(SearchError, match="--sampler grid: the space has more than 11 points; say with --trials how"):
+        grid_points(loaded(conditional), LM, None, seed=0)
+    monkeypatch.setattr(samplers, "_GRID_LIMIT", 12)
+    assert len(grid_points(loaded(conditional), LM, None, seed=0)[0]) == 12
 
 
 def test_a_grid_without_end_is_refused() -> None:
@@ -54,6 +63,12 @@ def test_a_sampler_that_cannot_serve_is_refused_with_those_that_can(name: str, o
     with pytest.raises(SearchError) as caught:
         check_sampler(name, objectives)
     assert str(caught.value) == message
+
+
+def test_a_grid_takes_nothing_over_from_an_earlier_experiment() -> None:
+    check_sampler("tpe", 1, has_warm_start=True)
+    with pytest.raises(SearchError, match="^--warm-start: a grid learns nothing from earlier trials; choose another"):
+        check_sampler("grid", 1, has_warm_start=True)
 
 
 @pytest.mark.parametrize("name", sorted(set(SAMPLERS) - {"cmaes"}))

@@ -14,6 +14,7 @@ from deepmlf.errors import SearchError
 from deepmlf.tune.search import resume_search, run_search
 from deepmlf.tune.study import open_study
 from tests.tune.experiments import assert_whole, settings, wait_for_epochs
+from tests.tune.test_faults import space_of
 
 
 @pytest.mark.ray
@@ -89,6 +90,17 @@ def test_three_failures_at_the_start_stop_the_search(ray_cluster: None, tmp_path
     summary = run_search(settings(small_data, tmp_path, space=space, trials=20, concurrent=1))
     assert summary.states["FAIL"] == 3
     assert summary.stop_reason == "the first 3 trials all failed: ValueError: learning rate of 0.5"
+
+
+@pytest.mark.ray
+def test_early_failures_do_not_end_a_search_whose_first_trial_has_yet_to_report(
+    ray_cluster: None, tmp_path: Path, small_data: Path
+) -> None:
+    space = space_of(tmp_path, 0.00390625, 0.5, 0.5, 0.5, 0.001)  # the first one takes three seconds for an epoch
+    summary = run_search(settings(small_data, tmp_path, space=space, trials=5, epochs=2, scheduler="none"))
+    assert summary.stop_reason is None
+    assert (summary.states["COMPLETE"], summary.states["FAIL"]) == (2, 3)
+    assert_whole(tmp_path / "search", 5)
 
 
 DRIVER = """

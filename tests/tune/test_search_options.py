@@ -8,6 +8,7 @@ import pytest
 
 from deepmlf.analysis.results import load_results, summarise
 from deepmlf.tune.search import ray_records, resume_search, run_search
+from deepmlf.tune.settings import SearchSettings
 from deepmlf.tune.study import open_study
 from tests.tune.experiments import assert_whole, epochs_trained, settings
 
@@ -38,7 +39,7 @@ def test_two_objectives_give_a_front_and_stop_nothing_early(
 
 @pytest.mark.ray
 def test_a_grid_ends_the_search_when_each_point_has_been_tried_once(
-    ray_cluster: None, tmp_path: Path, small_data: Path
+    ray_cluster: None, tmp_path: Path, small_data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     space = tmp_path / "mine.py"
     space.write_text(
@@ -54,6 +55,12 @@ def test_a_grid_ends_the_search_when_each_point_has_been_tried_once(
     assert summary.states["FAIL"] == 3
     params = [tuple(sorted(trial.params.items())) for trial in open_study(experiment).get_trials()]
     assert len(set(params)) == 6
+    cut = settings(small_data, tmp_path, space=str(space), name="cut", sampler="grid", trials=4, epochs=1, quiet=False)
+    assert sum(run_search(cut).states.values()) == 4
+    assert "the grid has more than 4 points; leave out --trials to take all" in capsys.readouterr().err
+    untold = SearchSettings.model_validate(cut.model_dump(exclude={"trials"}) | {"name": "untold"})
+    assert sum(run_search(untold).states.values()) == 6
+    assert "the grid has" not in capsys.readouterr().err
 
 
 @pytest.mark.ray

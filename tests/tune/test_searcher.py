@@ -252,6 +252,31 @@ def test_failures_do_not_end_the_search_while_another_trial_learns() -> None:
     assert search.stop_reason is None
 
 
+def test_failures_wait_for_a_trial_that_may_be_in_a_stage_before_fusion() -> None:
+    study = optuna.create_study()
+    search = searcher(study, trials=20)
+    search.suggest("silent")
+    for name in "abc":
+        search.suggest(name)
+        search.on_trial_complete(name, {"failed": "the loss became nan"})
+    assert search.suggest("d") is None
+    assert search.stop_reason is None
+    search.on_trial_result("silent", epoch(1, 0.9))
+    assert number_of(search.suggest("d")) == 4
+
+
+def test_when_the_last_of_the_first_trials_fails_too_the_search_ends() -> None:
+    study = optuna.create_study()
+    search = searcher(study, trials=20)
+    for name in "abcd":  # four at a time
+        search.suggest(name)
+    for name in "dcba":
+        assert search.stop_reason is None
+        search.on_trial_complete(name, {"failed": f"no luck with {name}"})
+    assert search.suggest("e") == Searcher.FINISHED
+    assert search.stop_reason == "the first 4 trials all failed: no luck with d"
+
+
 def test_trials_that_ray_has_not_written_down_pass_through_it_untrained_and_unchanged() -> None:
     study = optuna.create_study()
     first = searcher(study, trials=1)

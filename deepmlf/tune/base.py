@@ -1,0 +1,74 @@
+"""What all trials of a search have in common: the search's own settings, the space's ``BASE`` and ``--set``.
+
+No heavy imports: the CLI checks ``--set`` before it fetches a language model.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from deepmlf.config import TrialConfig
+from deepmlf.errors import ConfigError, SearchError
+
+OPTION_OF = {
+    "data.path": "DATA",
+    "model.language_model": "--lm",
+    "training.epochs": "--epochs",
+    "training.select_by": "--objective",
+}
+"""Settings that a search itself depends on, and what sets them: one value for all trials, checked before it starts."""
+_SEED = "training.seed"
+
+
+def check_given(overrides: Mapping[str, Any]) -> None:
+    """Refuse in ``--set`` what does not exist, cannot be, or is set by an option.
+
+    Raises:
+        ConfigError: With the setting, and the option to use instead.
+    """
+    TrialConfig.from_overrides(overrides)
+    _refuse(overrides, "--set ")
+
+
+def check_drawn(overrides: Iterable[str]) -> None:
+    """Refuse among the settings of one trial what is one for all of them.
+
+    Raises:
+        ConfigError: With the setting, and the option to use instead.
+    """
+    _refuse(overrides, "")
+
+
+def _refuse(overrides: Iterable[str], prefix: str) -> None:
+    for name in overrides:
+        if name in OPTION_OF:
+            raise ConfigError(f"{prefix}{name}: is one for all trials of a search; use {OPTION_OF[name]}")
+
+
+def make_base(
+    space: str, space_base: Mapping[str, Any], own: Mapping[str, Any], given: Mapping[str, Any], seed: int
+) -> dict[str, Any]:
+    """Overrides common to all trials: ``--set`` wins over the space's ``BASE``, both over the seed of the search.
+
+    Args:
+        space: What the user called the space, for messages.
+        space_base: Its ``BASE``; of the settings of `OPTION_OF` it may repeat those that the search uses anyway, as
+            the base of another search does.
+        own: The values of `OPTION_OF`.
+        given: Overrides of the command line, checked.
+        seed: Of the search; trials train with it where nothing else says with which.
+
+    Raises:
+        SearchError: For a ``BASE`` that cannot be.
+    """
+    for name, value in space_base.items():
+        if name in own and value != own[name]:
+            raise SearchError(
+                f"--space {space}: BASE: {name}={value!r}: is one for all trials of a search; use {OPTION_OF[name]}"
+            )
+    base = {**space_base, **own, **given}
+    base.setdefault(_SEED, seed)
+    try:
+        TrialConfig.from_overrides(base)
+    except ConfigError as error:
+        raise SearchError(f"--space {space}: BASE: {error}") from None
+    return base

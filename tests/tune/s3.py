@@ -1,0 +1,38 @@
+"""A real S3 API for tests."""
+
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import boto3
+
+from deepmlf.data.remote import join
+
+BUCKET = "experiments"
+
+
+class S3:
+    """A server, and where its bucket is."""
+
+    def __init__(self, folder: Path) -> None:
+        self.flag = folder / "fail"
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        command = [sys.executable, "-m", "tests.tune.s3_server", str(self.port), str(self.flag)]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{self.port}", region_name="us-east-1")
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                client.create_bucket(Bucket=BUCKET)
+                break
+            except Exception:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
+
+    def uri(self, path: str = "", bucket: str = BUCKET) -> str:
+        return join(f"s3://{bucket}?endpoint_override=127.0.0.1:{self.port}&scheme=http&region=us-east-1", path)

@@ -307,7 +307,7 @@ def train(
             there in fusion stages only, ``finished`` (``full`` or ``patience``) in the last report only.
         out_dir: Folder of the trial: ``checkpoints/`` for resuming, ``best/`` with the weights of the best epoch.
         resume_from: A checkpoint; its own epoch is reported again first, then training goes on with the same numbers
-            as if it had never stopped (bit-equal on CPU).
+            as if it had never stopped (bit-equal on CPU, if text prefixes are cached or not as before).
         av_store: Folder that trials share. The stage that trains the audiovisual encoder alone is taken from there if
             another trial has trained the same: it is then reported once, as its last epoch, with
             ``curriculum/av_reused``. Otherwise it is trained, and stored there.

@@ -23,7 +23,7 @@ LossTerm = Literal["task", "fusion", "av", "text", "lm"]
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class DataConfig(_Frozen):
@@ -34,7 +34,7 @@ class DataConfig(_Frozen):
 
 
 class ModelConfig(_Frozen):
-    language_model: str = "smollm2-135m"
+    language_model: str = Field("smollm2-135m", min_length=1)
     """A name that ``deepmlf lm get`` has made available, a local folder, or ``tiny-random``."""
     lm_layers: int | None = Field(None, ge=1)
     """Keep only the first so many layers of the language model; None keeps all."""
@@ -182,7 +182,7 @@ class TrainingConfig(_Frozen):
     """``bfloat16`` runs the forward pass under autocast."""
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda|mps|xpu)(:\d+)?$")
     """``auto`` takes a GPU if there is one; else a torch device."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**32)
     """Seed of initial weights, batches, dropout and SoftPerm."""
 
 

@@ -12,10 +12,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from deepmlf.cli import cli
 from deepmlf.cli.search import _end_search
-from deepmlf.errors import ConfigError
+from deepmlf.errors import CheckpointError, ConfigError
 from deepmlf.model import lm_store
+from deepmlf.training.checkpoint import read_metadata
 from deepmlf.tune.search import SearchSummary
 from deepmlf.tune.settings import SearchSettings
+from tests.analysis.synthetic_experiment import make_experiment
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -49,7 +51,7 @@ def test_user_errors_are_one_line(tmp_path: Path) -> None:
     [
         ("--cpus-per-trial", "0", "x>0"),
         ("--gpus-per-trial", "-1", "x>=0"),
-        ("--seed", "-1", "x>=0"),
+        ("--seed", "-1", "0<=x<=4294967295"),
         ("--cache-gb", "-1", "x>=0"),
         ("--trials", "0", "x>=1"),
     ],
@@ -133,6 +135,49 @@ def test_a_language_model_in_a_folder_is_known_by_its_whole_path(
     assert [lm_store.absolute(name) for name in ("stored", "owner/hub-id", "tiny-random", "s3://bucket/lm")] == [
         "stored", "owner/hub-id", "tiny-random", "s3://bucket/lm"
     ]  # fmt: skip
+
+
+def test_train_refuses_before_it_writes(tmp_path: Path) -> None:
+    assert deepmlf("data", "synthetic", tmp_path / "set", "--size", "40").returncode == 0
+    tiny = ("--set", "model.language_model=tiny-random", "--set", "model.fusion_depth=2")
+    (tmp_path / "file").write_text("")
+    (tmp_path / "empty").mkdir()
+    out = tmp_path / "out"
+    assert_refused(deepmlf("train", tmp_path / "empty", *tiny, "--out", out), "not an imported dataset")
+    too_deep = (*tiny, "--set", "model.fusion_layers=[99]")
+    assert_refused(deepmlf("train", tmp_path / "set", *too_deep, "--out", out), "99")
+    for place in ("set", "file"):
+        refused = deepmlf("train", tmp_path / "set", *tiny, "--out", tmp_path / place)
+        assert_refused(refused, f"{tmp_path / place}: holds something that is not a trial; choose another --out")
+    for setting, message in (
+        ("data.path=x", "data.path=x: is given as DATA; leave it out"),
+        ("training.seed=99999999999999999999999", "training.seed=99999999999999999999999: Input should be less than"),
+        ("model.gate_init=inf", "model.gate_init=inf: Input should be a finite number"),
+        ("model.language_model=", "model.language_model='': String should have at least 1 character"),
+    ):
+        assert_refused(deepmlf("train", tmp_path / "set", *tiny, "--set", setting, "--out", out), message)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file", "set"]
+
+
+@pytest.mark.parametrize("damage", [b"[]", b"\xff\xfe{}", b'{"name": "mo'])
+def test_damaged_files_are_named_on_one_line(tmp_path: Path, damage: bytes) -> None:
+    experiment = make_experiment(tmp_path, 3)
+    metrics = next(experiment.glob("trials/0000_*")) / "metrics.jsonl"
+    metrics.write_bytes(damage + b"\n" + metrics.read_bytes())
+    whole = deepmlf("analyze", experiment)
+    assert whole.returncode == 0, whole.stderr
+    (experiment / "optuna.journal").write_bytes(damage + b"\n")
+    assert_refused(deepmlf("analyze", experiment), "optuna.journal: damaged (")
+    (experiment / "search.json").write_bytes(damage)
+    for command in ("analyze", "resume"):
+        assert_refused(deepmlf(command, experiment), "search.json: damaged, or of another version (")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "info.json").write_bytes(damage)
+    assert_refused(deepmlf("data", "info", tmp_path / "set"), "info.json: damaged (")
+    (tmp_path / "best").mkdir()
+    (tmp_path / "best" / "state.json").write_bytes(damage)
+    with pytest.raises(CheckpointError, match="no complete checkpoint there"):
+        read_metadata(tmp_path / "best")
 
 
 def test_synthetic_train_evaluate(tmp_path: Path) -> None:

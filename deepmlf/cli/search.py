@@ -36,7 +36,7 @@ DEMO_LAYERS = 8
 @click.option("--storage", default="runs", show_default=True, help="Folder or URI of experiments.")
 @click.option("--name", help="Name of the experiment; default: space and time.")
 @address_option
-@click.option("--seed", default=0, type=click.IntRange(0), show_default=True)
+@click.option("--seed", default=0, type=click.IntRange(0, 2**32 - 1), show_default=True)
 @click.option("--objective", "objectives", multiple=True, metavar="METRIC[,METRIC]",
               help="What to optimise (default valid/MAE); two give a Pareto front.")  # fmt: skip
 @click.option("--sampler", default="tpe", show_default=True, help="tpe, random, gp, cmaes, grid or nsga2.")

@@ -8,6 +8,7 @@ import click
 from deepmlf.cli.options import PATH, as_json, cache_option, emit, keep_option, set_option
 from deepmlf.config import TrialConfig, read_overrides, read_toml
 from deepmlf.data.remote import is_remote
+from deepmlf.errors import ConfigError
 
 
 @click.command()
@@ -29,12 +30,17 @@ def train(
 ) -> None:
     """Train one DeepMLF; run it again to resume."""
     place = dataset if is_remote(dataset) else str(Path(dataset).absolute())
-    overrides = (read_toml(config) if config else {}) | {"data.path": place} | read_overrides(pairs)
+    given = (read_toml(config) if config else {}) | read_overrides(pairs)
+    if given.get("data.path", place) != place:
+        raise ConfigError(f"data.path={given['data.path']}: is given as DATA; leave it out")
+    overrides = given | {"data.path": place}
     trial = TrialConfig.from_overrides(overrides)
     from deepmlf.model import lm_store
 
     overrides["model.language_model"] = lm_store.absolute(trial.model.language_model)
     trial = TrialConfig.from_overrides(overrides)
+    _refuse_foreign(out)
+    _check(trial)
     from rich.console import Console
     from rich.progress import Progress
 
@@ -74,6 +80,28 @@ def train(
         run_train(trial, report, out_dir=out, resume_from=resume_from, cache_gb=cache_gb, keep=keep)
     writer.close("COMPLETE", best_epoch)
     emit({"folder": str(out), "valid": best}, json_output)
+
+
+def _refuse_foreign(out: Path) -> None:
+    from deepmlf.errors import CheckpointError
+    from deepmlf.training.predictor import read_trial_config
+
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        try:
+            read_trial_config(out)
+        except (CheckpointError, NotADirectoryError):
+            raise CheckpointError(f"{out}: holds something that is not a trial; choose another --out") from None
+
+
+def _check(trial: TrialConfig) -> None:
+    """Refuse what cannot be trained before anything is written."""
+    from deepmlf.data.dataset import Dataset
+    from deepmlf.training.forward import build_model
+
+    dataset = Dataset.open(trial.data.path)
+    for split in ("train", "valid"):
+        dataset.split(split)
+    build_model(trial, dataset)
 
 
 def _refuse_another(out: Path, trial: TrialConfig) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from deepmlf.data.remote import fetch, is_remote
+from deepmlf.data.remote import fetch, first_line, is_remote
 from deepmlf.errors import DataError
 from deepmlf.files import new_folder
 
@@ -96,10 +96,14 @@ class Dataset:
         folder = fetch(str(path)) if is_remote(path) else Path(path)
         try:
             info = DatasetInfo.model_validate_json((folder / "info.json").read_text())
-        except (OSError, ValidationError):
+        except OSError:
             raise DataError(
                 f"{path or '(none given)'}: not an imported dataset; make one with "
                 "`deepmlf data import PICKLE OUT` or `deepmlf data synthetic OUT`"
+            ) from None
+        except ValueError as error:
+            raise DataError(
+                f"{folder / 'info.json'}: damaged ({first_line(error)}); import the dataset again"
             ) from None
         return cls(folder, info)
 

@@ -176,8 +176,10 @@ def read_metadata(folder: Path) -> dict[str, Any]:
         CheckpointError: If there is none.
     """
     try:
-        metadata: dict[str, Any] = json.loads((folder / "state.json").read_text())
+        metadata = json.loads((folder / "state.json").read_text())
     except (OSError, ValueError):
+        metadata = None
+    if not isinstance(metadata, dict):
         raise CheckpointError(f"{folder}: no complete checkpoint there") from None
     return metadata
 

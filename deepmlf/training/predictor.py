@@ -30,7 +30,8 @@ def read_trial_config(trial: Path) -> TrialConfig:
     try:
         tree = json.loads((trial / "config.json").read_text())
     except OSError:
-        raise CheckpointError(f"{trial}: not a trial's folder (no config.json there)") from None
+        where = "; its trials are in trials/" if (trial / "trials").is_dir() else ""
+        raise CheckpointError(f"{trial}: not a trial's folder (no config.json there{where})") from None
     except ValueError as error:
         raise CheckpointError(f"{trial / 'config.json'}: damaged ({error})") from None
     if not isinstance(tree, dict) or not tree.keys() <= TrialConfig.model_fields.keys():

@@ -1,5 +1,6 @@
 """What the driver does as trials go on: records, TensorBoard, progress, and the end before the end."""
 
+import contextlib
 import json
 import signal
 import time
@@ -70,17 +71,15 @@ class _Record:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The recorded epochs of a trial, in order; a last line torn by a kill is left out."""
+    """The recorded epochs of a trial, in order; a line torn by a kill or damaged is left out."""
     path = folder / METRICS_FILE
     if not path.is_file():
         return []
     lines: dict[int, dict[str, Any]] = {}
-    for line in path.read_text().splitlines():
-        try:
+    for line in path.read_bytes().splitlines():
+        with contextlib.suppress(ValueError, TypeError, KeyError):
             metrics = json.loads(line)
-        except ValueError:
-            continue
-        lines[metrics["epoch"]] = metrics
+            lines[metrics["epoch"]] = metrics
     return [lines[epoch] for epoch in sorted(lines)]
 
 

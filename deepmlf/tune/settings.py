@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from deepmlf.data.remote import first_line
 from deepmlf.errors import SearchError
 from deepmlf.files import new_file
 from deepmlf.tune.storage import MANIFEST
@@ -38,7 +39,7 @@ class SearchSettings(BaseModel):
     storage: str = "runs"
     name: str | None = None
     address: str | None = None
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**32)
     overrides: dict[str, Any] = {}
     objectives: list[str] = ["valid/MAE"]
     sampler: str = "tpe"
@@ -105,12 +106,15 @@ def read_manifest(experiment: Path) -> dict[str, Any]:
     """The manifest of an experiment.
 
     Raises:
-        SearchError: If there is none.
+        SearchError: If there is none, or it is damaged.
     """
     try:
         manifest: dict[str, Any] = json.loads((experiment / MANIFEST).read_text())
-    except (OSError, ValueError):
+        SearchSettings.model_validate(manifest["settings"])
+    except OSError:
         raise SearchError(f"{experiment}: not an experiment (no {MANIFEST} there)") from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise SearchError(f"{experiment / MANIFEST}: damaged, or of another version ({first_line(error)})") from None
     return manifest
 
 

@@ -58,8 +58,13 @@ def open_study(experiment: Path, url: str | None = None) -> optuna.Study:
     if kept is None:
         if not (experiment / JOURNAL).is_file():
             raise SearchError(f"{experiment}: not an experiment (no {JOURNAL} there)")
-        # The one study in the journal, whatever the folder is called by now.
-        return optuna.load_study(study_name=None, storage=_storage(experiment, None))
+        try:
+            # The one study in the journal, whatever the folder is called by now.
+            return optuna.load_study(study_name=None, storage=_storage(experiment, None))
+        except Exception as error:  # Optuna applies the lines as they are: a damaged one can raise nearly anything
+            raise SearchError(
+                f"{experiment / JOURNAL}: damaged ({type(error).__name__}: {first_line(error)})"
+            ) from None
     url = url or kept
     try:
         return optuna.load_study(study_name=settings["name"], storage=_storage(experiment, url))

@@ -19,7 +19,7 @@ OBJECTIVES = make_objectives(["valid/MAE"])
 def experiment(folder: Path, url: str | None) -> Path:
     """The folder of an experiment whose manifest names a database, without the password."""
     folder.mkdir(parents=True, exist_ok=True)
-    settings = {"name": "search", "study_storage": url and without_password(url)}
+    settings = {"data": "set", "space": "demo", "name": "search", "study_storage": url and without_password(url)}
     (folder / "search.json").write_text(json.dumps({"settings": settings}))
     return folder
 

@@ -1,6 +1,7 @@
 """`deepmlf search`, `resume`, `confirm` and `analyze`: experiments."""
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -139,20 +140,20 @@ def _end_search(summary: Any, study_storage: str | None, json_output: bool) -> N
 
     if study_storage is not None:
         os.environ[STORAGE_VARIABLE] = study_storage  # the experiment knows its study's URL without the password
-    experiment = summary.experiment
+    experiment, shown = summary.experiment, shlex.quote(summary.experiment)
     facts = summarise(experiment)
     emit(summary.model_dump() | {"best_folder": facts["best_folder"]}, json_output)
     if summary.stop_reason:
         raise SearchError(f"the search stopped: {summary.stop_reason}")
     if summary.out_of_time:
-        click.echo(f"the time budget is spent; go on with `deepmlf resume {experiment}`", err=True)
+        click.echo(f"the time budget is spent; go on with `deepmlf resume {shown}`", err=True)
     elif summary.interrupted:
-        click.echo(f"stopped; go on with `deepmlf resume {experiment}`", err=True)
+        click.echo(f"stopped; go on with `deepmlf resume {shown}`", err=True)
         sys.exit(130)
     if not json_output:
-        click.echo(f"TensorBoard: deepmlf tensorboard {experiment}")
+        click.echo(f"TensorBoard: deepmlf tensorboard {shown}")
         if facts["best_folder"] is not None:
-            click.echo(f"Test metrics of the best: deepmlf evaluate {facts['best_folder']}")
+            click.echo(f"Test metrics of the best: deepmlf evaluate {shlex.quote(facts['best_folder'])}")
 
 
 @click.command()

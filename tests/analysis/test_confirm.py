@@ -4,11 +4,13 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from deepmlf.analysis.confirm import compare, confirm
 from deepmlf.errors import DataError, SearchError
+from deepmlf.tune import search
 from deepmlf.tune.objective import make_objectives
 from deepmlf.tune.search import run_search
 from deepmlf.tune.settings import SearchSettings
@@ -115,10 +117,18 @@ def test_a_search_never_reads_the_test_split_and_confirm_does(searched: tuple[Pa
 
 
 @pytest.mark.ray
-def test_a_retraining_that_stopped_gets_no_verdict(searched: tuple[Path, Path]) -> None:
+def test_a_retraining_that_stopped_gets_no_verdict(
+    searched: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     data, experiment = searched
     whole = (data / "valid.arrow").read_bytes()
-    (data / "valid.arrow").unlink()
+    create_study = search.create_study
+
+    def spoil_the_data(*arguments: Any) -> Any:  # once it has been found whole
+        (data / "valid.arrow").unlink()
+        return create_study(*arguments)
+
+    monkeypatch.setattr(search, "create_study", spoil_the_data)
     with pytest.raises(SearchError) as caught:
         confirm(experiment, top=3, seeds=2, quiet=True)
     (data / "valid.arrow").write_bytes(whole)

@@ -7,7 +7,7 @@ import click
 
 from deepmlf.cli.options import PATH, as_json, cache_option, emit, keep_option, set_option
 from deepmlf.config import TrialConfig, read_overrides, read_toml
-from deepmlf.data.remote import is_remote
+from deepmlf.data.remote import absolute
 from deepmlf.errors import ConfigError
 
 
@@ -29,7 +29,7 @@ def train(
     json_output: bool,
 ) -> None:
     """Train one DeepMLF; run it again to resume."""
-    place = dataset if is_remote(dataset) else str(Path(dataset).absolute())
+    place = absolute(dataset)
     given = (read_toml(config) if config else {}) | read_overrides(pairs)
     if given.get("data.path", place) != place:
         raise ConfigError(f"data.path={given['data.path']}: is given as DATA; leave it out")

@@ -37,6 +37,11 @@ def is_remote(place: str | Path) -> bool:
     return "://" in str(place)
 
 
+def absolute(place: str) -> str:
+    """A place in a form that holds in any folder: a URI as it is, a path whole."""
+    return place if is_remote(place) else str(Path(place).absolute())
+
+
 def join(uri: str, *names: str) -> str:
     """A place below a URI; options after a ``?`` stay at its end."""
     parts = urlsplit(uri)

@@ -20,7 +20,7 @@ from ray.tune.schedulers import TrialScheduler
 from rich.console import Console
 
 from deepmlf.data.dataset import Dataset
-from deepmlf.data.remote import RemoteFolder, is_remote, join, local_copy
+from deepmlf.data.remote import RemoteFolder, absolute, is_remote, join, local_copy
 from deepmlf.errors import SearchError
 from deepmlf.model import lm_store
 from deepmlf.tune.base import check_given, make_base
@@ -91,7 +91,7 @@ def run_search(settings: SearchSettings) -> SearchSummary:
     settings = settings.model_copy(
         update={
             "name": name,
-            "data": settings.data if is_remote(settings.data) else str(Path(settings.data).absolute()),
+            "data": absolute(settings.data),
             "lm": lm_store.absolute(settings.lm),
             "study_storage": url and without_password(url),
         }
@@ -120,7 +120,7 @@ def run_search(settings: SearchSettings) -> SearchSummary:
         settings = settings.model_copy(update={"trials": len(queue)})
     warm: list[FrozenTrial] = []
     if settings.warm_start is not None:
-        earlier = settings.warm_start if is_remote(settings.warm_start) else str(Path(settings.warm_start).absolute())
+        earlier = absolute(settings.warm_start)
         settings = settings.model_copy(update={"warm_start": earlier})
         warm = fitting_trials(earlier, settings, space, lm, dataset.info.fingerprint)
         _say(settings, f"{len(warm)} trials of {earlier} guide the sampler")

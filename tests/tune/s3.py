@@ -29,7 +29,7 @@ class S3:
             try:
                 client.create_bucket(Bucket=BUCKET)
                 break
-            except Exception:
+            except Exception:  # not up yet: refused, cut off or answered with an error
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.2)

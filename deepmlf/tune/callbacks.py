@@ -16,6 +16,7 @@ from deepmlf.training.curriculum import stages_of
 from deepmlf.training.note import trial_note
 from deepmlf.training.tensorboard import TrialWriter
 from deepmlf.tune.columns import shown_settings
+from deepmlf.tune.lease import Lease
 from deepmlf.tune.objective import VALID, Objective, best_first
 from deepmlf.tune.progress import Best, Progress, RunningTrial
 from deepmlf.tune.scheduler import FIDELITY
@@ -180,17 +181,24 @@ class ExperimentRecorder(Callback):
 class Stop(Callback):
     """Ends a search as Ctrl-C does, so that what runs can be resumed.
 
-    It ends when its time is up, when the disk is full, or when workers cannot reach data, language model or storage.
+    It ends when its time is up, when the disk is full, when workers cannot reach data, language model or storage, or
+    when another driver has taken it over.
 
     Args:
         time_budget: Seconds from now; None for no end.
+        lease: The driver's own, of a remote experiment.
     """
 
-    def __init__(self, time_budget: float | None) -> None:
+    def __init__(self, time_budget: float | None, lease: Lease | None = None) -> None:
+        self._lease = lease
         self._deadline = None if time_budget is None else time.monotonic() + time_budget
         self._stopped = False
         self.out_of_time = False
         self.reason: str | None = None
+
+    def __reduce__(self) -> tuple[type[object], tuple[()]]:
+        # Ray pickles its run config for a restore that this project never does; the lease has a thread.
+        return object, ()
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -205,7 +213,12 @@ class Stop(Callback):
             self._stop()
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        if self._deadline is not None and time.monotonic() > self._deadline and not self._stopped:
+        if self._stopped:
+            return
+        if self._lease is not None and self._lease.lost:
+            self.reason = "another driver has taken it over"
+            self._stop()
+        elif self._deadline is not None and time.monotonic() > self._deadline:
             self.out_of_time = True
             self._stop()
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import socket
 import sys
 import threading
@@ -23,7 +22,7 @@ class Lease:
     """Held by the driver of a remote experiment while it is open, renewed every few seconds.
 
     Who finds another's lease waits to see whether it is renewed; a dead process of this machine needs no wait. A driver
-    whose lease was taken, because it could not renew it for too long, ends as by Ctrl-C.
+    that could not renew it for too long may find it taken: it is `lost` then, and the driver must end.
 
     Args:
         remote: The experiment.
@@ -92,7 +91,6 @@ class Lease:
                 found = self._read()
                 if found is not None and found["id"] != self._own["id"]:
                     self.lost = True
-                    os.kill(os.getpid(), signal.SIGINT)
                     return
                 self._renew()
             except OSError:

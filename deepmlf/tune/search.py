@@ -235,13 +235,18 @@ def _run(place: str, experiment: Path, url: str | None, settings: SearchSettings
                 study = open_study(experiment, url)
                 _catch_up(place, experiment, study)
                 with Uploader(experiment, remote, lease):
-                    return _run_locked(place, experiment, manifest, settings, study)
+                    return _run_locked(place, experiment, manifest, settings, study, lease)
     except Timeout:
         raise SearchError(f"{experiment}: another driver is running this search") from None
 
 
 def _run_locked(
-    place: str, experiment: Path, manifest: dict[str, Any], settings: SearchSettings, study: optuna.Study
+    place: str,
+    experiment: Path,
+    manifest: dict[str, Any],
+    settings: SearchSettings,
+    study: optuna.Study,
+    lease: Lease | None = None,
 ) -> SearchSummary:
     started = time.perf_counter()
     dataset = Dataset.open(settings.data).info
@@ -279,7 +284,7 @@ def _run_locked(
         unrecorded=unrecorded,
     )
     write_columns(experiment / "trials", space, base, lm, objectives, dataset.name)
-    stop = Stop(settings.time_budget)
+    stop = Stop(settings.time_budget, lease)
     samples = settings.trials - len(ended) + len(unrecorded)
     if samples > 0:
         scheduler = make_scheduler(

@@ -14,6 +14,7 @@ from ray import tune
 from ray.cluster_utils import Cluster
 
 from deepmlf.analysis.results import summarise
+from deepmlf.tune.cluster import signal_handlers_stay
 from deepmlf.tune.faults import deaths_are_survived
 from deepmlf.tune.search import run_search
 from deepmlf.tune.settings import SearchSettings
@@ -75,7 +76,7 @@ def _report_and_linger(config: dict[str, Any]) -> None:
 
 def _tune(function: Callable[[dict[str, Any]], None], folder: Path, **options: Any) -> list[int]:
     """Three trials, one after the other in one worker; their scores, or an error if one of them has none."""
-    with deaths_are_survived():
+    with deaths_are_survived(), signal_handlers_stay():
         results = tune.Tuner(
             tune.with_resources(function, {"cpu": 1}),
             param_space={"x": tune.grid_search([1, 2, 3])},

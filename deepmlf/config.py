@@ -4,9 +4,10 @@ A hyperparameter's name is its dotted path here (``model.num_fusion_tokens``), e
 No heavy imports: the CLI reads this module to answer ``--help``.
 """
 
+import difflib
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -254,10 +255,12 @@ class TrialConfig(_Frozen):
                 section, _, field = path.partition(".")
                 known = cls.model_fields.get(section)
                 if known is None or not field:
-                    raise ConfigError(f"{path}: no such setting; sections are {', '.join(cls.model_fields)}")
+                    hint = _meant(path, cls().flat())
+                    raise ConfigError(f"{path}: no such setting{hint}; sections are {', '.join(cls.model_fields)}")
                 fields = known.annotation.model_fields  # type: ignore[union-attr]
                 if field not in fields:
-                    raise ConfigError(f"{path}: no such setting; {section} has {', '.join(fields)}")
+                    hint = _meant(path, cls().flat())
+                    raise ConfigError(f"{path}: no such setting{hint}; {section} has {', '.join(fields)}")
                 tree.setdefault(section, {})[field] = value
         return cls.from_dict(tree)
 
@@ -271,12 +274,7 @@ class TrialConfig(_Frozen):
         try:
             return cls.model_validate(tree)
         except ValidationError as error:
-            first = error.errors()[0]
-            path = ".".join(str(part) for part in first["loc"])
-            if first["type"] == "extra_forbidden":
-                raise ConfigError(f"{path}: no such setting") from None
-            value = "" if isinstance(first["input"], dict) else f"={first['input']!r}"
-            raise ConfigError(f"{path}{value}: {first['msg'].removeprefix('Value error, ')}") from None
+            raise ConfigError(first_fault(error)) from None
 
     def flat(self) -> dict[str, Any]:
         """All settings under their dotted names."""
@@ -286,6 +284,24 @@ class TrialConfig(_Frozen):
     def to_json(self) -> str:
         """Indented JSON that ``from_dict(json.loads(...))`` reads back."""
         return json.dumps(self.model_dump(mode="json"), indent=2)
+
+
+def first_fault(error: ValidationError) -> str:
+    """The first thing that a model refuses, on one line: path, value, and what is allowed."""
+    first = error.errors()[0]
+    path = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"{path}: no such setting"
+    if first["type"] == "missing":
+        return f"{path}: is missing"
+    value = "" if isinstance(first["input"], dict) else f"={first['input']!r}"
+    return f"{path}{value}: {first['msg'].removeprefix('Value error, ')}"
+
+
+def _meant(path: str, known: Iterable[str]) -> str:
+    """A question for a name that is nearly one of those known, or nothing."""
+    near = difflib.get_close_matches(path, known, n=1, cutoff=0.75)
+    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def read_overrides(pairs: tuple[str, ...] | list[str]) -> dict[str, Any]:

@@ -36,7 +36,8 @@ def assert_refused(result: subprocess.CompletedProcess[str], text: str) -> None:
 
 def test_user_errors_are_one_line(tmp_path: Path) -> None:
     assert_refused(deepmlf("data", "info", tmp_path), "not an imported dataset")
-    assert_refused(deepmlf("train", tmp_path, "--set", "model.depth=3"), "model.depth: no such setting; model has ")
+    misspelt = deepmlf("train", tmp_path, "--set", "model.depth=3")
+    assert_refused(misspelt, "model.depth: no such setting (did you mean model.fusion_depth?); model has ")
     assert_refused(
         deepmlf("train", tmp_path, "--set", "training.epochs=0"),
         "training.epochs=0: Input should be greater than or equal to 1",

@@ -14,6 +14,7 @@ from rich.table import Table
 from scipy import stats
 
 from deepmlf.analysis.results import place_of_trial
+from deepmlf.data.dataset import Dataset
 from deepmlf.data.remote import RemoteFolder, is_remote, join
 from deepmlf.errors import SearchError
 from deepmlf.training.evaluate import evaluate_trial
@@ -60,6 +61,7 @@ def confirm(
     Raises:
         SearchError: If the experiment has fewer than two complete trials, the retraining stopped early, or too few
             retrained trials finished.
+        DataError: If the test split lacks labels.
         DeepMLFError: If a retrained trial cannot be measured on the test split.
     """
     experiment = open_experiment(place)
@@ -71,6 +73,7 @@ def confirm(
     best = best_first(own_trials(open_study(experiment)), (objective,))[:top]
     if len(best) < 2:
         raise SearchError(f"{storage}: has {len(best)} complete trials; a comparison needs two at least")
+    Dataset.open(settings.data).require_labels("test")
     name = f"confirm-{'-'.join(str(trial.number) for trial in best)}-x{seeds}"
     folder = experiment / name
     confirmation = join(storage, name) if is_remote(storage) else str(folder)

@@ -17,13 +17,19 @@ def data() -> None:
 @click.argument("out", type=PATH)
 @click.option("--dataset", default="mosi", show_default=True, help="mosi, mosei or sims: metrics and label range.")
 @click.option("--lowercase", is_flag=True, help="Lower-case texts, e.g. ASR transcripts.")
+@click.option("--unlabelled", is_flag=True, help="For `predict` alone: labels and splits may be missing.")
 @as_json
-def data_import(pickle: Path, out: Path, dataset: str, lowercase: bool, json_output: bool) -> None:
+def data_import(pickle: Path, out: Path, dataset: str, lowercase: bool, unlabelled: bool, json_output: bool) -> None:
     """Import an MMSA pickle into a memory-mapped dataset folder."""
     from deepmlf.data.mmsa import import_mmsa
 
     info = import_mmsa(
-        pickle, out, dataset, lowercase, progress=lambda message: click.echo(f"deepmlf: {message}", err=True)
+        pickle,
+        out,
+        dataset,
+        lowercase,
+        unlabelled=unlabelled,
+        progress=lambda message: click.echo(f"deepmlf: {message}", err=True),
     )
     for modality in info.missing:
         click.echo(f"deepmlf: {modality} is absent (all zero) and will not be used", err=True)
@@ -65,7 +71,10 @@ def data_info(folder: str, json_output: bool) -> None:
         if name != "splits":
             click.echo(f"{name}: {', '.join(value) or 'none' if isinstance(value, list) else value}")
     for split, details in facts["splits"].items():
-        click.echo(f"{split}: {details['utterances']} utterances")
+        without = f", {details['unlabelled']} of them without a label" if details["unlabelled"] else ""
+        click.echo(f"{split}: {details['utterances']} utterances{without}")
+        if not details["utterances"]:
+            continue
         for kind in ("words", "audio_frames", "vision_frames"):
             click.echo("  {}: {min:g} to {max:g}, median {median:g}".format(kind, **details[kind]))
         click.echo("  labels: " + ", ".join(f"{label}: {count}" for label, count in details["labels"].items()))

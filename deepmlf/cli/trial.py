@@ -40,7 +40,9 @@ def train(
     overrides["model.language_model"] = lm_store.absolute(trial.model.language_model)
     trial = TrialConfig.from_overrides(overrides)
     _refuse_foreign(out)
-    _check(trial)
+    from deepmlf.training.trainer import Trainer
+
+    trainer = Trainer(trial, out, cache_gb=cache_gb, keep=keep)  # refuses what cannot be trained; has written nothing
     from rich.console import Console
     from rich.progress import Progress
 
@@ -50,7 +52,6 @@ def train(
     from deepmlf.training.metrics import is_better
     from deepmlf.training.note import trial_note
     from deepmlf.training.tensorboard import TrialWriter
-    from deepmlf.training.trainer import train as run_train
 
     out.mkdir(parents=True, exist_ok=True)
     resume_from = latest_checkpoint(out)
@@ -77,7 +78,7 @@ def train(
             line = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
             progress.console.print(f"{metrics['stage']} epoch {metrics['epoch']}: {line}", highlight=False)
 
-        run_train(trial, report, out_dir=out, resume_from=resume_from, cache_gb=cache_gb, keep=keep)
+        trainer.run(report, resume_from)
     writer.close("COMPLETE", best_epoch)
     emit({"folder": str(out), "valid": best}, json_output)
 
@@ -91,17 +92,6 @@ def _refuse_foreign(out: Path) -> None:
             read_trial_config(out)
         except (CheckpointError, NotADirectoryError):
             raise CheckpointError(f"{out}: holds something that is not a trial; choose another --out") from None
-
-
-def _check(trial: TrialConfig) -> None:
-    """Refuse what cannot be trained before anything is written."""
-    from deepmlf.data.dataset import Dataset
-    from deepmlf.training.forward import build_model
-
-    dataset = Dataset.open(trial.data.path)
-    for split in ("train", "valid"):
-        dataset.split(split)
-    build_model(trial, dataset)
 
 
 def _refuse_another(out: Path, trial: TrialConfig) -> None:

@@ -45,7 +45,7 @@ class SplitData:
     ids: list[str]
     texts: list[str]
     labels: np.ndarray
-    """[N]"""
+    """[N], NaN where there is none."""
     audio: list[np.ndarray]
     """N arrays [frames, audio_dim], frames may be 0."""
     vision: list[np.ndarray]
@@ -124,6 +124,18 @@ class Dataset:
             raise DataError(f"{path}: holds {len(table)} utterances, info.json says {self.info.splits[name]}")
         return Split(table, self.info.audio_dim, self.info.vision_dim)
 
+    def require_labels(self, *splits: str) -> None:
+        """Refuse to go on where labels are needed and are not all there.
+
+        Raises:
+            DataError: If one of the splits is empty, torn, or holds an utterance without a label.
+        """
+        for name in splits:
+            labels = self.split(name).labels
+            if not len(labels) or not np.isfinite(labels).all():
+                what = "holds utterances without a label" if len(labels) else "is empty"
+                raise DataError(f"{self.path}: {name} {what}; such data is for `deepmlf predict`")
+
 
 def write_dataset(
     out: Path, name: str, splits: Mapping[str, SplitData], dims: tuple[int, int], lowercase: bool
@@ -155,12 +167,12 @@ def _write(
 ) -> DatasetInfo:
     digest = hashlib.sha256(f"{name}{dims}".encode())
     for split in SPLITS:
-        table = _table(splits[split], lowercase)
-        for column in table.columns:
-            for buffer in column.chunk(0).buffers():
+        batch = _record_batch(splits[split], lowercase)
+        for column in batch.columns:
+            for buffer in column.buffers():
                 digest.update(buffer if buffer is not None else b"")
-        with pa.OSFile(str(folder / f"{split}.arrow"), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table)
+        with pa.OSFile(str(folder / f"{split}.arrow"), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+            writer.write_batch(batch)
     audio_mean, audio_std = _statistics(splits["train"].audio, dims[0])
     vision_mean, vision_std = _statistics(splits["train"].vision, dims[1])
     every = {
@@ -184,7 +196,7 @@ def _write(
     return info
 
 
-def _table(data: SplitData, lowercase: bool) -> pa.Table:
+def _record_batch(data: SplitData, lowercase: bool) -> pa.RecordBatch:
     texts = [text.lower() for text in data.texts] if lowercase else data.texts
     columns = {
         "id": pa.array(data.ids, pa.string()),
@@ -193,7 +205,7 @@ def _table(data: SplitData, lowercase: bool) -> pa.Table:
         "audio": _ragged(data.audio),
         "vision": _ragged(data.vision),
     }
-    return pa.Table.from_batches([pa.record_batch(list(columns.values()), names=list(columns))])
+    return pa.record_batch(list(columns.values()), names=list(columns))
 
 
 def _ragged(sequences: list[np.ndarray]) -> pa.LargeListArray:
@@ -218,9 +230,12 @@ def describe(dataset: Dataset) -> dict[str, Any]:
     splits: dict[str, Any] = {}
     for name in SPLITS:
         split = dataset.split(name)
-        nearest = np.abs(split.labels[:, None] - edges).argmin(1)
-        splits[name] = {
-            "utterances": len(split),
+        labels = split.labels[np.isfinite(split.labels)]
+        nearest = np.abs(labels[:, None] - edges).argmin(1)
+        splits[name] = {"utterances": len(split), "unlabelled": len(split) - len(labels)}
+        if not len(split):
+            continue
+        splits[name] |= {
             "words": _spread([len(text.split()) for text in split.texts]),
             "audio_frames": _spread([len(split.audio(row)) for row in range(len(split))]),
             "vision_frames": _spread([len(split.vision(row)) for row in range(len(split))]),

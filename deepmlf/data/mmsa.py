@@ -11,7 +11,8 @@ from deepmlf.data.dataset import LABEL_RANGE, SPLITS, DatasetInfo, SplitData, wr
 from deepmlf.errors import DataError
 from deepmlf.progress import bar
 
-_KEYS = ("raw_text", "audio", "vision", "id", "regression_labels")
+_LABELS = "regression_labels"
+_KEYS = ("raw_text", "audio", "vision", "id")
 # What numpy's own pickles name, in its old and new module layout; plain containers need no name at all.
 _NUMPY = {
     "numpy": {"ndarray", "dtype"},
@@ -42,6 +43,7 @@ def import_mmsa(
     dataset: str = "mosi",
     lowercase: bool = False,
     *,
+    unlabelled: bool = False,
     progress: Callable[[str], None] = lambda message: None,
 ) -> DatasetInfo:
     """Import an MMSA pickle into a memory-mapped dataset folder.
@@ -54,6 +56,8 @@ def import_mmsa(
         out: Folder to write.
         dataset: ``mosi``, ``mosei`` or ``sims``: decides metrics and label range.
         lowercase: Lower-case the texts, as ASR transcripts want.
+        unlabelled: The data is to be predicted only: splits and ``regression_labels`` may be missing, and a label may
+            be NaN.
         progress: Called with one line on what was not taken as it is: published pickles hold -inf where a feature
             could not be computed, which becomes 0.
 
@@ -65,12 +69,16 @@ def import_mmsa(
     content = _load(pickle_path)
     splits: dict[str, SplitData] = {}
     dims: dict[str, int] = {}
-    for name in SPLITS:
-        if not isinstance(content.get(name), Mapping):
+    found = [name for name in SPLITS if isinstance(content.get(name), Mapping)]
+    wanted = found if unlabelled and found else SPLITS
+    for name in wanted:
+        if name not in found:
             raise DataError(
                 f"{pickle_path}: split {name!r} is missing; found {', '.join(map(str, content)) or 'nothing'}"
             )
-        splits[name] = _read_split(name, content[name], LABEL_RANGE[dataset], dims, progress)
+        splits[name] = _read_split(name, content[name], LABEL_RANGE[dataset], dims, unlabelled, progress)
+    for name in set(SPLITS) - set(wanted):
+        splits[name] = SplitData([], [], np.zeros(0, np.float32), [], [])
     return write_dataset(out, dataset, splits, (dims["audio"], dims["vision"]), lowercase)
 
 
@@ -90,19 +98,27 @@ def _load(path: Path) -> Mapping[str, Any]:
 
 
 def _read_split(
-    split: str, data: Mapping[str, Any], bound: float, dims: dict[str, int], progress: Callable[[str], None]
+    split: str,
+    data: Mapping[str, Any],
+    bound: float,
+    dims: dict[str, int],
+    unlabelled: bool,
+    progress: Callable[[str], None],
 ) -> SplitData:
-    for key in _KEYS:
+    has_labels = _LABELS in data or not unlabelled
+    for key in (*_KEYS, _LABELS) if has_labels else _KEYS:
         if key not in data:
             raise DataError(f"split {split!r}: key {key!r} is missing; found {', '.join(map(str, data))}")
-    labels = _floats(split, "regression_labels", data["regression_labels"]).reshape(-1)
-    count = len(labels)
+    count = len(data["id"])
     if count == 0:
         raise DataError(f"split {split!r}: is empty")
-    for key in _KEYS:
-        if len(data[key]) != count:
-            raise DataError(f"split {split!r}: {count} labels, but {len(data[key])} entries in {key!r}")
-    _refuse_non_finite(split, "regression_labels", labels)
+    given = data[_LABELS] if has_labels else np.full(count, np.nan)
+    labels = _floats(split, _LABELS, given).reshape(-1)
+    for key, values in ({key: data[key] for key in _KEYS} | {_LABELS: labels}).items():
+        if len(values) != count:
+            raise DataError(f"split {split!r}: {count} ids, but {len(values)} entries in {key!r}")
+    if not unlabelled:
+        _refuse_non_finite(split, _LABELS, labels)
     outside = np.flatnonzero(np.abs(labels) > bound + 1e-6)
     if len(outside):
         row = int(outside[0])
@@ -146,7 +162,7 @@ def _sequences(
     else:
         lengths = [int(length) for length in np.asarray(given).reshape(-1)]
         if len(lengths) != len(rows):
-            raise DataError(f"split {split!r}: {len(rows)} labels, but {len(lengths)} entries in '{modality}_lengths'")
+            raise DataError(f"split {split!r}: {len(rows)} ids, but {len(lengths)} entries in '{modality}_lengths'")
         for row, (length, frames) in enumerate(zip(lengths, rows, strict=True)):
             if not 0 <= length <= len(frames):
                 raise DataError(

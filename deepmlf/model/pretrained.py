@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from deepmlf import __version__
-from deepmlf.config import ModelConfig
+from deepmlf.config import ModelConfig, first_fault
 from deepmlf.data.dataset import LABEL_RANGE, DatasetInfo
 from deepmlf.errors import CheckpointError, LanguageModelError
 from deepmlf.files import new_folder
@@ -192,9 +192,7 @@ def read_config(folder: Path) -> PretrainedConfig:
     try:
         return PretrainedConfig.model_validate(tree)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise CheckpointError(f"{path}: damaged ({where}: {first['msg']}); export the model again") from None
+        raise CheckpointError(f"{path}: damaged ({first_fault(error)}); export the model again") from None
 
 
 def language_model_of(config: PretrainedConfig, device: str, dtype: torch.dtype) -> LanguageModel:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from deepmlf.config import ModelConfig
+from deepmlf.config import ModelConfig, first_fault
 from deepmlf.errors import CheckpointError
 from deepmlf.model.deepmlf import DeepMLF
 from deepmlf.model.language_model import LanguageModel, no_progress_bar
@@ -68,10 +68,7 @@ def model_config_of(reference: Mapping[str, Any]) -> ModelConfig:
     except KeyError as error:
         raise CheckpointError(f"reference config: {error} is missing") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        raise CheckpointError(
-            f"reference config: {'.'.join(map(str, first['loc']))}={first['input']!r}: {first['msg']}"
-        ) from None
+        raise CheckpointError(f"reference config: {first_fault(error)}") from None
 
 
 def parameter_names(model: DeepMLF) -> dict[str, str]:

@@ -131,7 +131,7 @@ class Predictor:
         """Batches of a split, prepared as in training.
 
         Raises:
-            DataError: If its features have other sizes than the model's, or there is no such split.
+            DataError: If its features have other sizes than the model's, or there is no such split or nothing in it.
         """
         info, model, ours = dataset.info, self.model, self.trained_on.dataset
         if (info.audio_dim, info.vision_dim) != (model.audio_dim, model.vision_dim):
@@ -139,6 +139,9 @@ class Predictor:
                 f"{dataset.path}: has {info.audio_dim} audio and {info.vision_dim} vision features, "
                 f"but the model takes {model.audio_dim} and {model.vision_dim}"
             )
+        if not info.splits.get(split, 1):
+            filled = ", ".join(name for name, count in info.splits.items() if count)
+            raise DataError(f"{dataset.path}: {split} is empty; it has {filled}")
         scaling = {name: getattr(ours, name) for name in ("audio_mean", "audio_std", "vision_mean", "vision_std")}
         prepared = Dataset(dataset.path, info.model_copy(update=scaling))
         return Loader(

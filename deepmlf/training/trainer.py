@@ -61,7 +61,7 @@ class Trainer:
 
     Args:
         config: The trial.
-        out_dir: Its folder, for checkpoints.
+        out_dir: Its folder, for checkpoints; nothing is written before `run`.
         cache_gb: Disk budget of text prefixes on this machine, in gigabytes; 0 keeps none.
         av_store: Folder of audiovisual encoders shared with other trials, if any.
         keep: Newest checkpoints that stay on disk.
@@ -76,6 +76,7 @@ class Trainer:
         self.config, self.out_dir, self.av_store, self._cache_gb = config, out_dir, av_store, cache_gb
         self._prefixes: dict[tuple[str, int], PrefixCache | None] = {}
         self.dataset = Dataset.open(config.data.path)
+        self.dataset.require_labels("train", "valid")
         selected, known = config.training.select_by, METRIC_NAMES[self.dataset.info.name]
         if selected not in known:
             raise ConfigError(f"training.select_by={selected}: the dataset's metrics are {', '.join(known)}")
@@ -105,16 +106,17 @@ class Trainer:
 
     def run(self, report: Report, resume_from: Path | None) -> None:
         """Train to the end, reporting every epoch; see `train`."""
-        if resume_from is not None:
-            metadata = load_checkpoint(resume_from, self.model, self.parameters, self.optimizer)
-            self.progress = Progress(**metadata)
-            report(self.progress.metrics, resume_from)
-        while "finished" not in self.progress.metrics:
-            stage = self.stages[self.progress.stage]
-            if stage.is_av_alone and self.av_store is not None:
-                self._share_av_stage(self.av_store, stage, report)
-            else:
-                self._run_epoch(stage, report)
+        with self.checkpoints:
+            if resume_from is not None:
+                metadata = load_checkpoint(resume_from, self.model, self.parameters, self.optimizer)
+                self.progress = Progress(**metadata)
+                report(self.progress.metrics, resume_from)
+            while "finished" not in self.progress.metrics:
+                stage = self.stages[self.progress.stage]
+                if stage.is_av_alone and self.av_store is not None:
+                    self._share_av_stage(self.av_store, stage, report)
+                else:
+                    self._run_epoch(stage, report)
 
     def _share_av_stage(self, av_store: Path, stage: Stage, report: Report) -> None:
         """Take the first stage's outcome from the store; or train it, while others that need it wait, and store it."""
@@ -319,8 +321,6 @@ def train(
         DataError, LanguageModelError, ConfigError, CheckpointError: If the trial cannot be built or resumed.
     """
     try:
-        trainer = Trainer(config, out_dir, av_store, cache_gb, keep)
-        with trainer.checkpoints:
-            trainer.run(report, resume_from)
+        Trainer(config, out_dir, av_store, cache_gb, keep).run(report, resume_from)
     finally:
         give_back_freed_memory()

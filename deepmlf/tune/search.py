@@ -83,8 +83,7 @@ def run_search(settings: SearchSettings) -> SearchSummary:
     check_given(settings.overrides)
     space = load_space(settings.space)
     dataset = Dataset.open(settings.data)
-    for split in ("train", "valid"):
-        dataset.split(split)
+    dataset.require_labels("train", "valid")
     check_objectives(settings.objectives, dataset.info.name)
     objectives = make_objectives(settings.objectives)
     url = settings.study_storage

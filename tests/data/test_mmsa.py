@@ -116,12 +116,13 @@ def nan_at(row: int, shape: tuple[int, ...]) -> np.ndarray:
         ({"vision": np.full((3, 5, 4), np.inf)}, "split 'train', vision, row 0: holds NaN or inf"),
         ({"regression_labels": np.array([0, np.nan, 1])}, "split 'train', regression_labels, row 1: holds NaN or inf"),
         ({"regression_labels": np.array([0, 9.0, 1])}, r"split 'train', row 1: label 9 is outside \[-3, 3\]"),
-        ({"regression_labels": np.zeros(0)}, "split 'train': is empty"),
-        ({"audio": np.ones((2, 6, 2))}, "split 'train': 3 labels, but 2 entries in 'audio'"),
-        ({"raw_text": ["a"]}, "split 'train': 3 labels, but 1 entries in 'raw_text'"),
+        ({"regression_labels": np.zeros(0)}, "split 'train': 3 ids, but 0 entries in 'regression_labels'"),
+        ({"audio": np.ones((2, 6, 2))}, "split 'train': 3 ids, but 2 entries in 'audio'"),
+        ({"raw_text": ["a"]}, "split 'train': 3 ids, but 1 entries in 'raw_text'"),
         ({"audio": np.ones((3, 6))}, r"split 'train', audio, row 0: must be \[frames, features\], but has 1 axes"),
         ({"audio": np.ones((3, 6, 9))}, "split 'valid', audio, row 0: 2 features, but 9 before"),
         ({"audio_lengths": [1, 2, 99]}, "split 'train', audio, row 2: length 99 is outside 0 to 6"),
+        ({"id": []}, "split 'train': is empty"),
         ({"id": ["a", "b", "a"]}, "split 'train': id 'a' occurs more than once"),
         ({"audio": [["x"]] * 3}, "split 'train': 'audio' must hold numbers"),
     ],
@@ -143,6 +144,41 @@ def test_missing_keys_and_splits_are_named(tmp_path: Path) -> None:
     path.write_bytes(pickle.dumps([1]))
     with pytest.raises(DataError, match="must hold a dict of splits, but got list"):
         import_mmsa(path, tmp_path / "out")
+
+
+def test_data_to_predict_may_lack_labels_and_splits(tmp_path: Path) -> None:
+    path, split = tmp_path / "data.pkl", make_split()
+    del split["regression_labels"]
+    path.write_bytes(pickle.dumps({"test": split}))
+    with pytest.raises(DataError, match="split 'train' is missing; found test"):
+        import_mmsa(path, tmp_path / "out")
+    import_mmsa(path, tmp_path / "out", unlabelled=True)
+    dataset = Dataset.open(tmp_path / "out")
+    assert dataset.info.splits == {"train": 0, "valid": 0, "test": 3}
+    assert np.isnan(dataset.split("test").labels).all()
+    np.testing.assert_array_equal(dataset.split("test").audio(1), split["audio"][1, :4])
+    facts = describe(dataset)["splits"]
+    assert facts["train"] == {"utterances": 0, "unlabelled": 0}
+    assert facts["test"]["unlabelled"] == 3
+    assert set(facts["test"]["labels"].values()) == {0}
+    with pytest.raises(DataError, match="train is empty; such data is for `deepmlf predict`"):
+        dataset.require_labels("train")
+    with pytest.raises(DataError, match="test holds utterances without a label; such data is for `deepmlf predict`"):
+        dataset.require_labels("test")
+
+
+def test_what_is_there_of_data_to_predict_is_checked(tmp_path: Path) -> None:
+    path = tmp_path / "data.pkl"
+    path.write_bytes(pickle.dumps({"test": make_split() | {"regression_labels": [0.5, np.nan, 9]}}))
+    with pytest.raises(DataError, match=r"split 'test', row 2: label 9 is outside \[-3, 3\]"):
+        import_mmsa(path, tmp_path / "out", unlabelled=True)
+    path.write_bytes(pickle.dumps({"test": make_split() | {"regression_labels": [0.5, np.nan, 1]}}))
+    import_mmsa(path, tmp_path / "out", unlabelled=True)
+    facts = describe(Dataset.open(tmp_path / "out"))["splits"]["test"]
+    assert (facts["unlabelled"], sum(facts["labels"].values())) == (1, 2)
+    path.write_bytes(pickle.dumps({"Test": make_split()}))
+    with pytest.raises(DataError, match="split 'train' is missing; found Test"):
+        import_mmsa(path, tmp_path / "out", unlabelled=True)
 
 
 def test_unreadable_files_are_named(tmp_path: Path) -> None:

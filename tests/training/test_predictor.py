@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -163,6 +164,36 @@ def test_a_command_notes_what_differs(small_export: Path, small_data: Path, tmp_
         "deepmlf: no metrics: labels are missing or of another range than in training",
     ]
     assert result.stdout == f"{tmp_path / 'p.parquet'}: 24 utterances\n"
+
+
+def test_new_data_is_predicted_without_labels(small_export: Path, small_data: Path, tmp_path: Path) -> None:
+    rows = Dataset.open(small_data).split("test")
+    new = {
+        "id": rows.ids,
+        "raw_text": rows.texts,
+        "audio": [rows.audio(row) for row in range(len(rows))],
+        "vision": [rows.vision(row) for row in range(len(rows))],
+    }
+    (tmp_path / "new.pkl").write_bytes(pickle.dumps({"test": new}))
+    data, out = tmp_path / "new", tmp_path / "p.parquet"
+    run = CliRunner().invoke
+    imported = run(cli, ["data", "import", str(tmp_path / "new.pkl"), str(data), "--unlabelled"])
+    assert imported.stdout == f"{data}: 0 train, 0 valid, 24 test; audio 5, vision 8 features\n"
+    shown = run(cli, ["data", "info", str(data)]).stdout.splitlines()
+    assert "train: 0 utterances" in shown
+    assert "test: 24 utterances, 24 of them without a label" in shown
+    result = run(cli, ["predict", str(small_export), str(data), "--out", str(out)])
+    assert result.stderr == "deepmlf: no metrics: labels are missing or of another range than in training\n"
+    predicted = Predictor.open(small_export).predict(Dataset.open(small_data), "test")
+    assert pq.read_table(out).column("sentiment").equals(predicted["sentiment"])
+    assert pq.read_table(out).column("label").null_count == 24
+    empty = run(cli, ["predict", str(small_export), str(data), "--split", "valid", "--out", str(out)])
+    assert str(empty.exception) == f"{data}: valid is empty; it has test"
+    page = run(cli, ["explain", str(small_export), str(data), "--id", rows.ids[0], "--out", str(tmp_path / "e.html")])
+    assert page.exit_code == 0
+    trained = run(cli, ["train", str(data), "--out", str(tmp_path / "trial")])
+    assert str(trained.exception) == f"{data}: train is empty; such data is for `deepmlf predict`"
+    assert not (tmp_path / "trial").exists()
 
 
 def test_a_table_that_cannot_be_written(small_export: Path, small_data: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Workers that are told to leave: the epoch in progress is saved first, and the restart is noted as what it is."""
 
+import json
 import signal
 import threading
 import time
@@ -10,10 +11,13 @@ import psutil
 import pytest
 
 from deepmlf.analysis.results import summarise
+from deepmlf.data.remote import RemoteFolder
 from deepmlf.tune import preemption
 from deepmlf.tune.faults import reason_of
 from deepmlf.tune.search import run_search
+from deepmlf.tune.storage import open_experiment
 from tests.tune.experiments import assert_whole, epochs_trained, settings, wait_for_epochs
+from tests.tune.s3 import S3
 from tests.tune.test_faults import space_of
 
 
@@ -84,9 +88,7 @@ def test_a_preempted_trial_goes_on_from_the_epoch_it_was_in(
     def preempt() -> None:
         wait_for_epochs(experiment, 1)
         time.sleep(0.5)  # into the second epoch, which takes three seconds
-        for process in psutil.Process().children(recursive=True):
-            if "Trainable.train" in " ".join(process.cmdline()):
-                process.terminate()
+        _preempt_worker()
 
     notice = threading.Thread(target=preempt)
     notice.start()
@@ -97,3 +99,38 @@ def test_a_preempted_trial_goes_on_from_the_epoch_it_was_in(
     assert summarise(experiment, quiet=True)["restarts"] == {0: ["preempted"]}
     # The mock trainer goes through a checkpoint's own epoch again: the second one, which the first worker has finished.
     assert {epoch: times for (_, epoch), times in epochs_trained(experiment).items()} == {1: 1, 2: 2, 3: 1}
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_preempted_trial_leaves_when_storage_has_its_epoch(
+    ray_cluster: None, s3: S3, elsewhere: Path, tmp_path: Path, small_data: Path
+) -> None:
+    trial = RemoteFolder(s3.uri("left/search/trials/0000_search"))
+
+    def preempt() -> None:
+        while "reported.jsonl" not in trial.sizes():
+            time.sleep(0.1)
+        time.sleep(0.5)  # into the second epoch, which takes three seconds
+        s3.flag.touch()
+        _preempt_worker()
+        time.sleep(5)  # the epoch is over by then, and what came of it refused
+        s3.flag.unlink()
+
+    notice = threading.Thread(target=preempt, daemon=True)
+    notice.start()
+    space = space_of(tmp_path, 0.00390625)
+    search = settings(small_data, tmp_path, space=space, trials=1, epochs=3, concurrent=1, scheduler="none")
+    run_search(search.model_copy(update={"storage": s3.uri("left")}))
+    notice.join()
+    experiment = open_experiment(s3.uri("left/search"))
+    assert_whole(experiment, 1)
+    assert summarise(experiment, quiet=True)["restarts"] == {0: ["preempted"]}
+    reported = (trial.read("reported.jsonl") or b"").splitlines()
+    assert [json.loads(line)["epoch"] for line in reported] == [1, 2, 2, 3]  # the second one by both workers
+
+
+def _preempt_worker() -> None:
+    for process in psutil.Process().children(recursive=True):
+        if "Trainable.train" in " ".join(process.cmdline()):
+            process.terminate()

@@ -116,9 +116,7 @@ def plain_train(
     config: TrialConfig, report: Callable[..., None], *, out_dir: Path, resume_from: Path | None, **options: Any
 ) -> None:
     """`deepmlf.training.trainer.train` on the plain path."""
-    trainer = PlainTrainer(config, out_dir)
-    with trainer.checkpoints:
-        trainer.run(report, resume_from)
+    PlainTrainer(config, out_dir).run(report, resume_from)
 
 
 def search(folder: Path, name: str, **settings: Any) -> tuple[float, list[float]]:

@@ -156,6 +156,11 @@ class LanguageModel:
         output: Tensor = self._final_norm(hidden)
         return output
 
+    @property
+    def head(self) -> tuple[Tensor, Tensor | None]:
+        """Weight [vocab, width] of the LM head, and its bias [vocab] if it has one."""
+        return self._lm_head.weight, getattr(self._lm_head, "bias", None)
+
     def logits(self, hidden: Tensor) -> Tensor:
         """Next-token logits of normed states: [..., width] to [..., vocab]."""
         output: Tensor = self._lm_head(hidden.to(self.dtype))  # CUDA's autocast gives norms in float32

@@ -132,7 +132,7 @@ FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "torn config": (lambda f: truncate(f, "config.json"), r"config.json: damaged \(.*\); export the model again"),
     "a setting missing": (
         lambda f: change_config(f, language_model={}),
-        r"config.json: damaged \(language_model.num_layers: Field required\)",
+        r"config.json: damaged \(language_model.num_layers: is missing\)",
     ),
     "foreign": (
         lambda f: (f / "config.json").write_text('{"model_type": "llama"}'),

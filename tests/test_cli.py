@@ -1,5 +1,7 @@
 """The command line: errors as one line with exit status 2, and JSON for scripts."""
 
+import contextlib
+import io
 import json
 import shutil
 import subprocess
@@ -10,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from deepmlf.cli import cli
+from deepmlf.cli import cli, main
 from deepmlf.cli.search import _end_search
 from deepmlf.errors import CheckpointError, ConfigError
 from deepmlf.model import lm_store
@@ -23,8 +25,14 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def deepmlf(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "deepmlf", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=200)
+    """A command as its process would end, in this one, which has imported everything already."""
+    words, status = list(map(str, arguments)), 0
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        try:
+            main(words)
+        except SystemExit as ended:
+            status = int(ended.code or 0)
+    return subprocess.CompletedProcess(words, status, out.getvalue(), err.getvalue())
 
 
 def assert_refused(result: subprocess.CompletedProcess[str], text: str) -> None:
@@ -35,6 +43,12 @@ def assert_refused(result: subprocess.CompletedProcess[str], text: str) -> None:
 
 
 def test_user_errors_are_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "deepmlf", "data", "info", str(tmp_path)]
+    process = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=200, check=False)
+    assert_refused(process, "not an imported dataset")
+    debugged = subprocess.run([*command[:3], "--debug", *command[3:]], capture_output=True, text=True, check=False)
+    assert "Traceback (most recent call last)" in debugged.stderr
+    assert debugged.stderr.endswith(process.stderr)
     assert_refused(deepmlf("data", "info", tmp_path), "not an imported dataset")
     misspelt = deepmlf("train", tmp_path, "--set", "model.depth=3")
     assert_refused(misspelt, "model.depth: no such setting (did you mean model.fusion_depth?); model has ")

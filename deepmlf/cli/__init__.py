@@ -2,6 +2,7 @@
 
 import sys
 import traceback
+from collections.abc import Sequence
 
 import click
 
@@ -21,12 +22,17 @@ def cli(debug: bool) -> None:
     """Find the best DeepMLF for your data: how deep to fuse, with how many tokens, under which curriculum."""
 
 
-def main() -> None:
-    """Entry point: errors meant for users are one line on stderr and exit status 2."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point: errors meant for users are one line on stderr and exit status 2.
+
+    Args:
+        arguments: Of the command; None takes those of the process.
+    """
+    words = sys.argv[1:] if arguments is None else arguments
     try:
-        cli.main(standalone_mode=False)
+        cli.main(words, standalone_mode=False)
     except DeepMLFError as error:
-        if "--debug" in sys.argv:
+        if "--debug" in words:
             traceback.print_exc()
         click.echo(f"deepmlf: {error}", err=True)
         sys.exit(2)

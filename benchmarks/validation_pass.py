@@ -1,8 +1,8 @@
 """A validation pass against bare forward passes of the same utterances, with SmolLM2-135M; one JSON line.
 
-The pass is what the trainer does at the end of an epoch: batches, predictions of the split, metrics. The bare passes
-run on batches that were made before, of several sizes; the fastest size counts. Both on the packed path, in one run,
-turn by turn.
+The pass is what the trainer does at the end of an epoch: batches, predictions of the split, metrics; with and without
+text prefixes from the cache. The bare passes run on batches that were made before, of several sizes; the fastest size
+counts. All in one run, turn by turn.
 """
 
 import argparse
@@ -20,7 +20,9 @@ import torch
 from deepmlf.config import TrialConfig
 from deepmlf.data.loader import Batch
 from deepmlf.data.synthetic import make_synthetic
-from deepmlf.training.forward import run_model
+from deepmlf.training.forward import predict, run_model
+from deepmlf.training.metrics import compute_metrics
+from deepmlf.training.prefix_cache import PrefixCache, open_prefix_cache
 from deepmlf.training.trainer import Trainer
 
 SIZES = (16, 32, 64, 128, 256)
@@ -33,7 +35,7 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def make_trainer(folder: Path, utterances: int, precision: str, cache_gb: float) -> Trainer:
+def make_trainer(folder: Path, utterances: int, precision: str) -> Trainer:
     """A trial with MM blocks after every third layer from the middle on, as the published settings have."""
     config = TrialConfig.from_overrides(
         {
@@ -45,22 +47,25 @@ def make_trainer(folder: Path, utterances: int, precision: str, cache_gb: float)
             "curriculum.name": "joint",
         }
     )
-    if not (folder / "data").exists():
-        make_synthetic(folder / "data", sizes=(8, utterances, 2))
-    return Trainer(config, folder / "trial", cache_gb=cache_gb)
+    make_synthetic(folder / "data", sizes=(8, utterances, 2))
+    return Trainer(config, folder / "trial")
 
 
 def measure(folder: Path, utterances: int, precision: str, repeats: int) -> dict[str, Any]:
     """Median seconds of each."""
-    trainer = make_trainer(folder, utterances, precision, cache_gb=0.0)
-    cached = make_trainer(folder, utterances, precision, cache_gb=10.0)
+    trainer = make_trainer(folder, utterances, precision)
     model, loader = trainer.model, trainer.valid_loader
+    prefixes = open_prefix_cache(model, loader, 10.0, trainer.device)
     order = np.argsort([len(tokens) for tokens in loader.tokens], kind="stable")
     batches = {
         size: [loader.batch(order[start : start + size]) for start in range(0, len(order), size)]
         for size in SIZES
         if size <= len(order)
     }
+
+    def validate(prefixes: PrefixCache | None) -> None:
+        predictions = predict(model, loader, precision, prefixes=prefixes)
+        compute_metrics(trainer.dataset.info.name, predictions, loader.labels)
 
     @torch.no_grad()
     def forward(of: list[Batch]) -> None:
@@ -69,8 +74,8 @@ def measure(folder: Path, utterances: int, precision: str, repeats: int) -> dict
             run_model(model, batch, precision)
 
     works: dict[str, Callable[[], object]] = {
-        "validation": lambda: trainer._validate("task"),
-        "validation_cached": lambda: cached._validate("task"),
+        "validation": lambda: validate(None),
+        "validation_cached": lambda: validate(prefixes),
     } | {str(size): lambda of=of: forward(of) for size, of in batches.items()}
     times: dict[str, list[float]] = {name: [] for name in works}
     for turn in range(repeats + 1):
@@ -84,6 +89,7 @@ def measure(folder: Path, utterances: int, precision: str, repeats: int) -> dict
         "benchmark": "validation_pass",
         "utterances": utterances,
         "precision": precision,
+        "prefixes_are_faster": prefixes is not None,
         "validation_seconds": round(medians["validation"], 3),
         "validation_cached_seconds": round(medians["validation_cached"], 3),
         "forward_seconds": {int(name): round(value, 3) for name, value in medians.items() if name.isdigit()},

@@ -39,6 +39,14 @@ def test_files_stay_short() -> None:
     assert not long
 
 
+@pytest.mark.parametrize("module", ["deepmlf.tune.search", "deepmlf.tune.trainable"])
+def test_a_driver_needs_no_model(module: str) -> None:
+    """Importing transformers' models takes two seconds, once in the driver and once more in each worker."""
+    code = f"import sys, {module}; print('transformers' in sys.modules, 'deepmlf.model.deepmlf' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert result.stdout.strip() == "False False"
+
+
 @pytest.mark.parametrize("module", ["deepmlf", "deepmlf.cli", "deepmlf.config", "deepmlf.analysis.board"])
 def test_import_is_light(module: str) -> None:
     code = f"import sys, {module}; print([m for m in ('torch', 'ray', 'optuna', 'transformers') if m in sys.modules])"

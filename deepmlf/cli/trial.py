@@ -46,7 +46,7 @@ def train(
     from rich.console import Console
     from rich.progress import Progress
 
-    from deepmlf.training.checkpoint import latest_checkpoint
+    from deepmlf.training.checkpoint_files import latest_checkpoint
     from deepmlf.training.curriculum import stages_of
     from deepmlf.training.dashboard import write_dashboard
     from deepmlf.training.metrics import is_better
@@ -106,7 +106,7 @@ def _refuse_another(out: Path, trial: TrialConfig) -> None:
 
 def _best_so_far(out: Path) -> tuple[dict[str, float], dict[str, Any]]:
     """Validation metrics of the best epoch of a trial that is resumed, and what TensorBoard shows of that epoch."""
-    from deepmlf.training.checkpoint import read_metadata
+    from deepmlf.training.checkpoint_files import read_metadata
 
     if not (out / "best" / "state.json").is_file():
         return {}, {}

@@ -18,12 +18,8 @@ from deepmlf.data.dataset import DatasetInfo
 from deepmlf.errors import CheckpointError
 from deepmlf.model.deepmlf import DeepMLF
 from deepmlf.model.weights import read_tensors
-from deepmlf.training.checkpoint import (
-    load_optimizer_state,
-    optimizer_state,
-    publish,
-    read_metadata,
-)
+from deepmlf.training.checkpoint import load_optimizer_state, optimizer_state, publish
+from deepmlf.training.checkpoint_files import read_metadata
 
 _AV_PARTS = ("av_encoder.", "av_head.")
 _TRAINING = (

@@ -5,7 +5,6 @@ A checkpoint is written to a temporary folder, then renamed; it counts only if i
 
 import json
 import os
-import re
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -19,8 +18,14 @@ from deepmlf.errors import CheckpointError
 from deepmlf.files import new_folder, publish_folder
 from deepmlf.model.deepmlf import DeepMLF
 from deepmlf.model.weights import read_tensors, trained_state
+from deepmlf.training.checkpoint_files import (
+    STATE,
+    checkpoint_name,
+    checkpoints_of,
+    complete_checkpoints,
+    read_metadata,
+)
 
-_NAME = re.compile(r"epoch_(\d{6})")
 _ACTIVE_LAYERS = "active_layers"
 
 
@@ -73,7 +78,7 @@ class CheckpointWriter:
         optimizer: torch.optim.Optimizer,
         keep: int = 1,
     ) -> None:
-        self._root, self._keep = out_dir / "checkpoints", keep
+        self._root, self._keep = checkpoints_of(out_dir), keep
         self._model, self._parameters, self._optimizer = model, parameters, optimizer
         self._temporary = self._root / f".unfinished.{os.getpid()}"
         self._thread = ThreadPoolExecutor(max_workers=1)
@@ -105,10 +110,10 @@ class CheckpointWriter:
         if torch.cuda.is_available():
             random["cuda"] = torch.cuda.get_rng_state()
         _write(self._temporary, {"random": random})
-        folder = self._root / f"epoch_{epoch:06d}"
+        folder = self._root / checkpoint_name(epoch)
         _write_metadata(self._temporary, metadata | {_ACTIVE_LAYERS: self._model.active_layers})
         publish_folder(self._temporary, folder)
-        older = sorted(path for path in _complete(self._root) if path.name < folder.name)
+        older = [path for path in complete_checkpoints(self._root) if path.name < folder.name]
         kept = {folder, *older[max(0, len(older) - self._keep + 1) :]}
         for other in set(self._root.iterdir()) - kept:
             shutil.rmtree(other, ignore_errors=True)
@@ -157,33 +162,6 @@ def load_optimizer_state(
             optimizer.state[parameter] = {key: t.to(parameter.device) for key, t in state.items()}
 
 
-def latest_checkpoint(out_dir: Path) -> Path | None:
-    """The newest complete checkpoint of a trial's folder, or None."""
-    root = out_dir / "checkpoints"
-    if not root.is_dir():
-        return None
-    return max(_complete(root), key=lambda folder: folder.name, default=None)
-
-
-def _complete(root: Path) -> list[Path]:
-    return [p for p in root.iterdir() if _NAME.fullmatch(p.name) and (p / "state.json").is_file()]
-
-
-def read_metadata(folder: Path) -> dict[str, Any]:
-    """The metadata of a checkpoint.
-
-    Raises:
-        CheckpointError: If there is none.
-    """
-    try:
-        metadata = json.loads((folder / "state.json").read_text())
-    except (OSError, ValueError):
-        metadata = None
-    if not isinstance(metadata, dict):
-        raise CheckpointError(f"{folder}: no complete checkpoint there") from None
-    return metadata
-
-
 def publish(folder: Path, parts: dict[str, dict[str, Tensor]], metadata: dict[str, Any]) -> None:
     """Write one safetensors file per part and ``state.json`` into `folder`, whole or not at all."""
     with new_folder(folder) as temporary:
@@ -203,4 +181,4 @@ def _write(temporary: Path, parts: dict[str, dict[str, Tensor]]) -> None:
 
 
 def _write_metadata(temporary: Path, metadata: dict[str, Any]) -> None:
-    (temporary / "state.json").write_text(json.dumps(metadata))
+    (temporary / STATE).write_text(json.dumps(metadata))

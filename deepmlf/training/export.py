@@ -8,7 +8,7 @@ from deepmlf.config import TrialConfig
 from deepmlf.data.remote import is_remote
 from deepmlf.model.pretrained import refuse_occupied
 from deepmlf.templates import templates_of
-from deepmlf.training.checkpoint import read_metadata
+from deepmlf.training.checkpoint_files import read_metadata
 from deepmlf.training.predictor import Predictor, read_trial_config, require_best
 
 _OF_THE_MACHINE = ("data.path", "training.device")

@@ -20,6 +20,7 @@ from typing import Any, ParamSpec, TypeVar
 from deepmlf.config import TrialConfig
 from deepmlf.data.remote import RemoteFolder, first_line, home, is_remote, join, local_copy
 from deepmlf.errors import DataError, SearchError, StorageError
+from deepmlf.training.checkpoint_files import latest_checkpoint
 from deepmlf.tune.lease import LEASE, Lease
 
 AV_STORE = "av_encoders"
@@ -235,9 +236,6 @@ class TrialCopy:
         Returns:
             The metrics of the epochs that were reported already, in their order.
         """
-        # Here, as who only looks at an experiment needs no torch.
-        from deepmlf.training.checkpoint import latest_checkpoint
-
         self._shared_av = set(self._remote_av.sizes())
         for name in self._shared_av:
             if not (self.av_store / name).is_file():

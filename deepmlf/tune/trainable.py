@@ -18,7 +18,7 @@ from deepmlf.data.dataset import Dataset
 from deepmlf.data.remote import first_line, is_remote
 from deepmlf.errors import DataError, DeepMLFError, LanguageModelError, NonFiniteLossError, PlaceError, StorageError
 from deepmlf.model import lm_store
-from deepmlf.training.checkpoint import latest_checkpoint
+from deepmlf.training.checkpoint_files import latest_checkpoint
 from deepmlf.tune.node_files import DATA, LANGUAGE_MODEL, overrides_here
 from deepmlf.tune.preemption import save_before_leaving, saved, training
 from deepmlf.tune.storage import AV_STORE, TrialCopy

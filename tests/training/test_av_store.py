@@ -14,7 +14,7 @@ from small_trial import config_of, run, without_times
 
 from deepmlf.data.dataset import Dataset
 from deepmlf.training.av_store import StoredEncoder, key_of
-from deepmlf.training.checkpoint import latest_checkpoint
+from deepmlf.training.checkpoint_files import latest_checkpoint
 from deepmlf.training.curriculum import stages_of
 
 REUSED = "curriculum/av_reused"

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from small_trial import config_of, run, without_times
 
 from deepmlf.training import checkpoint, trainer
-from deepmlf.training.checkpoint import latest_checkpoint, read_metadata
+from deepmlf.training.checkpoint_files import latest_checkpoint, read_metadata
 from deepmlf.training.trainer import Trainer, train
 
 

@@ -11,7 +11,7 @@ from small_trial import config_of, run, without_times
 from torch import Tensor
 
 from deepmlf.config import TrialConfig
-from deepmlf.training.checkpoint import latest_checkpoint
+from deepmlf.training.checkpoint_files import latest_checkpoint
 from deepmlf.training.curriculum import stages_of
 from deepmlf.training.evaluate import evaluate_trial
 from deepmlf.training.trainer import Trainer

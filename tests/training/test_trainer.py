@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from small_trial import config_of, run, without_times
 
 from deepmlf.errors import CheckpointError, ConfigError, NonFiniteLossError
-from deepmlf.training.checkpoint import latest_checkpoint
+from deepmlf.training.checkpoint_files import latest_checkpoint
 from deepmlf.training.evaluate import evaluate_trial
 from deepmlf.training.trainer import Trainer
 

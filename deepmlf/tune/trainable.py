@@ -2,6 +2,8 @@
 
 import contextlib
 import errno
+import functools
+import gc
 import importlib
 import math
 import os
@@ -75,6 +77,16 @@ def _reach(config: dict[str, Any]) -> dict[str, str]:
     return here
 
 
+@functools.cache
+def _set_aside_what_stays() -> None:
+    """Once per worker: the collection after each trial need not go through half a million objects of the libraries.
+
+    That took 0.3 s, most of what a trial cost beside its training.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 def run_trial(config: dict[str, Any]) -> None:
     """Train the trial that the searcher chose, from its newest checkpoint if it has one.
 
@@ -126,6 +138,7 @@ def run_trial(config: dict[str, Any]) -> None:
             for metrics in copy.fetch(trial):  # a driver that died may not have noted all of them
                 tune.report(metrics)
         train = getattr(importlib.import_module(module), name)
+        _set_aside_what_stays()
         train(
             TrialConfig.from_overrides(config["base"], config["overrides"], _reach(config)),
             report,

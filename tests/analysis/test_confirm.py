@@ -99,7 +99,9 @@ def searched(ray_cluster: None, small_data: Path, tmp_path_factory: pytest.TempP
 
 
 @pytest.mark.ray
-def test_a_search_never_reads_the_test_split_and_confirm_does(searched: tuple[Path, Path]) -> None:
+def test_a_search_never_reads_the_test_split_and_confirm_does(
+    searched: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     data, experiment = searched
     report = confirm(experiment, top=2, seeds=2, quiet=True)
     assert [len(setting["seeds"]) for setting in report["settings"]] == [2, 2]
@@ -109,11 +111,21 @@ def test_a_search_never_reads_the_test_split_and_confirm_does(searched: tuple[Pa
     trials = "-".join(str(setting["trial"]) for setting in report["settings"])
     assert json.loads((experiment / f"confirm-{trials}-x2" / "confirm.json").read_text()) == report
     assert confirm(experiment, top=2, seeds=2, quiet=True) == report  # asked again, nothing is trained again
-    (data / "test.arrow").unlink()
+    whole = (data / "test.arrow").read_bytes()
+
+    def spoil_the_data(*arguments: Any, **options: Any) -> Any:  # once it has been found whole
+        (data / "test.arrow").unlink()
+        return search.resume_search(*arguments, **options)
+
+    monkeypatch.setattr("deepmlf.analysis.confirm.resume_search", spoil_the_data)
     with pytest.raises(DataError) as caught:
         confirm(experiment, top=2, seeds=2, quiet=True)
     assert re.fullmatch(r".*test\.arrow: missing or torn.*", str(caught.value))  # one line, though of another process
     assert "in evaluate_trial" in caught.value.__notes__[0]  # what --debug shows
+    with pytest.raises(DataError, match=r"test\.arrow: missing or torn") as caught:
+        confirm(experiment, top=3, seeds=3, quiet=True)
+    assert not list(experiment.glob("confirm-*-*-*-x3"))  # refused before anything is trained
+    (data / "test.arrow").write_bytes(whole)
 
 
 @pytest.mark.ray

@@ -9,7 +9,6 @@ import argparse
 import json
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.train_step import seconds
 from deepmlf.config import TrialConfig
 from deepmlf.data.loader import Batch
 from deepmlf.data.synthetic import make_synthetic
@@ -26,13 +26,6 @@ from deepmlf.training.prefix_cache import PrefixCache, open_prefix_cache
 from deepmlf.training.trainer import Trainer
 
 SIZES = (16, 32, 64, 128, 256)
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """Wall-clock seconds of one call."""
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
 
 
 def make_trainer(folder: Path, utterances: int, precision: str) -> Trainer:
@@ -80,7 +73,7 @@ def measure(folder: Path, utterances: int, precision: str, repeats: int) -> dict
     times: dict[str, list[float]] = {name: [] for name in works}
     for turn in range(repeats + 1):
         for name, work in works.items():
-            spent = seconds(work)
+            spent = seconds(work, trainer.device)
             if turn > 0:  # the first one warms up
                 times[name].append(spent)
     medians = {name: statistics.median(values) for name, values in times.items()}

@@ -254,13 +254,14 @@ class TrialConfig(_Frozen):
             for path, value in overrides.items():
                 section, _, field = path.partition(".")
                 known = cls.model_fields.get(section)
-                if known is None or not field:
-                    hint = _meant(path, cls().flat())
-                    raise ConfigError(f"{path}: no such setting{hint}; sections are {', '.join(cls.model_fields)}")
-                fields = known.annotation.model_fields  # type: ignore[union-attr]
+                fields = known.annotation.model_fields if known and field else {}  # type: ignore[union-attr]
                 if field not in fields:
-                    hint = _meant(path, cls().flat())
-                    raise ConfigError(f"{path}: no such setting{hint}; {section} has {', '.join(fields)}")
+                    there = (
+                        f"{section} has {', '.join(fields)}"
+                        if fields
+                        else f"sections are {', '.join(cls.model_fields)}"
+                    )
+                    raise ConfigError(f"{path}: no such setting{_meant(path, cls().flat())}; {there}")
                 tree.setdefault(section, {})[field] = value
         return cls.from_dict(tree)
 

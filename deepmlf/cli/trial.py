@@ -46,7 +46,7 @@ def train(
     from rich.console import Console
     from rich.progress import Progress
 
-    from deepmlf.training.checkpoint_files import latest_checkpoint
+    from deepmlf.training.checkpoint_files import epoch_of, latest_checkpoint
     from deepmlf.training.curriculum import stages_of
     from deepmlf.training.dashboard import write_dashboard
     from deepmlf.training.metrics import is_better
@@ -60,7 +60,7 @@ def train(
     (out / "config.json").write_text(trial.to_json())
     write_dashboard(out, [trial.training.select_by])
     # A resume reports the checkpoint's own epoch again.
-    writer = TrialWriter(out, purge_step=int(resume_from.name.removeprefix("epoch_")) if resume_from else None)
+    writer = TrialWriter(out, purge_step=epoch_of(resume_from) if resume_from else None)
     writer.start({name: value for name, value in trial.flat().items() if name in overrides}, trial_note(overrides))
     best, best_epoch = _best_so_far(out) if resume_from else ({}, {})
     with Progress(console=Console(stderr=True)) as progress:

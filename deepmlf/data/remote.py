@@ -99,7 +99,7 @@ class RemoteFolder:
         self.uri = uri
         try:
             self._files, self._root = FileSystem.from_uri(uri)
-        except (ValueError, OSError, NotImplementedError) as error:
+        except (ValueError, OSError, NotImplementedError) as error:  # an unknown scheme, a bad host, one not built in
             raise DataError(f"{uri}: no file system that can be used ({first_line(error)})") from None
 
     @_persistent

@@ -27,12 +27,12 @@ from ray.cluster_utils import Cluster
 
 from benchmarks.trial_overhead import ROOT, importable_by_workers
 from deepmlf.analysis.results import load_results
-from deepmlf.data.remote import RemoteFolder, is_remote, join
 from deepmlf.data.synthetic import make_synthetic
+from deepmlf.places import RemoteFolder, is_remote, join
+from deepmlf.tune.experiment.remote import MANIFEST, open_experiment
+from deepmlf.tune.experiment.study import open_study
 from deepmlf.tune.search import ray_records, resume_search, run_search
 from deepmlf.tune.settings import SearchSettings
-from deepmlf.tune.storage import MANIFEST, open_experiment
-from deepmlf.tune.study import open_study
 from tests.tune.experiments import endings_told
 
 EPOCHS = 4

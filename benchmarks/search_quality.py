@@ -35,12 +35,12 @@ from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from benchmarks import surrogate
+from deepmlf.tune.decide.samplers import make_sampler
+from deepmlf.tune.decide.scheduler import FIDELITY, make_scheduler
+from deepmlf.tune.decide.searcher import OptunaSearcher
 from deepmlf.tune.objective import make_objectives
-from deepmlf.tune.samplers import make_sampler
-from deepmlf.tune.scheduler import FIDELITY, make_scheduler
-from deepmlf.tune.searcher import OptunaSearcher
 from deepmlf.tune.settings import SearchSettings
-from deepmlf.tune.space import SearchSpace
+from deepmlf.tune.space.load import SearchSpace
 
 ARMS = ("ours", "ours_without_priors", "stock", "random_asha", "random")
 BUDGET, CHECKPOINTS, TARGET = 1000, (100, 300, 1000), 0.05

@@ -21,9 +21,9 @@ from deepmlf.model.deepmlf import DeepMLF
 from deepmlf.model.language_model import LanguageModel
 from deepmlf.training.forward import run_model
 from deepmlf.training.losses import LossWeights, compute_losses
-from deepmlf.training.memory import keep_freed_memory
+from deepmlf.training.machine.memory import keep_freed_memory
+from deepmlf.training.machine.speed import gemm_rate
 from deepmlf.training.optim import make_optimizer, trained_parameters
-from deepmlf.training.speed import gemm_rate
 
 AUDIO, VISION = (500, 74), (375, 35)
 MEAN_TOKENS = 21

@@ -22,7 +22,7 @@ from deepmlf.data.loader import Batch
 from deepmlf.data.synthetic import make_synthetic
 from deepmlf.training.forward import predict, run_model
 from deepmlf.training.metrics import compute_metrics
-from deepmlf.training.prefix_cache import PrefixCache, open_prefix_cache
+from deepmlf.training.stores.text_prefixes import PrefixCache, open_prefix_cache
 from deepmlf.training.trainer import Trainer
 
 SIZES = (16, 32, 64, 128, 256)

@@ -46,9 +46,8 @@ def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def small_trial(tmp_path_factory: pytest.TempPathFactory, small_data: Path) -> Path:
     """A finished trial on it, of a language model in a folder with a tokenizer."""
-    from small_trial import run
-
     from tests.model.small_lm import make_folder
+    from tests.training.small_trial import run
 
     folder = tmp_path_factory.mktemp("trials") / "small"
     name = str(make_folder(folder.with_name("lm")))
@@ -59,7 +58,7 @@ def small_trial(tmp_path_factory: pytest.TempPathFactory, small_data: Path) -> P
 @pytest.fixture(scope="session")
 def small_export(small_trial: Path) -> Path:
     """The trial's best epoch, exported."""
-    from deepmlf.training.export import export_trial
+    from deepmlf.inference.export import export_trial
 
     out = small_trial.with_name("export")
     export_trial(small_trial, out)

@@ -16,7 +16,7 @@ from deepmlf.cli import cli, main
 from deepmlf.cli.search import _end_search
 from deepmlf.errors import CheckpointError, ConfigError
 from deepmlf.model import lm_store
-from deepmlf.training.checkpoint_files import read_metadata
+from deepmlf.training.checkpoints.files import read_metadata
 from deepmlf.tune.search import SearchSummary
 from deepmlf.tune.settings import SearchSettings
 from tests.analysis.synthetic_experiment import make_experiment

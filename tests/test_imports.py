@@ -1,18 +1,27 @@
-"""The boundaries between folders, and what a bare import costs."""
+"""The boundaries between rooms, and what a bare import costs."""
 
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-ORDER = ["data", "model", "training", "tune", "analysis"]
-ALLOWED = {"ray": {"tune"}, "optuna": {"tune", "analysis"}}
+PACKAGE = ROOT / "deepmlf"
+FLOORS = [{"data"}, {"model"}, {"training"}, {"inference", "events"}, {"tune"}, {"analysis"}, {"cli"}]
+"""Folders from the ground up; a file imports from its own folder and from lower floors. Files beside the folders are
+on the ground: they import no folder."""
+ENGINES = {"ray": {"tune"}, "optuna": {"tune", "analysis"}}
+"""Folders that may know an engine."""
+FACES = {"__init__.py", "__main__.py"}
+"""Of the package itself: the one hands names on, the other is the command line."""
 
 
 def imports_of(path: Path) -> set[str]:
+    """Names that a file imports, wherever in it."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -22,24 +31,98 @@ def imports_of(path: Path) -> set[str]:
     return names
 
 
-@pytest.mark.parametrize("folder", ORDER)
-def test_a_folder_imports_only_from_the_left(folder: str) -> None:
-    later = ORDER[ORDER.index(folder) + 1 :]
-    for path in (ROOT / "deepmlf" / folder).glob("*.py"):
-        names = imports_of(path)
-        for name in names:
-            assert not any(name.startswith(f"deepmlf.{other}") for other in [*later, "cli"]), f"{path.name}: {name}"
-        for package, folders in ALLOWED.items():
-            if folder not in folders:
-                assert not any(name.split(".")[0] == package for name in names), f"{path.name}: {package}"
+def faults_of(package: Path) -> Iterator[str]:
+    """What breaks the boundaries: an import of a higher floor, or of an engine where it is not known."""
+    floor_of = {folder: level for level, folders in enumerate(FLOORS) for folder in folders}
+    for path in sorted(package.rglob("*.py")):
+        where = path.relative_to(package)
+        if len(where.parts) == 1 and where.name in FACES:
+            continue
+        own = where.parts[0] if len(where.parts) > 1 else ""
+        for name in sorted(imports_of(path)):
+            parts = name.split(".")
+            if parts[0] == package.name and len(parts) > 1 and parts[1] in floor_of:
+                is_lower = parts[1] == own or floor_of[parts[1]] < floor_of.get(own, 0)
+                if not is_lower:
+                    yield f"{where}: {name}"
+            elif own not in ENGINES.get(parts[0], {own}):
+                yield f"{where}: {name}"
 
 
-def test_files_stay_short() -> None:
-    long = [str(p) for p in (ROOT / "deepmlf").rglob("*.py") if len(p.read_text().splitlines()) > 400]
+def test_a_folder_imports_only_from_lower_floors() -> None:
+    assert {path.name for path in PACKAGE.iterdir() if path.is_dir()} - {"__pycache__"} == set.union(*FLOORS)
+    assert list(faults_of(PACKAGE)) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "fault"),
+    [
+        ("tune/decide/samplers.py", "from deepmlf.analysis.results import load", "deepmlf.analysis.results"),
+        ("events/writer.py", "import deepmlf.inference.predictor", "deepmlf.inference.predictor"),
+        ("training/stores/token_ids.py", "def f():\n    import ray", "ray"),
+        ("inference/predictor.py", "import optuna.trial", "optuna.trial"),
+        ("places.py", "from deepmlf.data import dataset", "deepmlf.data"),
+    ],
+)
+def test_a_file_of_any_depth_is_looked_into(tmp_path: Path, file: str, line: str, fault: str) -> None:
+    path = tmp_path / "deepmlf" / file
+    path.parent.mkdir(parents=True)
+    path.write_text(line)
+    assert f"{file}: {fault}" in list(faults_of(tmp_path / "deepmlf"))
+
+
+def modules_of(package: Path) -> dict[str, set[str]]:
+    """Modules by name, and what of the package each imports."""
+    names = {".".join(path.relative_to(package.parent).with_suffix("").parts): path for path in package.rglob("*.py")}
+    modules = {name.removesuffix(".__init__"): path for name, path in names.items()}
+    return {name: {found for found in imports_of(path) if found in modules} for name, path in modules.items()}
+
+
+def order_of(graph: Mapping[str, set[str]]) -> list[str]:
+    """The nodes, each after what it needs.
+
+    Raises:
+        CycleError: If there is none such.
+    """
+    return list(TopologicalSorter({node: needs - {node} for node, needs in graph.items()}).static_order())
+
+
+def test_no_module_and_no_room_is_in_a_circle() -> None:
+    modules = modules_of(PACKAGE)
+    order_of(modules)
+    # A room is a folder; of `tune`, whose files beside its folders are its front, each file is one.
+    rooms: dict[str, set[str]] = {}
+    for name, needs in modules.items():
+        rooms.setdefault(room_of(name), set()).update(map(room_of, needs))
+    order_of(rooms)
+    with pytest.raises(CycleError):
+        order_of({"a": {"b"}, "b": {"a"}})
+
+
+def room_of(module: str) -> str:
+    path = ROOT.joinpath(*module.split("."))
+    return module if path.is_dir() or module.count(".") == 2 and ".tune." in module else module.rpartition(".")[0]
+
+
+def test_files_and_folders_stay_small() -> None:
+    long = [str(p) for p in PACKAGE.rglob("*.py") if len(p.read_text().splitlines()) > 400]
+    folders = {path.parent for path in PACKAGE.rglob("*.py")}
+    full = [str(folder) for folder in folders if len(list(folder.glob("*.py"))) > 13]
     assert not long
+    assert not full
 
 
-@pytest.mark.parametrize("module", ["deepmlf.tune.search", "deepmlf.tune.trainable"])
+def test_functions_of_tune_stay_short() -> None:
+    functions = [
+        (node.end_lineno - node.lineno + 1, f"{path.name}:{node.name}")
+        for path in (PACKAGE / "tune").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.end_lineno is not None
+    ]
+    assert [name for lines, name in functions if lines > 50] == []
+
+
+@pytest.mark.parametrize("module", ["deepmlf.tune.search", "deepmlf.tune.worker.trainable"])
 def test_a_driver_needs_no_model(module: str) -> None:
     """Importing transformers' models takes two seconds, once in the driver and once more in each worker."""
     code = f"import sys, {module}; print('transformers' in sys.modules, 'deepmlf.model.deepmlf' in sys.modules)"

@@ -8,9 +8,9 @@ import time
 
 from tensorboard.program import TensorBoard
 
-from deepmlf.data.remote import RemoteFolder, is_remote, local_copy
 from deepmlf.errors import SearchError
-from deepmlf.tune.storage import MANIFEST, open_experiment, refresh_events
+from deepmlf.places import RemoteFolder, is_remote, local_copy
+from deepmlf.tune.experiment.remote import MANIFEST, open_experiment, refresh_events
 
 
 class Board:

@@ -9,10 +9,10 @@ import optuna
 import pyarrow.parquet as pq
 from optuna.trial import TrialState, create_trial
 
-from deepmlf.tune.faults import RESTARTS
+from deepmlf.tune.driver.faults import RESTARTS
+from deepmlf.tune.experiment.study import WARM_START, open_study
 from deepmlf.tune.objective import Objective, make_objectives
 from deepmlf.tune.settings import SearchSettings, read_manifest
-from deepmlf.tune.study import WARM_START, open_study
 
 
 @dataclass(frozen=True)

@@ -16,16 +16,16 @@ from rich.table import Table
 
 from deepmlf.analysis.curves import CurvePoint, seed_curve
 from deepmlf.config import TrialConfig
-from deepmlf.data.remote import RemoteFolder, is_remote, join
 from deepmlf.files import new_file
-from deepmlf.tune.callbacks import read_metrics
-from deepmlf.tune.faults import RESTARTS
+from deepmlf.places import RemoteFolder, is_remote, join
+from deepmlf.tune.decide.searcher import FAIL_REASON, OVERRIDES
+from deepmlf.tune.driver.faults import RESTARTS
+from deepmlf.tune.driver.recorder import read_metrics
+from deepmlf.tune.experiment.remote import open_experiment
+from deepmlf.tune.experiment.study import open_study, own_trials
 from deepmlf.tune.objective import best_first, make_objectives, pareto_front
-from deepmlf.tune.searcher import FAIL_REASON, OVERRIDES
 from deepmlf.tune.settings import read_manifest
-from deepmlf.tune.storage import open_experiment
-from deepmlf.tune.study import open_study, own_trials
-from deepmlf.tune.trainable import trial_folder
+from deepmlf.tune.worker.trainable import trial_folder
 
 EPOCH_SECONDS = "time/epoch_seconds"
 _AV_REUSED = "curriculum/av_reused"

@@ -4,7 +4,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from deepmlf.analysis.records import Records
-from deepmlf.tune import scheduler
+from deepmlf.tune.decide import scheduler
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import click
 
 from deepmlf import __version__
+from deepmlf.cli.board import tensorboard
 from deepmlf.cli.data import data, lm
-from deepmlf.cli.look import tensorboard
 from deepmlf.cli.model import explain, export, predict
 from deepmlf.cli.search import analyze, confirm, resume, search
 from deepmlf.cli.trial import evaluate, import_reference_command, train

@@ -21,8 +21,8 @@ lm_option = click.option("--lm", "language_model", help="Another copy of the lan
 @as_json
 def export(trial: str, out: Path, data: str | None, json_output: bool) -> None:
     """Write a trial's best epoch as a folder to take home, with a model card."""
-    from deepmlf.training.export import export_trial
-    from deepmlf.tune.storage import open_trial
+    from deepmlf.inference.export import export_trial
+    from deepmlf.tune.experiment.remote import open_trial
 
     valid = export_trial(open_trial(trial), out, data)
     click.echo(f"{out}: README.md says how to use it and what its licence depends on")
@@ -61,11 +61,11 @@ def predict(place: str, dataset: str, out: Path, split: str, language_model: str
 @as_json
 def explain(place: str, dataset: str, utterance: str, out: Path, language_model: str | None, json_output: bool) -> None:
     """Why MODEL says what it says of one utterance: one HTML page, readable offline."""
-    from deepmlf.training.explain import explain as explain_utterance
+    from deepmlf.inference.explain import explain as explain_utterance
 
     predictor, data = _open(place, dataset, language_model)
     explanation = explain_utterance(predictor, data, utterance)
-    from deepmlf.analysis.explain_page import explain_page
+    from deepmlf.analysis.report.explain_page import explain_page
 
     page = explain_page(explanation)
     _write(out, lambda path: path.write_text(page))
@@ -75,8 +75,8 @@ def explain(place: str, dataset: str, utterance: str, out: Path, language_model:
 
 def _open(place: str, dataset: str, language_model: str | None) -> tuple[Any, Any]:
     from deepmlf.data.dataset import Dataset
-    from deepmlf.training.predictor import Predictor
-    from deepmlf.tune.storage import open_trial
+    from deepmlf.inference.predictor import Predictor
+    from deepmlf.tune.experiment.remote import open_trial
 
     data = Dataset.open(dataset)
     predictor = Predictor.open(open_trial(place), language_model)

@@ -67,7 +67,7 @@ def search(
     from deepmlf.data.dataset import Dataset
     from deepmlf.model import lm_store
     from deepmlf.progress import steps
-    from deepmlf.tune.base import check_given
+    from deepmlf.tune.space.base import check_given
 
     check_given(overrides)
     is_demo = dataset is None
@@ -98,8 +98,8 @@ def search(
 
 
 def _demo_data() -> Path:
-    from deepmlf.data.remote import home
     from deepmlf.data.synthetic import make_synthetic
+    from deepmlf.places import home
 
     folder = home() / "data" / "synthetic"
     if not (folder / "info.json").is_file():
@@ -136,7 +136,7 @@ def resume(
 def _end_search(summary: Any, study_storage: str | None, json_output: bool) -> None:
     from deepmlf.analysis.results import summarise
     from deepmlf.errors import SearchError
-    from deepmlf.tune.study import STORAGE_VARIABLE
+    from deepmlf.tune.experiment.study import STORAGE_VARIABLE
 
     if study_storage is not None:
         os.environ[STORAGE_VARIABLE] = study_storage  # the experiment knows its study's URL without the password
@@ -167,7 +167,7 @@ def confirm(
     experiment: str, top: int, seeds: int, concurrent: int | None, address: str | None, json_output: bool
 ) -> None:
     """Train the best settings again with fresh seeds; test metrics, and whether the search's choice holds."""
-    from deepmlf.analysis.confirm import confirm as run_confirm
+    from deepmlf.analysis.verdict import confirm as run_confirm
 
     emit(run_confirm(experiment, top=top, seeds=seeds, concurrent=concurrent, address=address), json_output)
 
@@ -177,6 +177,6 @@ def confirm(
 @as_json
 def analyze(experiment: str, json_output: bool) -> None:
     """Best trials, states, epochs saved; writes report/index.html and results.parquet."""
-    from deepmlf.analysis.report import analyze as run_analyze
+    from deepmlf.analysis.report.page import analyze as run_analyze
 
     emit(run_analyze(experiment), json_output)

@@ -7,8 +7,8 @@ import click
 
 from deepmlf.cli.options import PATH, as_json, cache_option, emit, keep_option, set_option
 from deepmlf.config import TrialConfig, read_overrides, read_toml
-from deepmlf.data.remote import absolute
 from deepmlf.errors import ConfigError
+from deepmlf.places import absolute
 
 
 @click.command()
@@ -46,12 +46,12 @@ def train(
     from rich.console import Console
     from rich.progress import Progress
 
-    from deepmlf.training.checkpoint_files import epoch_of, latest_checkpoint
+    from deepmlf.events.dashboard import write_dashboard
+    from deepmlf.events.note import trial_note
+    from deepmlf.events.writer import TrialWriter
+    from deepmlf.training.checkpoints.files import epoch_of, latest_checkpoint
     from deepmlf.training.curriculum import stages_of
-    from deepmlf.training.dashboard import write_dashboard
     from deepmlf.training.metrics import is_better
-    from deepmlf.training.note import trial_note
-    from deepmlf.training.tensorboard import TrialWriter
 
     out.mkdir(parents=True, exist_ok=True)
     resume_from = latest_checkpoint(out)
@@ -85,7 +85,7 @@ def train(
 
 def _refuse_foreign(out: Path) -> None:
     from deepmlf.errors import CheckpointError
-    from deepmlf.training.predictor import read_trial_config
+    from deepmlf.inference.predictor import read_trial_config
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         try:
@@ -96,7 +96,7 @@ def _refuse_foreign(out: Path) -> None:
 
 def _refuse_another(out: Path, trial: TrialConfig) -> None:
     from deepmlf.errors import CheckpointError
-    from deepmlf.training.predictor import read_trial_config
+    from deepmlf.inference.predictor import read_trial_config
 
     begun, wanted = read_trial_config(out).flat(), trial.flat()
     changed = ", ".join(f"{name}={begun[name]}" for name in wanted if begun[name] != wanted[name])
@@ -106,7 +106,7 @@ def _refuse_another(out: Path, trial: TrialConfig) -> None:
 
 def _best_so_far(out: Path) -> tuple[dict[str, float], dict[str, Any]]:
     """Validation metrics of the best epoch of a trial that is resumed, and what TensorBoard shows of that epoch."""
-    from deepmlf.training.checkpoint_files import read_metadata
+    from deepmlf.training.checkpoints.files import read_metadata
 
     if not (out / "best" / "state.json").is_file():
         return {}, {}
@@ -123,8 +123,8 @@ def _best_so_far(out: Path) -> tuple[dict[str, float], dict[str, Any]]:
 @as_json
 def evaluate(trial: str, dataset: str | None, data: str | None, split: str, json_output: bool) -> None:
     """Metrics of a trial's best epoch on a split of the dataset that it was trained on, or of DATA."""
-    from deepmlf.training.evaluate import evaluate_trial
-    from deepmlf.tune.storage import open_trial
+    from deepmlf.inference.evaluate import evaluate_trial
+    from deepmlf.tune.experiment.remote import open_trial
 
     metrics = evaluate_trial(open_trial(trial), dataset, split, trained_on=data)
     for name, value in metrics.items():

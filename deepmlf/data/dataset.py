@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
-from deepmlf.data.remote import fetch, first_line, is_remote
 from deepmlf.errors import DataError
 from deepmlf.files import new_folder
+from deepmlf.places import fetch, first_line, is_remote
 
 SPLITS = ("train", "valid", "test")
 LABEL_RANGE = {"mosi": 3.0, "mosei": 3.0, "sims": 1.0}

@@ -21,8 +21,8 @@ from typing import Any
 
 from filelock import FileLock
 
-from deepmlf.data.remote import fetch, first_line, home, is_remote
 from deepmlf.errors import DataError, LanguageModelError
+from deepmlf.places import fetch, first_line, home, is_remote
 
 TINY_RANDOM = "tiny-random"
 """A seeded random language model that is built in memory, for tests."""

@@ -16,18 +16,18 @@ from deepmlf.data.dataset import Dataset
 from deepmlf.data.loader import Batch, Loader
 from deepmlf.errors import ConfigError, NonFiniteLossError
 from deepmlf.model.deepmlf import TextPrefix
-from deepmlf.training.attention import attention_over_frames
-from deepmlf.training.av_store import StoredEncoder, key_of
-from deepmlf.training.checkpoint import CheckpointWriter, load_checkpoint, save_weights
+from deepmlf.training.checkpoints.save import CheckpointWriter, load_checkpoint, save_weights
 from deepmlf.training.curriculum import stages_of
 from deepmlf.training.forward import Head, build_model, pooling, predict, predict_av, run_model
+from deepmlf.training.frame_attention import attention_over_frames
 from deepmlf.training.losses import LossWeights, compute_losses
-from deepmlf.training.memory import give_back_freed_memory
+from deepmlf.training.machine.memory import give_back_freed_memory
+from deepmlf.training.machine.prefetch import on_device
+from deepmlf.training.machine.speed import SpeedMeter, without_measurements
 from deepmlf.training.metrics import METRIC_NAMES, compute_metrics, is_better
 from deepmlf.training.optim import learning_rate, make_optimizer, start_stage, trained_parameters
-from deepmlf.training.prefetch import on_device
-from deepmlf.training.prefix_cache import PrefixCache, open_prefix_cache
-from deepmlf.training.speed import SpeedMeter, without_measurements
+from deepmlf.training.stores.av_encoders import StoredEncoder, key_of
+from deepmlf.training.stores.text_prefixes import PrefixCache, open_prefix_cache
 
 Report = Callable[[dict[str, Any], Path | None], None]
 

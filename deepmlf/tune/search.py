@@ -20,27 +20,27 @@ from ray.tune.schedulers import TrialScheduler
 from rich.console import Console
 
 from deepmlf.data.dataset import Dataset
-from deepmlf.data.remote import RemoteFolder, absolute, is_remote, join, local_copy
 from deepmlf.errors import SearchError
 from deepmlf.model import lm_store
-from deepmlf.tune.base import check_given, make_base
-from deepmlf.tune.callbacks import ExperimentRecorder, Stop, read_metrics
-from deepmlf.tune.cluster import can_grow, check_room, connected, credentials_stay, signal_handlers_stay
-from deepmlf.tune.columns import write_columns
-from deepmlf.tune.faults import FaultWatch, deaths_are_survived
-from deepmlf.tune.lease import Lease
-from deepmlf.tune.node_files import serving
+from deepmlf.places import RemoteFolder, absolute, is_remote, join, local_copy
+from deepmlf.tune.cluster.connect import can_grow, check_room, connected, credentials_stay, signal_handlers_stay
+from deepmlf.tune.cluster.node_files import serving
+from deepmlf.tune.decide.samplers import check_sampler, grid_points, make_sampler
+from deepmlf.tune.decide.scheduler import FIDELITY, check_scheduler, make_scheduler, rungs_of
+from deepmlf.tune.decide.searcher import OVERRIDES, OptunaSearcher
+from deepmlf.tune.decide.warm_start import add_trials, fitting_trials
+from deepmlf.tune.driver.faults import FaultWatch, deaths_are_survived
+from deepmlf.tune.driver.recorder import ExperimentRecorder, Stop, read_metrics
+from deepmlf.tune.driver.screen import Progress
+from deepmlf.tune.experiment.lease import Lease
+from deepmlf.tune.experiment.remote import MANIFEST, Uploader, check_writable, open_experiment, pull
+from deepmlf.tune.experiment.study import create_study, open_study, own_trials, repair_journal, without_password
 from deepmlf.tune.objective import best_first, check_objectives, make_objectives, pareto_front
-from deepmlf.tune.progress import Progress
-from deepmlf.tune.samplers import check_sampler, grid_points, make_sampler
-from deepmlf.tune.scheduler import FIDELITY, check_scheduler, make_scheduler, rungs_of
-from deepmlf.tune.searcher import OVERRIDES, OptunaSearcher
 from deepmlf.tune.settings import SearchSettings, experiment_name, read_manifest, write_manifest
-from deepmlf.tune.space import check_setting, check_space, lm_in_use, load_space
-from deepmlf.tune.storage import MANIFEST, Uploader, check_writable, open_experiment, pull
-from deepmlf.tune.study import create_study, open_study, own_trials, repair_journal, without_password
-from deepmlf.tune.trainable import NO_SPACE, TrialWorker, is_out_of_space
-from deepmlf.tune.warm_start import add_trials, fitting_trials
+from deepmlf.tune.space.base import check_given, make_base
+from deepmlf.tune.space.columns import write_columns
+from deepmlf.tune.space.load import check_setting, check_space, lm_in_use, load_space
+from deepmlf.tune.worker.trainable import NO_SPACE, TrialWorker, is_out_of_space
 
 
 class SearchSummary(BaseModel):

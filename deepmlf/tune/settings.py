@@ -12,11 +12,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from deepmlf.data.remote import first_line
 from deepmlf.errors import SearchError
 from deepmlf.files import new_file
-from deepmlf.tune.storage import MANIFEST
-from deepmlf.tune.trainable import DEFAULT_TRAIN
+from deepmlf.places import first_line
+from deepmlf.tune.experiment.remote import MANIFEST
+from deepmlf.tune.worker.trainable import DEFAULT_TRAIN
 
 _NAME = r"[A-Za-z0-9][\w.-]*"
 _SECONDS = {"s": 1, "m": 60, "h": 3600}

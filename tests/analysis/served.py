@@ -14,10 +14,10 @@ from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 
 from deepmlf.model.lm_store import LanguageModelFacts
-from deepmlf.tune.columns import write_columns
 from deepmlf.tune.objective import make_objectives
 from deepmlf.tune.settings import read_manifest
-from deepmlf.tune.space import load_space
+from deepmlf.tune.space.columns import write_columns
+from deepmlf.tune.space.load import load_space
 
 ROOT = Path(__file__).resolve().parents[2]
 ANY_STATUS = ["STATUS_UNKNOWN", "STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNNING"]

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from deepmlf.training.tensorboard import TrialWriter
-from deepmlf.tune.callbacks import read_metrics
-from deepmlf.tune.searcher import OVERRIDES
-from deepmlf.tune.study import open_study
-from deepmlf.tune.trainable import trial_folder
+from deepmlf.events.writer import TrialWriter
+from deepmlf.tune.decide.searcher import OVERRIDES
+from deepmlf.tune.driver.recorder import read_metrics
+from deepmlf.tune.experiment.study import open_study
+from deepmlf.tune.worker.trainable import trial_folder
 from tests.analysis.served import ROOT, Served, columns, served
 from tests.analysis.synthetic_experiment import make_experiment
 

@@ -10,11 +10,11 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.support.ui import WebDriverWait
 
-from deepmlf.training.tensorboard import TrialWriter
-from deepmlf.tune.callbacks import read_metrics
-from deepmlf.tune.searcher import OVERRIDES
-from deepmlf.tune.study import open_study
-from deepmlf.tune.trainable import trial_folder
+from deepmlf.events.writer import TrialWriter
+from deepmlf.tune.decide.searcher import OVERRIDES
+from deepmlf.tune.driver.recorder import read_metrics
+from deepmlf.tune.experiment.study import open_study
+from deepmlf.tune.worker.trainable import trial_folder
 from tests.analysis.served import Served, columns, served
 from tests.analysis.synthetic_experiment import make_experiment
 

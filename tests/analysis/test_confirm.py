@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from deepmlf.analysis.confirm import compare, confirm
+from deepmlf.analysis.verdict import compare, confirm
 from deepmlf.errors import DataError, SearchError
 from deepmlf.tune import search
 from deepmlf.tune.objective import make_objectives
@@ -117,7 +117,7 @@ def test_a_search_never_reads_the_test_split_and_confirm_does(
         (data / "test.arrow").unlink()
         return search.resume_search(*arguments, **options)
 
-    monkeypatch.setattr("deepmlf.analysis.confirm.resume_search", spoil_the_data)
+    monkeypatch.setattr("deepmlf.analysis.verdict.resume_search", spoil_the_data)
     with pytest.raises(DataError) as caught:
         confirm(experiment, top=2, seeds=2, quiet=True)
     assert re.fullmatch(r".*test\.arrow: missing or torn.*", str(caught.value))  # one line, though of another process

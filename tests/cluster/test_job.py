@@ -17,7 +17,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from deepmlf.training.speed import without_measurements
+from deepmlf.training.machine.speed import without_measurements
 from deepmlf.tune.settings import read_manifest
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import load_file
 
 from deepmlf.errors import CheckpointError
+from deepmlf.inference.predictor import Predictor
 from deepmlf.model.deepmlf import DeepMLF, DeepMLFOutput
 from deepmlf.model.reference import from_reference_layout, import_reference, load_reference, parameter_names
 from deepmlf.training.losses import LossWeights, compute_losses
-from deepmlf.training.predictor import Predictor
 
 CASES = ["gpt2_depth2_tokens4", "llama_depth3_tokens3"]
 

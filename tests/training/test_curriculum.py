@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_trial import config_of, run, without_times
 from torch import Tensor
 
 from deepmlf.config import TrialConfig
-from deepmlf.training.checkpoint_files import latest_checkpoint
+from deepmlf.inference.evaluate import evaluate_trial
+from deepmlf.training.checkpoints.files import latest_checkpoint
 from deepmlf.training.curriculum import stages_of
-from deepmlf.training.evaluate import evaluate_trial
 from deepmlf.training.trainer import Trainer
+from tests.training.small_trial import config_of, run, without_times
 
 CURRICULA = ["joint", "av_first", "av_frozen", "unimodal_first", "grow_depth"]
 

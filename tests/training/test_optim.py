@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
-from small_trial import config_of
 
 from deepmlf.data.dataset import Dataset
 from deepmlf.training.forward import build_model
 from deepmlf.training.optim import learning_rate, make_optimizer, trained_parameters
+from tests.training.small_trial import config_of
 
 
 def test_the_rate_climbs_to_its_peak_and_falls_to_its_floor() -> None:

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_trial import config_of, run, without_times
 
 from deepmlf.errors import CheckpointError, ConfigError, NonFiniteLossError
-from deepmlf.training.checkpoint_files import latest_checkpoint
-from deepmlf.training.evaluate import evaluate_trial
+from deepmlf.inference.evaluate import evaluate_trial
+from deepmlf.training.checkpoints.files import latest_checkpoint
 from deepmlf.training.trainer import Trainer
+from tests.training.small_trial import config_of, run, without_times
 
 
 @pytest.mark.parametrize("stop_after", [1, 2, 4])

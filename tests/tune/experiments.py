@@ -10,9 +10,9 @@ from optuna.storages.journal._storage import JournalOperation
 from optuna.trial import TrialState
 
 from deepmlf.analysis.results import load_results
+from deepmlf.tune.experiment.study import open_study
 from deepmlf.tune.search import ray_records, resume_search, run_search
 from deepmlf.tune.settings import SearchSettings
-from deepmlf.tune.study import open_study
 
 
 def settings(data: Path, storage: Path, **changes: Any) -> SearchSettings:

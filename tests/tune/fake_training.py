@@ -16,8 +16,8 @@ from typing import Any
 from tenacity import stop_after_delay
 
 from deepmlf.config import TrialConfig
-from deepmlf.data.remote import RemoteFolder
 from deepmlf.errors import NonFiniteLossError
+from deepmlf.places import RemoteFolder
 
 EPOCH_SECONDS = 0.05
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import boto3
 
-from deepmlf.data.remote import join
+from deepmlf.places import join
 
 BUCKET = "experiments"
 

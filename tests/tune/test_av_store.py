@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from deepmlf.analysis.results import load_results
-from deepmlf.tune.callbacks import read_metrics
+from deepmlf.tune.driver.recorder import read_metrics
 from deepmlf.tune.search import SearchSettings, open_study, run_search
 
 SPACE = """

@@ -13,12 +13,12 @@ from deepmlf.analysis.results import load_results
 from deepmlf.data.dataset import Dataset
 from deepmlf.data.synthetic import make_synthetic
 from deepmlf.errors import DeepMLFError, LanguageModelError, SearchError
+from deepmlf.events.dashboard import EVENTS_FILE
 from deepmlf.model.lm_store import LanguageModelFacts
-from deepmlf.training.dashboard import EVENTS_FILE
+from deepmlf.tune.experiment.study import create_study, open_study, repair_journal
 from deepmlf.tune.objective import make_objectives
 from deepmlf.tune.search import resume_search, run_search
 from deepmlf.tune.settings import SearchSettings, experiment_name, parse_duration, read_manifest, write_manifest
-from deepmlf.tune.study import create_study, open_study, repair_journal
 from tests.tune import experiments
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from ray.cluster_utils import Cluster
 
+from deepmlf.tune.experiment.study import open_study
 from deepmlf.tune.settings import SearchSettings
-from deepmlf.tune.study import open_study
 from tests.tune.experiments import assert_whole, drive, endings_told, epochs_trained, settings, wait_for_epochs
 
 TRIALS = 12

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from ray.cluster_utils import Cluster
 
-from deepmlf.tune.study import open_study
+from deepmlf.tune.experiment.study import open_study
 from tests.tune.experiments import assert_whole, endings_told, epochs_trained, settings
 from tests.tune.test_lost_clusters import start
 

@@ -12,8 +12,8 @@ import pytest
 import ray
 
 from deepmlf.errors import SearchError
+from deepmlf.tune.experiment.study import open_study
 from deepmlf.tune.search import resume_search, run_search
-from deepmlf.tune.study import open_study
 from tests.tune.experiments import (
     assert_whole,
     drive,

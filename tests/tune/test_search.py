@@ -11,10 +11,10 @@ import pytest
 
 from deepmlf.analysis.results import summarise
 from deepmlf.errors import SearchError
+from deepmlf.tune.experiment.study import open_study
 from deepmlf.tune.search import resume_search, run_search
-from deepmlf.tune.study import open_study
+from tests.tune.driver.test_faults import space_of
 from tests.tune.experiments import assert_whole, settings, wait_for_epochs
-from tests.tune.test_faults import space_of
 
 
 @pytest.mark.ray

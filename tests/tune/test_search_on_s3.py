@@ -16,20 +16,20 @@ import pytest
 import ray
 
 from deepmlf.analysis.board import Board
-from deepmlf.analysis.confirm import confirm
 from deepmlf.analysis.results import load_results, summarise
+from deepmlf.analysis.verdict import confirm
 from deepmlf.data.dataset import Dataset
-from deepmlf.data.remote import RemoteFolder, join, local_copy
 from deepmlf.errors import SearchError
-from deepmlf.training.evaluate import evaluate_trial
-from deepmlf.training.predictor import Predictor
-from deepmlf.training.tensorboard import TrialWriter
-from deepmlf.tune import storage
-from deepmlf.tune.callbacks import Stop, read_metrics
+from deepmlf.events.writer import TrialWriter
+from deepmlf.inference.evaluate import evaluate_trial
+from deepmlf.inference.predictor import Predictor
+from deepmlf.places import RemoteFolder, join, local_copy
+from deepmlf.tune.driver.recorder import Stop, read_metrics
+from deepmlf.tune.experiment import remote
+from deepmlf.tune.experiment.remote import open_experiment, open_trial
+from deepmlf.tune.experiment.study import open_study
 from deepmlf.tune.search import resume_search, run_search
 from deepmlf.tune.settings import SearchSettings, read_manifest
-from deepmlf.tune.storage import open_experiment, open_trial
-from deepmlf.tune.study import open_study
 from tests.analysis.served import served
 from tests.analysis.synthetic_experiment import make_experiment
 from tests.tune.experiments import assert_whole, settings
@@ -215,7 +215,7 @@ def _driver(home: Path, search: SearchSettings) -> BaseProcess:
 
 def _search(home: Path, search: SearchSettings) -> None:
     os.environ["DEEPMLF_HOME"] = str(home)
-    storage.Uploader.__init__.__defaults__ = (0.5,)
+    remote.Uploader.__init__.__defaults__ = (0.5,)
     run_search(search)
 
 

@@ -7,9 +7,9 @@ import optuna
 import pytest
 
 from deepmlf.analysis.results import load_results, summarise
+from deepmlf.tune.experiment.study import open_study
 from deepmlf.tune.search import ray_records, resume_search, run_search
 from deepmlf.tune.settings import SearchSettings
-from deepmlf.tune.study import open_study
 from tests.tune.experiments import assert_whole, epochs_trained, settings
 
 PARAMETERS = "model/trained_parameters"

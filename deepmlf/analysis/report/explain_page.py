@@ -1,0 +1,123 @@
+"""The page of one prediction: a single HTML file that needs no network, every plot with its numbers in words."""
+
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from deepmlf.inference.explain import BlockAttention, Explanation
+from deepmlf.templates import templates_of
+
+_BLUE, _ORANGE, _LINES = "#3d85c6", "#d9822b", "rgba(128,128,128,0.4)"  # each readable on white and on black
+_HEADS = {
+    "task": "Final prediction",
+    "text": "Words alone",
+    "av": "Audio and vision alone",
+    "fusion": "Fusion tokens (mean)",
+}
+_STRONGEST = 3  # frames that a summary names
+
+
+def explain_page(explanation: Explanation) -> str:
+    """The page as HTML."""
+    environment = templates_of("deepmlf.analysis.report", html=True)
+    # The first plot brings plotly's script for all of them.
+    predictions = _html(_predictions(explanation), "predictions", 260, script=True)
+    blocks = explanation.blocks
+    most = max(float(block.weights.max()) for block in blocks)
+    return environment.get_template("explain.html.jinja").render(
+        explanation=explanation,
+        heads={title: explanation.predictions[head] for head, title in _HEADS.items()},
+        predictions=predictions,
+        maps=[
+            {
+                "block": block,
+                "plot": _html(_heat_map(block, most), f"attention-{block.layer}", 150 + 20 * len(block.weights)),
+                "summary": _summary(block),
+                "rows": block.weights.tolist(),
+            }
+            for block in blocks
+        ],
+        gates=_html(_gates(blocks), "gates", 300),
+    )
+
+
+def _html(figure: go.Figure, name: str, height: int, *, script: bool = False) -> str:
+    figure.update_layout(
+        template=None,
+        height=height,
+        margin={"l": 10, "r": 10, "t": 10, "b": 10},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"size": 13},
+    )
+    lines = {"gridcolor": _LINES, "zerolinecolor": _LINES, "linecolor": _LINES}
+    figure.update_xaxes(automargin=True, fixedrange=True, **lines)
+    figure.update_yaxes(automargin=True, fixedrange=True, **lines)
+    html: str = figure.to_html(
+        full_html=False,
+        include_plotlyjs=script,
+        div_id=name,
+        default_height=f"{height}px",
+        config={"displayModeBar": False, "responsive": True},
+    )
+    return html
+
+
+def _predictions(explanation: Explanation) -> go.Figure:
+    titles, values = list(_HEADS.values()), [explanation.predictions[head] for head in _HEADS]
+    figure = go.Figure(go.Scatter(x=values, y=titles, mode="markers", marker={"size": 13, "color": _BLUE}))
+    reach = max(explanation.label_range, *(abs(value) for value in values)) * 1.05
+    figure.update_xaxes(range=[-reach, reach], title="sentiment")
+    figure.update_yaxes(autorange="reversed")
+    if explanation.label is not None:
+        figure.add_vline(x=explanation.label, line={"color": _ORANGE, "dash": "dash"}, annotation_text="label")
+    return figure
+
+
+def _heat_map(block: BlockAttention, most: float) -> go.Figure:
+    tokens, frames = block.weights.shape
+    figure = go.Figure(
+        go.Heatmap(
+            z=block.weights,
+            x=list(range(1, frames + 1)),
+            y=list(range(1, tokens + 1)),
+            zmin=0,
+            zmax=most,
+            colorscale="Cividis",
+            colorbar={"thickness": 12, "tickformat": ".0%"},
+            hovertemplate="token %{y}, frame %{x}: %{z:.1%}<extra></extra>",
+        )
+    )
+    figure.update_xaxes(title="audiovisual frame")
+    figure.update_yaxes(title="fusion token", autorange="reversed", tickformat="d")
+    return figure
+
+
+def _summary(block: BlockAttention) -> str:
+    """The heat map in a sentence."""
+    mean = block.weights.mean(0)
+    strongest = np.sort(np.argsort(mean)[::-1][:_STRONGEST])
+    names = ", ".join(str(frame + 1) for frame in strongest)
+    return (
+        f"Of {len(mean)} frames the fusion tokens look most at {names}: "
+        f"{mean[strongest].sum():.0%} of the attention, where an even spread gives {len(strongest) / len(mean):.0%}."
+    )
+
+
+def _gates(blocks: list[BlockAttention]) -> go.Figure:
+    layers = [block.layer for block in blocks]
+    series: dict[str, tuple[Any, str, str]] = {
+        "attention": ([block.attention_gate for block in blocks], _BLUE, "circle"),
+        "FFN": ([block.ffn_gate for block in blocks], _ORANGE, "square"),
+    }
+    figure = go.Figure(
+        [
+            go.Scatter(x=layers, y=values, name=name, mode="lines+markers", marker={"symbol": mark, "color": color})
+            for name, (values, color, mark) in series.items()
+        ]
+    )
+    figure.update_xaxes(title="fused layer", tickvals=layers)
+    figure.update_yaxes(title="open fraction", range=[0, 1])
+    figure.update_layout(legend={"orientation": "h", "y": 1.15})
+    return figure

@@ -1,0 +1,223 @@
+"""The report of an experiment: one HTML page that opens offline, what to do first and all numbers last."""
+
+import json
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import plotly.io
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from deepmlf.analysis.records import Records, TrialRecord, load_records
+from deepmlf.analysis.report import figures, study_figures
+from deepmlf.analysis.report.answers import NEEDED, QUESTIONS, Answer, answer
+from deepmlf.analysis.results import place_of_trial, summarise
+from deepmlf.analysis.spending import failures_by_reason, rungs_of, spending_of
+from deepmlf.analysis.verdict import verdict_line
+from deepmlf.config import TrialConfig, as_override
+from deepmlf.errors import ConfigError
+from deepmlf.files import new_file
+from deepmlf.places import RemoteFolder, is_remote, join, local_copy
+from deepmlf.templates import templates_of
+from deepmlf.tune.experiment.remote import REPORT
+from deepmlf.tune.objective import TRAINED_PARAMETERS, VALID, best_first, pareto_front
+
+_PAGE = "index.html"
+
+
+@dataclass(frozen=True)
+class Lead:
+    """How far the best trial is ahead of another value."""
+
+    of: str
+    value: float
+    lead: float
+    """Above zero where the best trial is better."""
+
+
+def analyze(place: str | Path, *, quiet: bool = False) -> dict[str, Any]:
+    """Print an experiment's summary and write its ``results.parquet`` and its report.
+
+    Args:
+        place: The experiment's folder or URI; what is written goes there, too.
+        quiet: Print nothing.
+
+    Returns:
+        What `summarise` returns, and ``report``, the page's path or URI.
+
+    Raises:
+        SearchError: If the folder is no experiment.
+    """
+    facts = summarise(place, quiet=quiet)
+    experiment = local_copy(str(place)) if is_remote(place) else Path(place).absolute()
+    records = load_records(experiment)
+    page = write_report(records, experiment, place)
+    name = f"{REPORT}/{_PAGE}"
+    if is_remote(place):
+        RemoteFolder(str(place)).upload(page.read_bytes(), name)
+    shown = join(str(place), name) if is_remote(place) else str(page)
+    if not quiet:
+        print(*filter(None, [unfinished_line(records, place), f"report: {shown}"]), sep="\n")
+    return facts | {"report": shown}
+
+
+def write_report(records: Records, experiment: Path, place: str | Path) -> Path:
+    """Write the page, whole or not at all, and return its path.
+
+    Args:
+        records: The experiment's trials.
+        experiment: Its folder on this machine.
+        place: What users call it: the same folder, or a URI.
+    """
+    page = experiment / REPORT / _PAGE
+    page.parent.mkdir(exist_ok=True)
+    with new_file(page) as temporary:
+        temporary.write_text(render(records, experiment, place), encoding="utf-8")
+    return page
+
+
+def render(records: Records, experiment: Path, place: str | Path) -> str:
+    """The page's HTML; everything that comes from the experiment is escaped."""
+    environment = templates_of("deepmlf.analysis.report", html=True)
+    environment.filters |= {"short": _short, "spelled": _spelled}
+    template = environment.get_template("report.html.jinja")
+    rungs = rungs_of(records)
+    mattered = [study_figures.importances(records, index) for index in range(len(records.objectives))]
+    order = study_figures.by_importance(mattered[0][1], records)
+    best = records.complete[0] if records.complete else None
+    metrics = list(dict.fromkeys(name for trial in records.trials for name in trial.best if name.startswith(VALID)))
+    answers = [answer(question, records) for question in QUESTIONS]
+    complete = best_first(records.study.get_trials(deepcopy=False), records.objectives)
+    return template.render(
+        records=records,
+        name=experiment.name,
+        unfinished=unfinished_line(records, place),
+        best=best,
+        leads=leads(records),
+        front=pareto_front(complete, records.objectives) if len(records.objectives) > 1 else [],
+        metrics=metrics,
+        shown=list(dict.fromkeys([*(one.name for one in records.objectives), *metrics, TRAINED_PARAMETERS])),
+        last_epoch=max((trial.epochs for trial in records.trials), default=0),
+        confirmations=_confirmations(experiment),
+        verdict_line=verdict_line,
+        commands=_commands(records, best, experiment, place) if best else {},
+        answers=[(one, statement(one, records), figures.question(one, records.objectives[0])) for one in answers],
+        histories=[study_figures.history(records, index) for index in range(len(records.objectives))],
+        mattered=mattered,
+        parallel=study_figures.parallel_coordinates(records, order),
+        slices=study_figures.slices(records, order),
+        contour=study_figures.contour(records, order),
+        rungs=rungs,
+        survivors=figures.survivors(rungs),
+        curves=figures.learning_curves(records, rungs),
+        spending=spending_of(records),
+        failures=failures_by_reason(records),
+        parameters=figures.pareto(
+            records,
+            "Quality against trained parameters",
+            "trained parameters",
+            lambda t: t.best.get(TRAINED_PARAMETERS),
+        ),
+        speed=figures.pareto(
+            records, "Quality against time", "seconds per utterance", lambda t: t.seconds_per_utterance
+        ),
+        plotly=Markup(get_plotlyjs()),
+        themes=Markup(json.dumps(_themes()).replace("<", "\\u003c")),
+    )
+
+
+def unfinished_line(records: Records, place: str | Path) -> str | None:
+    """What to know of an experiment whose search is not at its end; None if it is."""
+    ended, wanted = records.ended, records.settings.trials
+    if ended >= wanted:
+        return None
+    so_far = f"{ended} of {wanted} trials have ended" if ended else f"none of {wanted} trials has ended"
+    shown = place if is_remote(place) else Path(place).absolute()
+    return f"{so_far}: the search is still running, or `deepmlf resume {shown}` goes on with it"
+
+
+def leads(records: Records) -> list[Lead]:
+    """The best trial's lead over the next two and over the median complete trial."""
+    values = [trial.value for trial in records.complete if trial.value is not None]
+    if len(values) < 2:
+        return []
+    sign = 1 if records.objectives[0].direction == "minimize" else -1
+    others = [(f"trial {trial.number}", trial.value) for trial in records.complete[1:3] if trial.value is not None]
+    middle = (values[(len(values) - 1) // 2] + values[len(values) // 2]) / 2
+    others.append((f"the median of {len(values)} complete trials", middle))
+    return [Lead(of, value, sign * (value - values[0])) for of, value in others]
+
+
+def statement(answer: Answer, records: Records) -> str:
+    """What may be said of one of the paper's questions."""
+    asked, name = answer.question, records.objectives[0].name
+    inside, outside = len(answer.inside), len(answer.outside)
+    survived = {
+        place: (count, sum(group.trials for group in answer.groups if (group.value in asked.published) == is_inside))
+        for place, count, is_inside in (("inside", inside, True), ("outside", outside, False))
+    }
+    counts = " and ".join(f"{count} of {all_} {place}" for place, (count, all_) in survived.items())
+    if answer.verdict == "not varied":
+        return f"This search did not vary {asked.setting}. --space {asked.space} --sampler grid --scheduler none does."
+    if answer.difference is None:
+        return (
+            f"Too few full-fidelity trials to say anything: {counts} the paper's answer; "
+            f"{NEEDED} on each side are needed at least."
+        )
+    mean, low, high = answer.difference
+    meaning = {
+        "agrees": "the paper's answer holds on this data",
+        "contradicts": "other values are better on this data",
+        "undecided": "these trials cannot tell them apart",
+    }[answer.verdict]
+    return (
+        f"{name} of trials as the paper has it minus all others: {mean:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}: "
+        f"{meaning}. Trained to their end were {counts} the paper's answer."
+    )
+
+
+def _commands(records: Records, best: TrialRecord, experiment: Path, place: str | Path) -> dict[str, str]:
+    """What to do with the best trial, as command lines."""
+    shown = str(place) if is_remote(place) else str(experiment)
+    folder = place_of_trial(place, experiment, best.number)
+    again = {"confirm": f"deepmlf confirm {shlex.quote(shown)}"}
+    again["evaluate"] = f"deepmlf evaluate {shlex.quote(folder)}"
+    again["export"] = f"deepmlf export {shlex.quote(folder)} exported"
+    defaults = TrialConfig().flat()
+    try:
+        config = TrialConfig.from_overrides(best.settings).flat()
+    except ConfigError:  # of an older version, whose settings have other names
+        return again
+    changed = [as_override(name, value) for name, value in config.items() if value != defaults[name]]
+    options = [f"--set {shlex.quote(option)}" for option in changed if not option.startswith("data.path=")]
+    again["train"] = " ".join(["deepmlf train", shlex.quote(records.settings.data), *options])
+    return again
+
+
+def _confirmations(experiment: Path) -> list[dict[str, Any]]:
+    """What `confirm` found, the newest first."""
+    paths = sorted(experiment.glob("confirm-*/confirm.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    return [json.loads(path.read_text()) for path in paths]
+
+
+def _themes() -> dict[str, Any]:
+    """Plotly's templates for light and dark pages."""
+    return {
+        "light": plotly.io.templates["plotly_white"].to_plotly_json(),
+        "dark": plotly.io.templates["plotly_dark"].to_plotly_json(),
+    }
+
+
+def _short(value: Any) -> str:
+    """A number to four decimals, or significant digits where they would say nothing; anything else as it is."""
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.4f}" if 0.001 <= abs(value) < 1000 else f"{value:.4g}"
+    return str(value)
+
+
+def _spelled(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers)) or "–"

@@ -1,0 +1,36 @@
+"""Metrics of a finished trial on a split of its own choosing, the test split included."""
+
+from pathlib import Path
+
+from deepmlf.data.dataset import Dataset
+from deepmlf.errors import DataError
+from deepmlf.inference.predictor import Predictor, read_trial_config
+
+
+def evaluate_trial(
+    trial: Path,
+    data: str | Path | None = None,
+    split: str = "test",
+    language_model: str | None = None,
+    trained_on: str | Path | None = None,
+) -> dict[str, float]:
+    """Metrics of a trial's best epoch.
+
+    Args:
+        trial: The trial's folder, with ``config.json`` and ``best/``.
+        data: Dataset to evaluate on, its features scaled as those of the training; None takes the training's own.
+        split: ``train``, ``valid`` or ``test``.
+        language_model: Where it is on this machine; None takes what the trial names.
+        trained_on: Where the dataset of the training is now; None: where it was.
+
+    Raises:
+        CheckpointError: If the folder holds no trained trial.
+        DataError: If a dataset cannot be read, or its features or labels are not such as the trial's.
+    """
+    training = trained_on if trained_on is not None else read_trial_config(trial).data.path
+    predictor = Predictor.open_trial(trial, language_model, data=training)
+    dataset = Dataset.open(data if data is not None else training)
+    metrics = predictor.metrics(dataset, predictor.predict(dataset, split))
+    if metrics is None:
+        raise DataError(f"{dataset.path}: labels of {split} are missing or of another range than in training")
+    return metrics

@@ -1,0 +1,188 @@
+"""Predictions of a finished model, a trial or an exported one, on any dataset with the same features."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from deepmlf.config import TrialConfig
+from deepmlf.data.dataset import LABEL_RANGE, Dataset
+from deepmlf.data.loader import Loader
+from deepmlf.errors import CheckpointError, DataError
+from deepmlf.model.deepmlf import DeepMLF
+from deepmlf.model.language_model import ByteTokenizer, Tokenizer, dtype_of, load_tokenizer
+from deepmlf.model.pretrained import TrainedOn, is_pretrained, read_config, tokenizer_of
+from deepmlf.training.checkpoints.save import load_weights
+from deepmlf.training.forward import build_model, pick_device, predict_heads
+from deepmlf.training.metrics import compute_metrics, sentiment_classes
+from deepmlf.training.stores.token_ids import token_ids
+
+
+def read_trial_config(trial: Path) -> TrialConfig:
+    """The configuration of a trial's folder.
+
+    Raises:
+        CheckpointError: If the folder holds no trial.
+        ConfigError: If a setting is unknown or impossible.
+    """
+    try:
+        tree = json.loads((trial / "config.json").read_text())
+    except OSError:
+        where = "; its trials are in trials/" if (trial / "trials").is_dir() else ""
+        raise CheckpointError(f"{trial}: not a trial's folder (no config.json there{where})") from None
+    except ValueError as error:
+        raise CheckpointError(f"{trial / 'config.json'}: damaged ({error})") from None
+    if not isinstance(tree, dict) or not tree.keys() <= TrialConfig.model_fields.keys():
+        raise CheckpointError(f"{trial}: not a trial's folder (its config.json is of something else)")
+    return TrialConfig.from_dict(tree)
+
+
+def require_best(trial: Path) -> None:
+    """Refuse a trial that has no best weights.
+
+    Raises:
+        CheckpointError: If it has none.
+    """
+    if not (trial / "best" / "state.json").is_file():
+        raise CheckpointError(f"{trial}: has no best weights; let it train for one fusion epoch at least")
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A model in eval mode with all that prepares its inputs.
+
+    Features are scaled by the statistics of the training data, whatever dataset is predicted.
+    """
+
+    name: str
+    """Of the folder that it was read from."""
+    model: DeepMLF
+    tokenizer: Tokenizer | ByteTokenizer
+    trained_on: TrainedOn
+
+    @classmethod
+    def open(cls, folder: Path, language_model: str | None = None) -> "Predictor":
+        """Read an exported folder, or a trial's.
+
+        Args:
+            folder: What ``deepmlf export`` wrote, or a trial with best weights, whose dataset must be in place.
+            language_model: Another copy of the language model than the one that the folder names.
+
+        Raises:
+            CheckpointError: If the folder is neither, or damaged.
+            LanguageModelError: If the language model is not on this machine, or is another one.
+            DataError: If a trial's dataset is not in place.
+        """
+        if is_pretrained(folder):
+            return cls._open_pretrained(folder, language_model)
+        return cls.open_trial(folder, language_model)
+
+    @classmethod
+    def _open_pretrained(cls, folder: Path, language_model: str | None) -> "Predictor":
+        config = read_config(folder)
+        if config.trained_on is None:
+            raise CheckpointError(
+                f"{folder}: does not say what it was trained on, so inputs cannot be prepared; "
+                "make it with `deepmlf export TRIAL OUT`"
+            )
+        model = DeepMLF.from_pretrained(
+            folder,
+            language_model=language_model,
+            device=pick_device("auto"),
+            dtype=dtype_of(config.trained_on.precision),
+        )
+        return cls(folder.absolute().name, model, tokenizer_of(folder, config), config.trained_on)
+
+    @classmethod
+    def open_trial(cls, folder: Path, language_model: str | None = None, data: str | Path | None = None) -> "Predictor":
+        """Read a trial's best epoch.
+
+        Args:
+            folder: The trial's.
+            language_model: Another copy of the language model than the one that the trial names.
+            data: Where the dataset of the training is now; None: where it was.
+
+        Raises:
+            CheckpointError, LanguageModelError, DataError: As `open`.
+        """
+        config = read_trial_config(folder)
+        require_best(folder)
+        if language_model is not None:
+            changed = config.model.model_copy(update={"language_model": language_model})
+            config = config.model_copy(update={"model": changed})
+        # The device of the training may be another machine's.
+        config = TrialConfig.from_overrides(config.flat(), {"training.device": "auto"})
+        dataset = Dataset.open(data if data is not None else config.data.path)
+        model, _, _ = build_model(config, dataset)
+        load_weights(folder / "best", model)
+        training = config.training
+        tokenizer = load_tokenizer(config.model.language_model)
+        trained_on = TrainedOn.of(
+            dataset.info,
+            standardize=config.data.standardize,
+            precision=training.precision,
+            batch_size=2 * training.batch_size,
+        )
+        return cls(folder.absolute().name, model.eval(), tokenizer, trained_on)
+
+    def loader(self, dataset: Dataset, split: str) -> Loader:
+        """Batches of a split, prepared as in training.
+
+        Raises:
+            DataError: If its features have other sizes than the model's, or there is no such split or nothing in it.
+        """
+        info, model, ours = dataset.info, self.model, self.trained_on.dataset
+        if (info.audio_dim, info.vision_dim) != (model.audio_dim, model.vision_dim):
+            raise DataError(
+                f"{dataset.path}: has {info.audio_dim} audio and {info.vision_dim} vision features, "
+                f"but the model takes {model.audio_dim} and {model.vision_dim}"
+            )
+        if not info.splits.get(split, 1):
+            filled = ", ".join(name for name, count in info.splits.items() if count)
+            raise DataError(f"{dataset.path}: {split} is empty; it has {filled}")
+        scaling = {name: getattr(ours, name) for name in ("audio_mean", "audio_std", "vision_mean", "vision_std")}
+        prepared = Dataset(dataset.path, info.model_copy(update=scaling))
+        return Loader(
+            prepared,
+            split,
+            lambda name: token_ids(dataset, name, self.tokenizer, model.config.max_text_len),
+            self.tokenizer.pad_token_id,
+            self.trained_on.batch_size,
+            standardize=self.trained_on.standardize,
+        )
+
+    def predict(self, dataset: Dataset, split: str) -> pa.Table:
+        """Predict every utterance of a split, in its order.
+
+        Returns:
+            Columns ``id``, ``text``, ``label`` (null where there is none), ``sentiment`` (the final prediction),
+            ``sentiment_text``, ``sentiment_av`` and ``sentiment_fusion`` (those of the auxiliary heads),
+            ``sentiment_class`` and ``label_class`` (``negative``, ``neutral`` or ``positive``).
+
+        Raises:
+            DataError: If the dataset does not fit the model, or there is no such split.
+        """
+        loader = self.loader(dataset, split)
+        rows, name = dataset.split(split), self.trained_on.dataset.name
+        predictions = predict_heads(self.model, loader, self.trained_on.precision)
+        sentiment, known = predictions.pop("task"), np.isfinite(rows.labels)
+        label_classes = sentiment_classes(name, np.where(known, rows.labels, 0))
+        columns = {
+            "id": rows.ids,
+            "text": rows.texts,
+            "label": pa.array(rows.labels, from_pandas=True),
+            "sentiment": sentiment,
+            **{f"sentiment_{head}": values for head, values in predictions.items()},
+            "sentiment_class": sentiment_classes(name, sentiment),
+            "label_class": pa.array(label_classes, mask=~known),
+        }
+        return pa.table(columns)
+
+    def metrics(self, dataset: Dataset, table: pa.Table) -> dict[str, float] | None:
+        """Metrics of what `predict` returned; None without all labels, or with labels of another range."""
+        is_comparable = LABEL_RANGE[dataset.info.name] == self.trained_on.label_range
+        if table["label"].null_count or not is_comparable:
+            return None
+        return compute_metrics(self.trained_on.dataset.name, table["sentiment"].to_numpy(), table["label"].to_numpy())

@@ -1,0 +1,184 @@
+"""Checkpoints: trained tensors only, as safetensors and JSON; nothing is unpickled.
+
+A checkpoint is written to a temporary folder, then renamed; it counts only if its ``state.json`` is there.
+"""
+
+import json
+import os
+import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from deepmlf.errors import CheckpointError
+from deepmlf.files import new_folder, publish_folder
+from deepmlf.model.deepmlf import DeepMLF
+from deepmlf.model.weights import read_tensors, trained_state
+from deepmlf.training.checkpoints.files import (
+    STATE,
+    checkpoint_name,
+    checkpoints_of,
+    complete_checkpoints,
+    read_metadata,
+)
+
+_ACTIVE_LAYERS = "active_layers"
+
+
+def save_weights(folder: Path, model: DeepMLF, metadata: dict[str, Any]) -> None:
+    """Write ``model.safetensors`` and ``state.json`` into `folder`, in a trial's folder, whole or not at all.
+
+    Which MM blocks are active goes with the weights: without it they would make another model.
+    """
+    for left_over in folder.parent.glob(".unfinished.*"):  # a trial has one writer, so it is of one that was killed
+        shutil.rmtree(left_over, ignore_errors=True)
+    publish(folder, {"model": trained_state(model)}, metadata | {_ACTIVE_LAYERS: model.active_layers})
+
+
+def load_weights(folder: Path, model: DeepMLF) -> dict[str, Any]:
+    """Read what `save_weights` wrote into `model`, active MM blocks included, and return its metadata.
+
+    Raises:
+        CheckpointError: If it is missing, torn, or of another model.
+    """
+    metadata = read_metadata(folder)
+    weights = read_tensors(folder / "model.safetensors")
+    expected = trained_state(model)
+    for name, tensor in expected.items():
+        if name not in weights or weights[name].shape != tensor.shape:
+            raise CheckpointError(f"{folder}: is of another model ({name} differs)")
+    model.load_state_dict(weights, strict=False)
+    model.active_layers = tuple(metadata.pop(_ACTIVE_LAYERS, model.fusion_layers))
+    return metadata
+
+
+class CheckpointWriter:
+    """Writes a trial's checkpoints, ``checkpoints/epoch_NNNNNN`` with weights, optimiser, random states and position.
+
+    Tensors are written in a thread while the trial validates: they do not change from an epoch's last step to the next
+    epoch's first, so they need no copy, and what is reported after validation has its checkpoint whole on disk.
+
+    Args:
+        out_dir: The trial's folder.
+        model: Its trained weights are written.
+        parameters: Trained parameters by name.
+        optimizer: Of these parameters.
+        keep: Newest checkpoints that stay on disk.
+    """
+
+    def __init__(
+        self,
+        out_dir: Path,
+        model: DeepMLF,
+        parameters: dict[str, nn.Parameter],
+        optimizer: torch.optim.Optimizer,
+        keep: int = 1,
+    ) -> None:
+        self._root, self._keep = checkpoints_of(out_dir), keep
+        self._model, self._parameters, self._optimizer = model, parameters, optimizer
+        self._temporary = self._root / f".unfinished.{os.getpid()}"
+        self._thread = ThreadPoolExecutor(max_workers=1)
+        self._writing: Future[None] | None = None
+
+    def __enter__(self) -> "CheckpointWriter":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._thread.shutdown()
+        shutil.rmtree(self._temporary, ignore_errors=True)
+
+    def start(self) -> None:
+        """Begin to write weights and moments, which must not change until `finish`."""
+        self._writing = self._begin()
+
+    def finish(self, epoch: int, metadata: dict[str, Any]) -> Path:
+        """Complete the checkpoint that `start` began, or write it now, and drop old ones.
+
+        Returns:
+            Its folder.
+
+        Raises:
+            OSError, SafetensorError: If anything could not be written, also by the thread.
+        """
+        writing, self._writing = self._writing or self._begin(), None
+        writing.result()
+        random = {"cpu": torch.get_rng_state()}
+        if torch.cuda.is_available():
+            random["cuda"] = torch.cuda.get_rng_state()
+        _write(self._temporary, {"random": random})
+        folder = self._root / checkpoint_name(epoch)
+        _write_metadata(self._temporary, metadata | {_ACTIVE_LAYERS: self._model.active_layers})
+        publish_folder(self._temporary, folder)
+        older = [path for path in complete_checkpoints(self._root) if path.name < folder.name]
+        kept = {folder, *older[max(0, len(older) - self._keep + 1) :]}
+        for other in set(self._root.iterdir()) - kept:
+            shutil.rmtree(other, ignore_errors=True)
+        return folder
+
+    def _begin(self) -> "Future[None]":
+        moments = optimizer_state(self._parameters, self._optimizer)
+        return self._thread.submit(
+            _write_new, self._temporary, {"model": trained_state(self._model), "optimizer": moments}
+        )
+
+
+def load_checkpoint(
+    folder: Path, model: DeepMLF, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer
+) -> dict[str, Any]:
+    """Restore everything that a `CheckpointWriter` wrote and return its metadata.
+
+    Raises:
+        CheckpointError: If it is missing, torn, or of another model.
+    """
+    metadata = load_weights(folder, model)
+    load_optimizer_state(read_tensors(folder / "optimizer.safetensors"), parameters, optimizer)
+    random = read_tensors(folder / "random.safetensors")
+    torch.set_rng_state(random["cpu"])
+    if "cuda" in random and torch.cuda.is_available():
+        torch.cuda.set_rng_state(random["cuda"])
+    return metadata
+
+
+def optimizer_state(parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """AdamW's moments and step counts by parameter: ``{"fusion_tokens.exp_avg": ..., ...}``."""
+    return {
+        f"{name}.{key}": value
+        for name, parameter in parameters.items()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def load_optimizer_state(
+    moments: dict[str, Tensor], parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer
+) -> None:
+    """Restore what `optimizer_state` returned; parameters it does not name stay as they are."""
+    for name, parameter in parameters.items():
+        state = {key.removeprefix(f"{name}."): t for key, t in moments.items() if key.rpartition(".")[0] == name}
+        if state:
+            optimizer.state[parameter] = {key: t.to(parameter.device) for key, t in state.items()}
+
+
+def publish(folder: Path, parts: dict[str, dict[str, Tensor]], metadata: dict[str, Any]) -> None:
+    """Write one safetensors file per part and ``state.json`` into `folder`, whole or not at all."""
+    with new_folder(folder) as temporary:
+        _write(temporary, parts)
+        _write_metadata(temporary, metadata)
+
+
+def _write_new(temporary: Path, parts: dict[str, dict[str, Tensor]]) -> None:
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    _write(temporary, parts)
+
+
+def _write(temporary: Path, parts: dict[str, dict[str, Tensor]]) -> None:
+    for name, tensors in parts.items():
+        save_file({key: t.detach().contiguous() for key, t in tensors.items()}, temporary / f"{name}.safetensors")
+
+
+def _write_metadata(temporary: Path, metadata: dict[str, Any]) -> None:
+    (temporary / STATE).write_text(json.dumps(metadata))

@@ -1,0 +1,147 @@
+"""Data and language models on the driver's disk, brought to the nodes whose trials need them.
+
+A folder that a node has with the same content, as on a shared file system, is used in place. Any other is copied once
+to the node's cache, by chunks, from an actor on the driver's node that reads the folders it was started for, and
+nothing else.
+"""
+
+import contextlib
+import hashlib
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from deepmlf.errors import LanguageModelError, PlaceError
+from deepmlf.model import lm_store
+from deepmlf.places import first_line, home, is_remote, keep_copy
+
+CHUNK = 8 * 2**20
+"""Bytes of a file that are on their way at a time."""
+DATA, LANGUAGE_MODEL = "data.path", "model.language_model"
+_FILES = ("*.json", "*.arrow", "*.safetensors", "tokenizer*", "vocab.*", "merges.txt")
+_SAMPLES, _SAMPLE = 16, 2**16
+
+
+def files_of(folder: Path) -> dict[str, Path]:
+    """The files of a dataset or a language model by name; what else lies in the folder is nobody's business."""
+    found = {path.name: path for pattern in _FILES for path in folder.glob(pattern) if path.is_file()}
+    return {name: found[name] for name in sorted(found) if not name.startswith(".")}
+
+
+def fingerprint_of(folder: Path) -> str:
+    """Names a folder's content by its files' names, sizes and bytes; of a large file, samples all over it."""
+    digest = hashlib.sha256()
+    for name, path in files_of(folder).items():
+        size = path.stat().st_size
+        digest.update(f"{name} {size} ".encode())
+        step = max(_SAMPLE, (size - _SAMPLE) // (_SAMPLES - 1))
+        with path.open("rb") as file:
+            for offset in range(0, size, step):
+                file.seek(offset)
+                digest.update(file.read(_SAMPLE))
+    return digest.hexdigest()
+
+
+def folder_here(name: str, place: str) -> Path | None:
+    """Where this node has what a setting names; None if it has not, or if the setting needs no folder."""
+    if is_remote(place) or place == lm_store.TINY_RANDOM:
+        return None
+    if name == DATA:
+        return Path(place) if Path(place).is_dir() else None
+    try:
+        return lm_store.resolve(place)
+    except LanguageModelError:
+        return None
+
+
+class FileServer:
+    """Reads files for other nodes; an actor on the driver's node.
+
+    Args:
+        folders: By fingerprint; no other file is read.
+    """
+
+    def __init__(self, folders: Mapping[str, Path]) -> None:
+        self._files = {key: files_of(folder) for key, folder in folders.items()}
+
+    def sizes(self, key: str) -> dict[str, int]:
+        """Bytes of each file of a folder."""
+        return {name: path.stat().st_size for name, path in self._files[key].items()}
+
+    def read(self, key: str, name: str, offset: int) -> bytes:
+        """At most `CHUNK` bytes of a file, from `offset` on."""
+        with self._files[key][name].open("rb") as file:
+            file.seek(offset)
+            return file.read(CHUNK)
+
+
+@contextlib.contextmanager
+def serving(base: Mapping[str, Any], address: str | None) -> Iterator[dict[str, Any]]:
+    """Serve what `base` names and this node has, if the connected cluster has or may get other nodes.
+
+    Yields what `overrides_here` needs to know, as plain values.
+    """
+    is_cluster = address is not None or "RAY_ADDRESS" in os.environ or len(ray.nodes()) > 1
+    folders = {name: folder_here(name, str(base[name])) for name in (DATA, LANGUAGE_MODEL) if name in base}
+    known = {name: (fingerprint_of(folder), folder) for name, folder in folders.items() if folder is not None}
+    if not is_cluster or not known:
+        yield {"fingerprints": {}, "server": None}
+        return
+    server_name = f"deepmlf-files-{uuid.uuid4().hex}"
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    server = (
+        ray.remote(FileServer)
+        .options(name=server_name, num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)
+        .remote(dict(known.values()))
+    )
+    try:
+        yield {"fingerprints": {name: key for name, (key, _) in known.items()}, "server": server_name}
+    finally:
+        ray.kill(server)
+
+
+def overrides_here(base: Mapping[str, Any], served: Mapping[str, Any]) -> dict[str, str]:
+    """Settings that name this node's folders in place of the driver's, fetched if they are not there.
+
+    Raises:
+        PlaceError: If one is neither here nor to be had from the driver's node.
+    """
+    return {
+        name: str(on_this_node(base[name], key, served["server"], folder_here(name, base[name])))
+        for name, key in served["fingerprints"].items()
+    }
+
+
+def on_this_node(place: str, key: str, server: str, here: Path | None) -> Path:
+    """The folder that a user calls `place`: `here` if its fingerprint is `key`, else a copy of what `server` has.
+
+    Raises:
+        PlaceError: If this node has not, and the driver's node does not give it.
+    """
+    if here is not None and fingerprint_of(here) == key:
+        return here
+    copy = home() / "from_driver" / key[:16] / (Path(place).name or "folder")
+    try:
+        keep_copy(copy, lambda folder: fingerprint_of(folder) == key, lambda folder: _fetch(server, key, folder))
+    except (ValueError, RayError) as error:  # ValueError: no actor has that name
+        raise PlaceError(
+            f"{place}: a path that workers do not have ({first_line(getattr(error, 'cause', None) or error)}); "
+            "put it on shared storage or give a URI"
+        ) from None
+    return copy
+
+
+def _fetch(server: str, key: str, folder: Path) -> None:
+    actor = ray.get_actor(server)
+    for name, size in ray.get(actor.sizes.remote(key)).items():
+        with (folder / name).open("wb") as file:
+            for offset in range(0, size, CHUNK):
+                file.write(ray.get(actor.read.remote(key, name, offset)))
+    if fingerprint_of(folder) != key:
+        raise ValueError("it has changed on the driver's node since the search began")

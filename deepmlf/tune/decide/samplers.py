@@ -1,0 +1,150 @@
+"""Samplers by name, seeded anew for each trial, and the points of a grid."""
+
+import heapq
+import warnings
+from typing import Any
+
+import optuna
+from optuna import samplers
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from deepmlf.errors import SearchError
+from deepmlf.model.lm_store import LanguageModelFacts
+from deepmlf.tune.space.load import SearchSpace
+
+SAMPLERS = ("tpe", "random", "gp", "cmaes", "grid", "nsga2")
+_ONE_OBJECTIVE = ("cmaes",)
+_LATEST = 1000
+_BEST = 25  # as many as TPE ever takes for good
+_GRID_LIMIT = 1000  # points are found one by one, each slower than the one before
+_STARTUP_TRIALS = 5  # random ones; Optuna's 10 are a good part of a small search
+
+
+def check_sampler(name: str, objectives: int, *, has_warm_start: bool = False) -> None:
+    """Refuse a sampler that does not exist, or cannot serve so many objectives or an earlier experiment's trials.
+
+    Raises:
+        SearchError: With the samplers to choose from.
+    """
+    fitting = [known for known in SAMPLERS if objectives == 1 or known not in _ONE_OBJECTIVE]
+    if name not in SAMPLERS:
+        raise SearchError(f"--sampler {name}: no such sampler; choose one of {', '.join(fitting)}")
+    if name not in fitting:
+        raise SearchError(f"--sampler {name}: works on one objective only; choose one of {', '.join(fitting)}")
+    if name == "grid" and has_warm_start:
+        raise SearchError("--warm-start: a grid learns nothing from earlier trials; choose another --sampler")
+
+
+def make_sampler(name: str, seed: int, number: int, *, trials: int, concurrent: int) -> samplers.BaseSampler:
+    """A sampler for one trial: seeded by its number, so that a resumed search draws what an uninterrupted one would.
+
+    What a sampler learns it takes from the study's trials, or keeps there (CMA-ES its distribution, NSGA-II its
+    generations): nothing is lost with the object.
+
+    Args:
+        name: One of `SAMPLERS`.
+        seed: Seed of the search.
+        number: The trial's number.
+        trials: Trials the search is to end with.
+        concurrent: Trials that run at a time.
+    """
+    seed = (seed * 1_000_003 + number) % 2**32
+    with warnings.catch_warnings():
+        # Some options are marked experimental; a search needs them.
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        if name == "tpe":
+            return BoundedTPESampler(
+                n_startup_trials=_STARTUP_TRIALS,
+                multivariate=True,
+                group=True,
+                constant_liar=concurrent > 1,
+                seed=seed,
+            )
+        if name == "gp":
+            return samplers.GPSampler(n_startup_trials=_STARTUP_TRIALS, seed=seed)
+        if name == "cmaes":
+            return samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False, consider_pruned_trials=True)
+        if name == "nsga2":
+            # Optuna's 50 would make a small search one random generation.
+            return samplers.NSGAIISampler(population_size=max(4, min(50, trials // 5)), seed=seed)
+    return samplers.RandomSampler(seed=seed)  # a grid's points wait in the study, nothing is drawn
+
+
+class BoundedTPESampler(samplers.TPESampler):
+    """TPE whose work for a trial does not grow with the search: of a long one it sees the best and the latest trials.
+
+    Once 25 trials were COMPLETE the good set is that of the whole study; the others' weights fall with age anyway.
+    Searches of two objectives have no such order, and are seen whole.
+    """
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, optuna.distributions.BaseDistribution]:
+        """As TPE does it."""
+        return super().infer_relative_search_space(_excerpt(study), trial)
+
+    def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, Any]) -> dict[str, Any]:
+        """As TPE does it."""
+        return super().sample_relative(_excerpt(study), trial, search_space)
+
+    def sample_independent(self, study: optuna.Study, trial: FrozenTrial, *param: Any) -> Any:
+        """As TPE does it."""
+        return super().sample_independent(_excerpt(study), trial, *param)
+
+
+class _Excerpt(optuna.Study):
+    """A study of which some trials can be seen."""
+
+    def __init__(self, study: optuna.Study, trials: list[FrozenTrial]) -> None:
+        self.__dict__ |= study.__dict__
+        self._seen = trials
+
+    def _get_trials(self, deepcopy: bool = True, states: Any = None, use_cache: bool = False) -> list[FrozenTrial]:
+        return [trial for trial in self._seen if states is None or trial.state in states]
+
+
+def _excerpt(study: optuna.Study) -> optuna.Study:
+    trials = study.get_trials(deepcopy=False)
+    if len(trials) <= _LATEST or len(study.directions) > 1:
+        return study
+    complete = [trial for trial in trials[:-_LATEST] if trial.state == TrialState.COMPLETE]
+    sign = 1 if study.direction == StudyDirection.MINIMIZE else -1
+    best = heapq.nsmallest(_BEST, complete, key=lambda trial: sign * (trial.value or 0.0))
+    return _Excerpt(study, best + trials[-_LATEST:])
+
+
+def grid_points(
+    space: SearchSpace, lm: LanguageModelFacts, wanted: int | None, seed: int
+) -> tuple[list[dict[str, Any]], bool]:
+    """The points of a space whose parameters all have finitely many values, in random order, conditions obeyed.
+
+    Args:
+        space: The space.
+        lm: Sizes of the language model in use.
+        wanted: Points wanted at most; None for all.
+        seed: Seed of the order.
+
+    Returns:
+        The points, and whether there are more.
+
+    Raises:
+        SearchError: If a parameter has infinitely many values, or all points are wanted and there are too many.
+    """
+
+    def visit(trial: optuna.Trial) -> float:
+        space.sample(trial, lm)
+        return 0.0
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study = optuna.create_study(sampler=samplers.BruteForceSampler(seed=seed))
+    limit = _GRID_LIMIT if wanted is None else wanted
+    try:
+        study.optimize(visit, n_trials=limit + 1)
+    except Exception as error:  # a user's space may raise anything
+        raise SearchError(f"--sampler grid: every float of the space needs a step ({error})") from error
+    points = [trial.params for trial in study.trials]
+    if wanted is None and len(points) > limit:
+        raise SearchError(f"--sampler grid: the space has more than {limit} points; say with --trials how many to take")
+    return points[:limit], len(points) > limit

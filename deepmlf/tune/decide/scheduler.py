@@ -1,0 +1,207 @@
+"""Schedulers by name, on fusion epochs, that survive the driver: a resume fills them again from the study."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import optuna
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
+
+from deepmlf.errors import SearchError
+from deepmlf.tune.experiment.study import own_trials
+from deepmlf.tune.objective import Objective
+
+FIDELITY = "fusion_epoch"
+_STUDY = "study_"
+SCHEDULERS = ("asha", "hyperband", "median", "none")
+
+
+def check_scheduler(name: str) -> None:
+    """Refuse a scheduler that does not exist.
+
+    Raises:
+        SearchError: With the schedulers to choose from.
+    """
+    if name not in SCHEDULERS:
+        raise SearchError(f"--scheduler {name}: no such scheduler; choose one of {', '.join(SCHEDULERS)}")
+
+
+def make_scheduler(
+    name: str,
+    study: optuna.Study,
+    objective: Objective,
+    *,
+    epochs: int,
+    grace_period: int,
+    reduction_factor: int,
+    seed: int,
+) -> TrialScheduler:
+    """A scheduler that knows what the study's trials have reported.
+
+    Args:
+        name: One of `SCHEDULERS`.
+        study: The study; trials taken over from an earlier experiment are not compared with.
+        objective: What trials are compared by.
+        epochs: Fusion epochs of full fidelity.
+        grace_period: Fusion epochs before a trial may be stopped.
+        reduction_factor: ASHA and Hyperband: one in so many goes on from a rung.
+        seed: Hyperband: of the brackets that trials are put into.
+    """
+    grace_period = min(grace_period, epochs)
+    if name == "median":
+        return ResumableMedian(study, objective, grace_period)
+    if name == "none":
+        return FIFOScheduler()
+    brackets = int(math.log(epochs / grace_period, reduction_factor)) + 1 if name == "hyperband" else 1
+    return ResumableASHA(study, objective, epochs, grace_period, reduction_factor, brackets=brackets, seed=seed)
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A rung as it stands."""
+
+    epochs: int
+    """Fusion epochs at which trials are compared."""
+    trials: int
+    """Trials that have got there."""
+    cutoff: float | None
+    """What a trial's objective must not be worse than to go on; None before anyone got there."""
+    bracket: int = 0
+    trial_ids: tuple[str, ...] = ()
+    """Of those trials, in the order in which they got there."""
+
+
+def rungs_of(scheduler: TrialScheduler) -> list[Rung]:
+    """The rungs of ASHA, or of Hyperband bracket by bracket, from the lowest up; none for other schedulers."""
+    if not isinstance(scheduler, ResumableASHA):
+        return []
+    return [
+        Rung(
+            epochs,
+            len(recorded),
+            None if not recorded else float(scheduler._metric_op * bracket.cutoff(recorded)),
+            index,
+            tuple(recorded),
+        )
+        for index, bracket in enumerate(scheduler._brackets)
+        for epochs, recorded in reversed(bracket._rungs)
+    ]
+
+
+def number_of(trial_id: str) -> int | None:
+    """The study's number of a trial that had ended when the scheduler was made; None for any other."""
+    return int(trial_id.removeprefix(_STUDY)) if trial_id.startswith(_STUDY) else None
+
+
+class _StandIn:
+    """A trial of an earlier driver."""
+
+    def __init__(self, number: int) -> None:
+        self.trial_id = f"{_STUDY}{number}"
+        self.config = {"number": number}
+
+
+class _Resumable(FIFOScheduler):
+    """What the study knows of earlier drivers' trials enters the scheduler again.
+
+    Finished trials enter at once, unfinished ones when they are handed out again: without their past, their next, later
+    value would be taken for that of the lowest rung.
+    """
+
+    def _refill(self, study: optuna.Study) -> None:
+        self._unfinished: dict[int, dict[int, float]] = {}
+        for trial in own_trials(study):
+            if not trial.state.is_finished():
+                self._unfinished[trial.number] = dict(trial.intermediate_values)
+            elif trial.intermediate_values:
+                stand_in = _StandIn(trial.number)
+                self._enter(stand_in)
+                self._replay(stand_in, trial.intermediate_values)
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """Enter a trial, with its past if a dead driver had begun it."""
+        self._enter(trial)
+        self._replay(trial, self._unfinished.pop(trial.config["number"], {}))
+
+    def _enter(self, trial: Any) -> None:
+        super().on_trial_add(None, trial)
+
+    def _replay(self, trial: Any, values: Mapping[int, float]) -> None:
+        # Decisions are discarded: they were taken, and obeyed, when the values came in.
+        for step, value in sorted(values.items()):
+            self.on_trial_result(None, trial, {FIDELITY: step, self._metric: value})
+
+
+class ResumableASHA(_Resumable, ASHAScheduler):
+    """ASHA; with several brackets, asynchronous Hyperband.
+
+    Args:
+        study: The study.
+        objective: What trials are compared by.
+        epochs: Fusion epochs of full fidelity.
+        grace_period: Fusion epochs before a trial may be stopped.
+        reduction_factor: One in so many goes on from a rung.
+        brackets: Each one's lowest rung is `reduction_factor` times as high as that of the one before.
+        seed: With the trial's number it decides on the bracket.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        objective: Objective,
+        epochs: int,
+        grace_period: int,
+        reduction_factor: int,
+        *,
+        brackets: int = 1,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            metric=objective.name,
+            mode=objective.mode,
+            time_attr=FIDELITY,
+            max_t=epochs,
+            grace_period=grace_period,
+            reduction_factor=reduction_factor,
+            brackets=brackets,
+        )
+        self._seed = seed
+        self._refill(study)
+
+    def _enter(self, trial: Any) -> None:
+        # As Ray does it, a bracket is the likelier the more rungs it has, but Ray draws from the global generator.
+        sizes = np.array([len(bracket._rungs) for bracket in self._brackets])
+        weights = np.exp(sizes - sizes.max())
+        generator = np.random.default_rng((self._seed, trial.config["number"]))
+        chosen = generator.choice(len(self._brackets), p=weights / weights.sum())
+        self._trial_info[trial.trial_id] = self._brackets[chosen]
+
+
+class ResumableMedian(_Resumable, MedianStoppingRule):
+    """The median stopping rule: a trial ends whose best value is worse than the median of the others' means so far.
+
+    Args:
+        study: The study.
+        objective: What trials are compared by.
+        grace_period: Fusion epochs before a trial may be stopped.
+    """
+
+    def __init__(self, study: optuna.Study, objective: Objective, grace_period: int) -> None:
+        super().__init__(metric=objective.name, mode=objective.mode, time_attr=FIDELITY, grace_period=grace_period)
+        self._refill(study)
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Decide on a trial; an epoch reported again, as a resumed trial does, counts once."""
+        known = self._results[trial][-1][FIDELITY] if trial in self._results else 0
+        if result.get(FIDELITY, 0) <= known:
+            return TrialScheduler.CONTINUE
+        return super().on_trial_result(tune_controller, trial, result)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """Nothing to add: the last epoch came in as a result already."""
+
+    def _on_insufficient_samples(self, tune_controller: Any, trial: Any, time: float) -> str:
+        # Ray would pause the trial for others to start, but a pause here costs a restart.
+        return TrialScheduler.CONTINUE

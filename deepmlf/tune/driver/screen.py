@@ -1,0 +1,188 @@
+"""What a search shows while it runs: one screen in a terminal, plain lines anywhere else."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from deepmlf.tune.decide.scheduler import FIDELITY, Rung
+from deepmlf.tune.objective import Objective
+
+_REFRESH_SECONDS = 0.5
+_ENDED = ("COMPLETE", "PRUNED", "FAIL")
+
+
+@dataclass(frozen=True)
+class RunningTrial:
+    """A trial under way."""
+
+    number: int
+    epochs: Sequence[Mapping[str, Any]]
+    """The metrics that it has reported, epoch by epoch."""
+    best: Mapping[str, float]
+    """Those of its best epoch, by short name."""
+    planned_epochs: int
+    """Of all stages."""
+    planned_fusion_epochs: int
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds to the end of its training if nothing stops it; None before its first epoch in this stage."""
+        if not self.epochs:
+            return None
+        last = self.epochs[-1]
+        times = [epoch["time/epoch_seconds"] for epoch in self.epochs if epoch.get("stage") == last.get("stage")
+                 and "time/epoch_seconds" in epoch]  # fmt: skip
+        if not times:
+            return None
+        recent = sorted(times[-3:])
+        return (self.planned_epochs - last["epoch"]) * recent[len(recent) // 2]
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best finished trial."""
+
+    number: int
+    value: float
+    params: Mapping[str, Any]
+
+
+class Progress:
+    """Shows how a search goes.
+
+    Args:
+        console: Where; on a terminal a screen is kept up to date, elsewhere lines are printed.
+        name: Of the experiment.
+        objectives: What is shown of a trial.
+        trials: Asked for in all.
+        ended: Of them, those that earlier drivers have finished.
+        rungs: The scheduler's rungs as they stand.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        name: str,
+        objectives: tuple[Objective, ...],
+        *,
+        trials: int,
+        ended: int,
+        rungs: Callable[[], list[Rung]],
+    ) -> None:
+        self._console, self._name, self._objectives = console, name, objectives
+        self._trials, self._ended_before, self._rungs = trials, ended, rungs
+        self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+        self._started = time.monotonic()
+        self._next_refresh = 0.0
+
+    @property
+    def is_due(self) -> bool:
+        """Whether there is a screen, and it has not been drawn just now."""
+        return self._live is not None and time.monotonic() >= self._next_refresh
+
+    def draw(self, running: Sequence[RunningTrial], states: Mapping[str, int], best: Best | None) -> None:
+        """Draw the screen.
+
+        Args:
+            running: The trials under way.
+            states: How many trials are in each state, those of earlier drivers included.
+            best: The best finished trial so far, by the first objective.
+        """
+        if self._live is None:
+            return
+        if not self._live.is_started:
+            self._live.start()
+        self._live.update(self.screen(running, states, best), refresh=True)
+        self._next_refresh = time.monotonic() + _REFRESH_SECONDS
+
+    def screen(self, running: Sequence[RunningTrial], states: Mapping[str, int], best: Best | None) -> Group:
+        """The screen; as `draw` takes them."""
+        ended = sum(states.get(state, 0) for state in _ENDED)
+        seconds = time.monotonic() - self._started
+        here = ended - self._ended_before
+        counts = ", ".join(f"{states[state]} {state}" for state in _ENDED if states.get(state))
+        left = f", about {duration(seconds / here * (self._trials - ended))} left" if here else ""
+        head = f"{self._name}: {ended} of {self._trials} trials" + (f" ({counts})" if counts else "")
+        parts: list[Any] = [Text(f"{head}; {duration(seconds)}{left}", style="bold")]
+        if best is not None:
+            settings = ", ".join(f"{name.rpartition('.')[2]} {_short(value)}" for name, value in best.params.items())
+            parts.append(Text(f"best {self._objectives[0].name} {best.value:.4f}, trial {best.number}: {settings}"))
+        parts.append(self._table(running))
+        parts += [Text(line, style="dim") for line in self._footer(running, here / seconds if seconds else 0.0)]
+        return Group(*parts)
+
+    def epoch(self, number: int, metrics: Mapping[str, Any]) -> None:
+        """Say that a trial has reported an epoch, where there is no screen."""
+        if self._live is None:
+            first = self._objectives[0].name
+            shown = f"{first} {metrics[first]:.4f}" if first in metrics else f"loss {metrics['train/loss']:.4f}"
+            self.say(f"trial {number}: {metrics['stage']} epoch {metrics['epoch']}, {shown}")
+
+    def ended(self, number: int, state: str, reason: str | None, states: Mapping[str, int], best: Best | None) -> None:
+        """Say that a trial has ended, where there is no screen; `states` and `best` as `draw` takes them."""
+        if self._live is None:
+            ended = sum(states.get(name, 0) for name in _ENDED)
+            so_far = "" if best is None else f", best {self._objectives[0].name} {best.value:.4f} (trial {best.number})"
+            why = f" ({reason})" if reason else ""
+            self.say(f"trial {number}: {state}{why}; {ended} of {self._trials}{so_far}")
+
+    def say(self, line: str) -> None:
+        """Print a line; above the screen, if there is one."""
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """Leave the screen as it is last drawn."""
+        if self._live is not None:
+            self._live.stop()
+
+    def _table(self, running: Sequence[RunningTrial]) -> Table:
+        columns = [column for objective in self._objectives for column in (objective.name, f"best {objective.short}")]
+        table = Table("trial", "stage", "epoch", "fusion epoch", *columns, "left", expand=True)
+        for trial in running:
+            last = trial.epochs[-1] if trial.epochs else {}
+            values = [value for one in self._objectives for value in (last.get(one.name), trial.best.get(one.short))]
+            seconds = trial.seconds_left
+            table.add_row(
+                str(trial.number),
+                str(last.get("stage", "starts")),
+                f"{last.get('epoch', 0)} of {trial.planned_epochs}",
+                f"{last.get(FIDELITY, 0)} of {trial.planned_fusion_epochs}",
+                *("" if value is None else f"{value:.4g}" for value in values),
+                "" if seconds is None else duration(seconds),
+            )
+        return table
+
+    def _footer(self, running: Sequence[RunningTrial], trials_per_second: float) -> list[str]:
+        lines = []
+        rungs = [
+            f"epoch {rung.epochs}: {rung.trials} trials"
+            + ("" if rung.cutoff is None else f", cut-off {rung.cutoff:.4g}")
+            for rung in self._rungs()
+        ]
+        if rungs:
+            lines.append("rungs: " + "; ".join(rungs))
+        speed = sum(trial.epochs[-1].get("speed/utterances_per_second", 0.0) for trial in running if trial.epochs)
+        pace = [f"{speed:.0f} utterances/s"] if speed else []
+        if trials_per_second:
+            pace.append(f"{3600 * trials_per_second:.0f} trials/h")
+        if pace:
+            lines.append(", ".join(pace))
+        return lines
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words of one or two units, e.g. ``45 s``, ``12 min``, ``3 h 20 min``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,97 @@
+"""One driver at a time on an experiment in a bucket, where no file lock reaches."""
+
+import json
+import os
+import socket
+import sys
+import threading
+import time
+import uuid
+from typing import Any
+
+from deepmlf.errors import SearchError
+from deepmlf.places import RemoteFolder
+
+LEASE = ".driver.json"
+BEAT_SECONDS = 5.0
+PATIENCE_SECONDS = 20.0
+"""How long a driver may not have renewed its lease before it counts as dead."""
+
+
+class Lease:
+    """Held by the driver of a remote experiment while it is open, renewed every few seconds.
+
+    Who finds another's lease waits to see whether it is renewed; a dead process of this machine needs no wait. A driver
+    that could not renew it for too long may find it taken: it is `lost` then, and the driver must end.
+
+    Args:
+        remote: The experiment.
+        quiet: Do not say that it waits.
+
+    Raises:
+        SearchError: On entry, if another driver is at it.
+    """
+
+    def __init__(self, remote: RemoteFolder, *, quiet: bool = False) -> None:
+        self._remote, self._quiet = remote, quiet
+        self._own = {"id": uuid.uuid4().hex, "host": socket.gethostname(), "pid": os.getpid()}
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.lost = False
+
+    def __enter__(self) -> "Lease":
+        other = self._read()
+        if other is not None and not self._is_dead(other):
+            self._wait_for(other)
+        self._renew()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._closing.set()
+        self._thread.join()
+        if not self.lost:
+            self._remote.delete(LEASE)
+
+    def _wait_for(self, other: dict[str, Any]) -> None:
+        if not self._quiet:
+            print(f"deepmlf: seeing whether the driver on {other['host']} is still there", file=sys.stderr)
+        started = time.monotonic()
+        while (found := self._read()) is not None:
+            if found["beat"] != other["beat"]:
+                raise SearchError(
+                    f"{self._remote.uri}: another driver is running this search, on {found['host']} "
+                    f"(process {found['pid']})"
+                )
+            if time.monotonic() - started > PATIENCE_SECONDS:
+                return
+            time.sleep(1)
+
+    def _is_dead(self, other: dict[str, Any]) -> bool:
+        if other["host"] != self._own["host"]:
+            return False
+        try:
+            os.kill(other["pid"], 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            pass  # somebody else's, alive
+        return False
+
+    def _read(self) -> dict[str, Any] | None:
+        content = self._remote.read(LEASE)
+        return None if content is None else json.loads(content)
+
+    def _renew(self) -> None:
+        self._remote.upload(json.dumps(self._own | {"beat": uuid.uuid4().hex}).encode(), LEASE)
+
+    def _run(self) -> None:
+        while not self._closing.wait(BEAT_SECONDS):
+            try:
+                found = self._read()
+                if found is not None and found["id"] != self._own["id"]:
+                    self.lost = True
+                    return
+                self._renew()
+            except OSError:
+                continue  # storage that does not answer now may do so later

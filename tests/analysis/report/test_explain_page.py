@@ -1,0 +1,134 @@
+"""The page of one prediction: the right numbers, nothing from the network, readable on a phone."""
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from selenium import webdriver
+
+from deepmlf.analysis.report.explain_page import explain_page
+from deepmlf.data.dataset import Dataset
+from deepmlf.inference.explain import Explanation, explain
+from deepmlf.inference.predictor import Predictor
+
+
+class Page(HTMLParser):
+    """What a page shows and what it asks for."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tables: dict[str, list[list[str]]] = {}
+        self.asked: list[str] = []
+        self.scripts = self.plots = 0
+        self.figures: list[dict[str, str | None]] = []
+        self.text = ""
+        self._inside: list[str] = []
+        self._table = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        named = dict(attrs)
+        self.asked += [f"{tag} {name}" for name in ("src", "href", "srcset", "data", "poster") if name in named]
+        self.scripts += tag == "script"
+        self.plots += named.get("class") == "plotly-graph-div"
+        if tag == "figure":
+            self.figures.append(named)
+        if tag == "table":
+            self._table = named.get("id") or f"attention {len(self.tables)}"
+            self.tables[self._table] = []
+        if tag == "tr":
+            self.tables[self._table].append([])
+        if tag in ("td", "th"):
+            self.tables[self._table][-1].append("")
+        self._inside.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        while self._inside and self._inside.pop() != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        if "style" in self._inside:
+            self.asked += re.findall(r"@import|url\(", data)
+        elif "script" not in self._inside:
+            self.text += data
+            if self._inside and self._inside[-1] in ("td", "th"):
+                self.tables[self._table][-1][-1] += data
+
+
+@pytest.fixture(scope="module")
+def explanation(small_export: Path, small_data: Path) -> Explanation:
+    return explain(Predictor.open(small_export), Dataset.open(small_data), "test_3")
+
+
+def test_the_page_has_the_numbers(explanation: Explanation) -> None:
+    page = Page(explain_page(explanation))
+    heads = dict(page.tables["heads"][1:])
+    assert heads == {
+        "Final prediction": f"{explanation.predictions['task']:+.4f}",
+        "Words alone": f"{explanation.predictions['text']:+.4f}",
+        "Audio and vision alone": f"{explanation.predictions['av']:+.4f}",
+        "Fusion tokens (mean)": f"{explanation.predictions['fusion']:+.4f}",
+        "Label": f"{explanation.label:+.4f}",
+    }
+    assert explanation.text in page.text
+    [attention] = [rows for name, rows in page.tables.items() if name.startswith("attention")]
+    assert len(attention) == 4
+    for row in attention[1:]:
+        assert sum(map(float, row[1:])) == pytest.approx(100, abs=0.005 * len(row))
+    [block] = explanation.blocks
+    assert page.tables["gate-table"][1] == ["0", f"{block.attention_gate:.4f}", f"{block.ffn_gate:.4f}"]
+    assert page.plots == len(page.figures) == 3
+    assert all(figure["aria-label"] for figure in page.figures)
+
+
+def test_the_page_asks_for_nothing_and_escapes_what_it_shows(explanation: Explanation) -> None:
+    plain = Page(explain_page(explanation))
+    hostile = "</script><script>alert(1)</script><img src=x>"
+    page = Page(explain_page(replace(explanation, text=hostile, id=hostile, model=hostile)))
+    assert page.asked == plain.asked == []
+    assert page.scripts == plain.scripts
+    assert hostile in page.text
+
+
+def test_an_utterance_without_label_or_frames_has_a_page(explanation: Explanation) -> None:
+    bare = replace(explanation, label=None, classes={"task": "neutral"}, has_frames=False, text="")
+    page = Page(explain_page(bare))
+    assert "There is no label." in page.text
+    assert "neither audio nor vision" in page.text
+    assert set(page.tables) == {"heads", "gate-table"}
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_shows_it_whole(
+    explanation: Explanation, chromium: webdriver.Chrome, tmp_path: Path, scheme: str
+) -> None:
+    path = tmp_path / "page.html"
+    path.write_text(explain_page(explanation))
+    chromium.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": 360, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    )
+    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+    chromium.get(path.as_uri())
+    assert chromium.execute_script("return document.documentElement.scrollWidth") <= 360
+    assert chromium.execute_script("return performance.getEntriesByType('resource').length") == 0
+    colours = "e => getComputedStyle(e)"
+    page, text, label = (
+        chromium.execute_script(f"return ({colours})(document.querySelector('{where}')).{what}")
+        for where, what in (("body", "backgroundColor"), ("body", "color"), (".xtick text", "fill"))
+    )
+    assert contrast(page, text) >= 7
+    assert label == text
+
+
+def contrast(first: str, second: str) -> float:
+    """The contrast ratio of two CSS colours, by WCAG."""
+    lights = []
+    for colour in (first, second):
+        parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        lights.append(0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2])
+    return (max(lights) + 0.05) / (min(lights) + 0.05)

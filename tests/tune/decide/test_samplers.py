@@ -1,0 +1,112 @@
+"""Samplers by name, and the points of a grid."""
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from deepmlf.errors import SearchError
+from deepmlf.model.lm_store import LanguageModelFacts
+from deepmlf.tune.decide import samplers
+from deepmlf.tune.decide.samplers import SAMPLERS, check_sampler, grid_points, make_sampler
+from deepmlf.tune.space.load import SearchSpace
+
+LM = LanguageModelFacts(num_layers=3, width=64)
+
+
+def loaded(space: Any) -> SearchSpace:
+    return SearchSpace("space", space, {}, [], Path("space.py"))
+
+
+def conditional(trial: optuna.Trial, lm: LanguageModelFacts) -> dict[str, Any]:
+    depth = trial.suggest_int("model.fusion_depth", 1, lm.num_layers)
+    ffn = trial.suggest_categorical("model.ffn", ["full", "lora"])
+    if ffn == "lora":
+        trial.suggest_float("model.lora_dropout", 0.0, 0.2, step=0.1)
+    return {"model.fusion_depth": depth}
+
+
+def test_a_grid_has_each_point_once_and_obeys_conditions() -> None:
+    points, is_cut = grid_points(loaded(conditional), LM, None, seed=0)
+    assert not is_cut
+    assert len(points) == len({tuple(sorted(point.items())) for point in points}) == 3 * (1 + 3)
+    assert all(("model.lora_dropout" in point) == (point["model.ffn"] == "lora") for point in points)
+    assert grid_points(loaded(conditional), LM, 12, seed=0) == (points, False)
+    assert grid_points(loaded(conditional), LM, 11, seed=0) == (points[:11], True)
+
+
+def test_a_grid_of_too_many_points_wants_to_be_told_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(samplers, "_GRID_LIMIT", 11)
+    with pytest.raises(SearchError, match="--sampler grid: the space has more than 11 points; say with --trials how"):
+        grid_points(loaded(conditional), LM, None, seed=0)
+    monkeypatch.setattr(samplers, "_GRID_LIMIT", 12)
+    assert len(grid_points(loaded(conditional), LM, None, seed=0)[0]) == 12
+
+
+def test_a_grid_without_end_is_refused() -> None:
+    def endless(trial: optuna.Trial) -> dict[str, Any]:
+        return {"training.lr_av": trial.suggest_float("training.lr_av", 1e-4, 1e-2, log=True)}
+
+    with pytest.raises(SearchError, match="--sampler grid: every float of the space needs a step"):
+        grid_points(loaded(endless), LM, 100, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "objectives", "message"),
+    [
+        ("tep", 1, "--sampler tep: no such sampler; choose one of tpe, random, gp, cmaes, grid, nsga2"),
+        ("cmaes", 2, "--sampler cmaes: works on one objective only; choose one of tpe, random, gp, grid, nsga2"),
+    ],
+)
+def test_a_sampler_that_cannot_serve_is_refused_with_those_that_can(name: str, objectives: int, message: str) -> None:
+    with pytest.raises(SearchError) as caught:
+        check_sampler(name, objectives)
+    assert str(caught.value) == message
+
+
+def test_a_grid_takes_nothing_over_from_an_earlier_experiment() -> None:
+    check_sampler("tpe", 1, has_warm_start=True)
+    with pytest.raises(SearchError, match="^--warm-start: a grid learns nothing from earlier trials; choose another"):
+        check_sampler("grid", 1, has_warm_start=True)
+
+
+@pytest.mark.parametrize("name", sorted(set(SAMPLERS) - {"cmaes"}))
+def test_samplers_draw_for_two_objectives_too(name: str) -> None:
+    study = optuna.create_study(directions=["minimize", "minimize"])
+    for number in range(6):
+        study.sampler = make_sampler(name, 0, number, trials=12, concurrent=2)
+        trial = study.ask()
+        tokens = trial.suggest_int("tokens", 1, 30)
+        study.tell(trial, [tokens, -tokens])
+    assert len(study.trials) == 6
+
+
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+def test_tpe_sees_the_best_and_the_latest_trials_of_a_long_search(
+    direction: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = optuna.create_study(direction=direction, sampler=make_sampler("tpe", 0, 0, trials=300, concurrent=2))
+    sizes: list[int] = []
+    sample = optuna.samplers.TPESampler._sample
+
+    def noted(sampler: Any, seen: optuna.Study, *rest: Any) -> Any:
+        sizes.append(len(seen._get_trials(deepcopy=False)))
+        return sample(sampler, seen, *rest)
+
+    monkeypatch.setattr(optuna.samplers.TPESampler, "_sample", noted)
+    for value in range(300):
+        params = {"x": value / 300}
+        distributions = {"x": optuna.distributions.FloatDistribution(0, 1)}
+        study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=(value * 7) % 300))
+    assert 0 <= study.ask().suggest_float("x", 0, 1) <= 1
+    assert set(sizes) == {301}, "a search this short is seen whole"
+    sizes.clear()
+    monkeypatch.setattr(samplers, "_LATEST", 100)
+    assert 0 <= study.ask().suggest_float("x", 0, 1) <= 1
+    assert set(sizes) == {125}
+    seen = samplers._excerpt(study)._get_trials(deepcopy=False)
+    assert len({trial.number for trial in seen}) == 125
+    finished = [trial for trial in study.get_trials() if trial.values]
+    best = sorted(finished, key=lambda trial: trial.values[0], reverse=direction == "maximize")[:25]
+    assert {trial.number for trial in best} <= {trial.number for trial in seen}

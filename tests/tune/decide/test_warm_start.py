@@ -1,0 +1,129 @@
+"""What an earlier experiment hands to a new one, and what is refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from deepmlf.errors import SearchError
+from deepmlf.tune.decide.warm_start import add_trials, fitting_trials
+from deepmlf.tune.experiment.study import create_study, own_trials
+from deepmlf.tune.objective import make_objectives
+from deepmlf.tune.settings import SearchSettings
+from deepmlf.tune.space.load import SearchSpace
+
+TOKENS, CURRICULUM = "model.num_fusion_tokens", "curriculum.name"
+
+
+def space(trial: optuna.Trial) -> dict[str, Any]:
+    curriculum = trial.suggest_categorical(CURRICULUM, ["joint", "av_first"])
+    if curriculum == "av_first":
+        trial.suggest_int("curriculum.av_epochs", 1, 5)
+    return {TOKENS: trial.suggest_int(TOKENS, 2, 12)}
+
+
+def earlier(folder: Path, **changes: Any) -> Path:
+    """An experiment of three finished trials, a failed one and one under way."""
+    folder.mkdir()
+    settings = SearchSettings(data="set", space="demo", name="earlier", epochs=3).model_dump() | changes
+    (folder / "search.json").write_text(json.dumps({"settings": settings, "data_fingerprint": "abc"}))
+    study = create_study(folder, "earlier", None, make_objectives(settings["objectives"]))
+    for params in (
+        {CURRICULUM: "joint", TOKENS: 4},
+        {CURRICULUM: "av_first", "curriculum.av_epochs": 2, TOKENS: 6},
+        {CURRICULUM: "joint", TOKENS: 8},
+        {CURRICULUM: "joint", TOKENS: 10},
+        {CURRICULUM: "joint", TOKENS: 12},
+    ):
+        study.enqueue_trial(params)
+    asked = [study.ask() for _ in range(5)]
+    for trial in asked:
+        space(trial)
+        trial.report(0.9, 1)
+    study.tell(asked[0], 0.9)
+    study.tell(asked[1], 0.8)
+    study.tell(asked[2], state=TrialState.PRUNED)
+    study.tell(asked[3], state=TrialState.FAIL)
+    return folder
+
+
+def take(folder: Path, wanted: Any = space, **changes: Any) -> list[optuna.trial.FrozenTrial]:
+    fingerprint = changes.pop("fingerprint", "abc")
+    settings = SearchSettings.model_validate({"data": "set", "space": "demo", "epochs": 3} | changes)
+    return fitting_trials(folder, settings, SearchSpace("mine", wanted, {}, [], Path("mine.py")), 4, fingerprint)
+
+
+def test_finished_trials_are_taken_over_once_and_are_not_the_experiments_own(tmp_path: Path) -> None:
+    taken = take(earlier(tmp_path / "earlier"))
+    assert [trial.state.name for trial in taken] == ["COMPLETE", "COMPLETE", "PRUNED"]
+    assert taken[1].params == {CURRICULUM: "av_first", "curriculum.av_epochs": 2, TOKENS: 6}
+    study = optuna.create_study()
+    add_trials(study, taken)
+    add_trials(study, taken)  # the driver was killed before its manifest was written, and starts again
+    assert [trial.user_attrs["warm_start"] for trial in study.get_trials()] == ["earlier/0", "earlier/1", "earlier/2"]
+    assert study.best_value == 0.8
+    assert own_trials(study) == []
+
+
+def test_only_what_the_new_space_would_draw_is_taken_over_with_its_distributions(tmp_path: Path) -> None:
+    def narrower(trial: optuna.Trial) -> dict[str, Any]:
+        trial.suggest_categorical(CURRICULUM, ["joint", "av_frozen"])
+        return {TOKENS: trial.suggest_int(TOKENS, 6, 20)}
+
+    (taken,) = take(earlier(tmp_path / "earlier"), narrower)
+    assert taken.params == {CURRICULUM: "joint", TOKENS: 8}
+    assert taken.distributions[TOKENS] == optuna.distributions.IntDistribution(6, 20)
+
+
+def test_a_full_trial_of_fewer_epochs_counts_as_stopped_early(tmp_path: Path) -> None:
+    taken = take(earlier(tmp_path / "earlier"), epochs=9)
+    assert [trial.state.name for trial in taken] == ["PRUNED"] * 3
+    assert taken[0].intermediate_values == {1: 0.9}
+
+
+def other(trial: optuna.Trial) -> dict[str, Any]:
+    return {"model.fusion_depth": trial.suggest_int("model.fusion_depth", 1, 4)}
+
+
+def without_tokens(trial: optuna.Trial) -> dict[str, Any]:
+    return {CURRICULUM: trial.suggest_categorical(CURRICULUM, ["joint", "av_first"])}
+
+
+def higher(trial: optuna.Trial) -> dict[str, Any]:
+    trial.suggest_categorical(CURRICULUM, ["joint"])
+    return {TOKENS: trial.suggest_int(TOKENS, 20, 40)}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "changes", "message"),
+    [
+        (other, {}, "none of its 3 trials fits the space mine (trial 0: the space asks for more than curriculum"),
+        (without_tokens, {}, "fits the space mine (trial 0: model.num_fusion_tokens is not searched)"),
+        (higher, {}, "(trial 0: model.num_fusion_tokens=4 is outside of IntDistribution(high=40"),
+        (space, {"objectives": ["valid/Corr"]}, "optimised valid/MAE, this search optimises valid/Corr; choose"),
+        (space, {"fingerprint": "xyz"}, "ran on another dataset (set); its values say nothing about this one"),
+        (space, {"lm": "tiny-random"}, "ran on smollm2-135m; its values say nothing about tiny-random"),
+    ],
+)  # fmt: skip
+def test_an_experiment_that_does_not_fit_is_refused(
+    tmp_path: Path, wanted: Any, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(SearchError) as caught:
+        take(earlier(tmp_path / "earlier"), wanted, **changes)
+    assert str(caught.value).startswith(f"--warm-start {tmp_path / 'earlier'}: ")
+    assert message in str(caught.value)
+
+
+def test_a_folder_that_is_no_experiment_and_one_without_a_finished_trial_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SearchError, match="not an experiment"):
+        take(tmp_path)
+    folder = tmp_path / "fresh"
+    folder.mkdir()
+    settings = SearchSettings(data="set", space="demo", name="fresh").model_dump()
+    (folder / "search.json").write_text(json.dumps({"settings": settings, "data_fingerprint": "abc"}))
+    create_study(folder, "fresh", None, make_objectives(["valid/MAE"])).ask()
+    with pytest.raises(SearchError, match="has no finished trial yet"):
+        take(folder)

@@ -1,0 +1,57 @@
+"""The HParams columns of a search, found by drawing from its space."""
+
+from pathlib import Path
+
+import pytest
+
+from deepmlf.events.dashboard import Parameter
+from deepmlf.model import lm_store
+from deepmlf.tune.space.columns import parameters_of, shown_settings
+from deepmlf.tune.space.load import load_space
+
+LM = lm_store.facts(lm_store.TINY_RANDOM)
+SPACE = """
+def space(trial):
+    name = trial.suggest_categorical("curriculum.name", ["joint", "av_first"])
+    settings = {
+        "curriculum.name": name,
+        "data.standardize": trial.suggest_categorical("data.standardize", [True, False]),
+        "training.lr_av": trial.suggest_float("training.lr_av", 1e-5, 1e-3, log=True),
+        "training.patience": trial.suggest_categorical("training.patience", [None, 3]),
+        "model.fusion_layers": [trial.suggest_int("last", 1, 3)],
+        "model.dropout": trial.suggest_int("tenths", 1, 3) / 10,
+        "model.fusion_depth": trial.suggest_int("model.fusion_depth", -1, 2),
+    }
+    if name == "av_first":
+        settings["curriculum.av_epochs"] = trial.suggest_int("curriculum.av_epochs", 1, 9)
+    return settings
+"""
+
+
+def test_types_ranges_and_conditional_parameters(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(SPACE)
+    assert parameters_of(load_space(str(tmp_path / "mine.py")), {}, LM) == [
+        Parameter("curriculum.name", choices=("av_first", "joint")),
+        Parameter("data.standardize", choices=(False, True)),
+        Parameter("training.lr_av", low=1e-5, high=1e-3),
+        Parameter("training.patience"),  # a number or none
+        Parameter("model.fusion_layers"),  # text of any kind
+        Parameter("model.dropout", low=0.1, high=0.3),  # derived: what was drawn
+        Parameter("model.fusion_depth", low=-1, high=2),  # what cannot be trained is left out, its range is not
+        Parameter("curriculum.av_epochs", low=1, high=9),
+    ]
+
+
+@pytest.mark.parametrize("name", ["mosi", "mosei", "sims", "demo"])
+def test_every_setting_of_a_space_has_its_column(name: str) -> None:
+    space = load_space(name)
+    names = {parameter.name for parameter in parameters_of(space, space.base, LM)}
+    assert {setting for prior in space.priors for setting in prior} <= names
+
+
+def test_a_whole_number_drawn_for_a_fraction_is_one() -> None:
+    shown = shown_settings({"training.epochs": 3}, {"model.dropout": 0, "model.fusion_layers": [1]})
+    assert {name: (value, type(value)) for name, value in shown.items()} == {
+        "model.dropout": (0.0, float),
+        "model.fusion_layers": ([1], list),
+    }

@@ -1,0 +1,223 @@
+"""Every space in search_spaces/: legal on shallow and deep language models, priors in range, grids that enumerate."""
+
+import warnings
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from deepmlf.config import ModelConfig, TrialConfig
+from deepmlf.errors import ConfigError, SearchError
+from deepmlf.model.deepmlf import DeepMLF
+from deepmlf.model.language_model import Family, LanguageModel, tiny_random
+from deepmlf.model.lm_store import LanguageModelFacts
+from deepmlf.tune.space.load import SearchSpace, check_setting, check_space, known_spaces, lm_in_use, load_space
+
+SPACES = known_spaces()
+EMPTY = "def space(trial):\n    return {}\n"
+SMOLLM2 = LanguageModelFacts(num_layers=30, width=576)
+TINY = LanguageModelFacts(num_layers=4, width=64)
+SIZES = [TINY, LanguageModelFacts(8, 576), LanguageModelFacts(12, 768), SMOLLM2, LanguageModelFacts(36, 1280)]
+
+
+def draw(space: SearchSpace, lm: LanguageModelFacts, count: int = 200) -> Iterator[tuple[optuna.Trial, dict[str, Any]]]:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for prior in space.priors:
+        study.enqueue_trial(prior)
+    for _ in range(count):
+        trial = study.ask()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # Optuna warns of a prior outside its range
+            overrides = space.sample(trial, lm)
+        yield trial, overrides
+        study.tell(trial, 1.0)
+
+
+def test_the_known_spaces_are_those_of_the_readme() -> None:
+    assert SPACES == ["ablations/curriculum", "ablations/depth", "ablations/tokens", "demo", "mosei", "mosi", "sims"]
+
+
+@pytest.mark.parametrize("lm", SIZES, ids=lambda lm: f"{lm.num_layers}x{lm.width}")
+@pytest.mark.parametrize("name", SPACES)
+def test_a_space_is_legal_by_construction_and_so_are_its_priors(name: str, lm: LanguageModelFacts) -> None:
+    space = load_space(name)
+    for _, overrides in draw(space, lm, count=40):
+        check_setting(space.base, overrides, lm)
+
+
+@lru_cache
+def tiny(family: Family) -> LanguageModel:
+    return tiny_random(family)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_every_drawn_model_can_be_built(name: str) -> None:
+    space = load_space(name)
+    models: dict[ModelConfig, int] = {}  # a grid draws the same model many times
+    for trial, overrides in draw(space, TINY):
+        models.setdefault(TrialConfig.from_overrides(space.base, overrides).model, trial.number)
+    for config, number in models.items():
+        DeepMLF(tiny("llama" if number % 2 else "gpt2"), 5, 8, config)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_a_prior_names_only_what_the_space_searches(name: str) -> None:
+    space = load_space(name)
+    drawn = list(draw(space, SMOLLM2, count=len(space.priors)))
+    for prior, (trial, _) in zip(space.priors, drawn, strict=True):
+        assert prior == {setting: trial.params[setting] for setting in prior}
+
+
+@pytest.mark.parametrize(
+    ("name", "lm", "fused"),
+    [
+        ("mosi", LanguageModelFacts(24, 2048), [(11, 14, 17, 20, 23)]),
+        ("mosei", LanguageModelFacts(36, 1280), [None, (7, 14, 21, 28, 35)]),
+        ("mosei", LanguageModelFacts(12, 768), [(3, 4, 6, 7, 8, 10, 11)]),
+        ("sims", LanguageModelFacts(12, 768), [(5, 6, 7, 8, 9, 10, 11)]),
+    ],
+)
+def test_priors_fuse_the_published_layers(name: str, lm: LanguageModelFacts, fused: list[tuple[int, ...]]) -> None:
+    space = load_space(name)
+    for expected, (_, overrides) in zip(fused, draw(space, lm, count=len(fused)), strict=True):
+        model = TrialConfig.from_overrides(space.base, overrides).model
+        assert expected in (None, model.resolve_fusion_layers(lm.num_layers))
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+@pytest.mark.parametrize(
+    ("name", "varied", "size"),
+    [
+        ("ablations/depth", "model.fusion_depth", 6 * 3),
+        ("ablations/tokens", "model.num_fusion_tokens", 7 * 3),
+        ("ablations/curriculum", "curriculum.name", 5 * 3),
+    ],
+)
+def test_a_grid_sampler_enumerates_an_ablation(name: str, varied: str, size: int) -> None:
+    space = load_space(name)
+    study = optuna.create_study(sampler=optuna.samplers.BruteForceSampler(seed=0))
+    points = []
+
+    def objective(trial: optuna.Trial) -> float:
+        points.append(space.sample(trial, SMOLLM2))
+        return 0.0
+
+    study.optimize(objective, n_trials=100)
+    assert len(points) == len({tuple(sorted(point.items())) for point in points}) == size
+    assert {point["training.seed"] for point in points} == {0, 1, 2}
+    assert {setting for setting in points[0] if len({point[setting] for point in points}) > 1} == {
+        "training.seed", varied
+    }  # fmt: skip
+
+
+def test_a_space_that_draws_the_seed_wins_over_that_of_the_search() -> None:
+    base = {"training.seed": 11} | load_space("ablations/tokens").base
+    for _, overrides in draw(load_space("ablations/tokens"), TINY, count=5):
+        assert TrialConfig.from_overrides(base, overrides).training.seed == overrides["training.seed"] <= 2
+
+
+def test_settings_that_make_no_sense_without_another_are_drawn_with_it_alone() -> None:
+    with_it = {
+        "model.lora_rank": lambda drawn: drawn["model.ffn"] == "lora",
+        "model.fusion_start": lambda drawn: drawn.get("model.fusion_spacing") == "even",
+        "model.softperm_text_features": lambda drawn: drawn["model.softperm_text_apply"] > 0,
+        "curriculum.av_share": lambda drawn: drawn["curriculum.name"] in ("av_first", "av_frozen", "unimodal_first"),
+        "curriculum.text_share": lambda drawn: drawn["curriculum.name"] == "unimodal_first",
+        "curriculum.grow_share": lambda drawn: drawn["curriculum.name"] == "grow_depth",
+        "training.lr_av": lambda drawn: drawn["curriculum.name"] != "av_frozen",
+    }
+    counts = dict.fromkeys(with_it, 0)
+    for trial, _ in draw(load_space("mosi"), SMOLLM2):
+        for setting, makes_sense in with_it.items():
+            assert (setting in trial.params) == makes_sense(trial.params), (setting, trial.params)
+            counts[setting] += setting in trial.params
+    assert all(0 < count < 200 for count in counts.values())
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("BASE = {}\n", r"mine.py: defines no function `space\(trial\)`"),
+        ("import nonsuch\n", r"mine.py: ModuleNotFoundError: No module named 'nonsuch'"),
+        ("def space(:\n", r"mine.py: SyntaxError"),
+        ("BASE = 3\n" + EMPTY, r"mine.py: BASE must be a dict of settings, but got 3$"),
+        ("BASE = {1: 2}\n" + EMPTY, r"mine.py: BASE must be a dict of settings, but got {1: 2}$"),
+        ("PRIORS = {'model.dropout': 0.1}\n" + EMPTY,
+         r"mine.py: PRIORS must be a list of dicts of settings, but got dict$"),
+        ("PRIORS = [{}, 'model.dropout']\n" + EMPTY,
+         r"mine.py: PRIORS\[1\] must be a dict of settings, but got 'model.dropout'$"),
+    ],
+)  # fmt: skip
+def test_an_unusable_file_is_named_with_its_fault(tmp_path: Path, source: str, message: str) -> None:
+    (tmp_path / "mine.py").write_text(source)
+    with pytest.raises(SearchError, match=message):
+        load_space(str(tmp_path / "mine.py"))
+
+
+@pytest.mark.parametrize(
+    ("body", "priors", "message"),
+    [
+        ("{'model.fusion_depth': trial.suggest_int('model.fusion_depth', 1, 9)}", [],
+         "--space mine: model.fusion_depth=5: at most 3 of the language model's 4 layers lie at or above "
+         "model.fusion_start=0.45"),
+        ("{'model.fusion_layers': [2, 7]}", [],
+         "--space mine: model.fusion_layers=[2, 7]: the language model has layers 0 to 3"),
+        ("{'model.fusion_depth': 1, 'model.cross_attention_heads': 12}", [],
+         "--space mine: model.cross_attention_heads=12: must divide the language model's width 64"),
+        ("{'model.tokens': 3}", [], "--space mine: model.tokens: no such setting; model has language_model, "),
+        ("{'depth': 3}", [], "--space mine: depth: no such setting; sections are data, model, training, curriculum"),
+        ("{'model.dropout': 1.5}", [], "--space mine: model.dropout=1.5: Input should be less than 1"),
+        ("{}['depth']", [], "--space mine: KeyError: 'depth'"),
+        ("None", [], "--space mine: TypeError: `space` must return a dict of settings, but got NoneType"),
+        ("{'training.seed': trial.suggest_int('training.seed', 0, 2)}", [{"training.seed": 1}, {"training.seed": 5}],
+         "--space mine: PRIORS[1]: training.seed=5: the space draws 0 to 2"),
+        ("{'model.dropout': trial.suggest_float('model.dropout', 0, 0.5, step=0.1)}", [{"model.dropout": 0.25}],
+         "--space mine: PRIORS[0]: model.dropout=0.25: the space draws 0.0 to 0.5 in steps of 0.1"),
+        ("{'model.ffn': trial.suggest_categorical('model.ffn', ['lora', 'full'])}", [{"model.ffn": "none"}],
+         "--space mine: PRIORS[0]: ValueError: 'none' not in ('lora', 'full')."),
+        ("{}", [{"model.dropout": 0.1}],
+         "--space mine: PRIORS[0]: model.dropout: the space does not draw this beside the prior's other settings"),
+        ("{'training.patience': trial.suggest_int('training.patience', 1, 2)}", [],
+         "--set training.patience: the space mine searches this setting; fix it in the space instead"),
+        ("{'training.epochs': trial.suggest_int('training.epochs', 1, 2)}", [],
+         "--space mine: training.epochs: is one for all trials of a search; use --epochs"),
+        ("{'model.lm_layers': 5}", [], "--space mine: model.lm_layers=5: the language model has 4 layers"),
+        ("{'model.lm_layers': 2, 'model.fusion_depth': 3}", [],
+         "--space mine: model.fusion_depth=3: at most 2 of the language model's 2 layers lie at or above"),
+    ],
+)  # fmt: skip
+def test_a_fault_of_a_space_is_told_in_one_line(
+    tmp_path: Path, body: str, priors: list[dict[str, Any]], message: str
+) -> None:
+    base = {"model.fusion_depth": 1, "model.cross_attention_heads": 8}
+    (tmp_path / "mine.py").write_text(f"PRIORS = {priors}\ndef space(trial):\n    return {body}\n")
+    space = load_space(str(tmp_path / "mine.py"))
+    with pytest.raises(SearchError) as caught:
+        check_space(space, "mine", base, TINY, {"training.patience"}, seed=0)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_trial_may_keep_more_or_fewer_layers_than_the_others() -> None:
+    base = {"model.lm_layers": 4, "model.fusion_start": 0.0, "model.cross_attention_heads": 8}
+    assert lm_in_use(base, SMOLLM2) == LanguageModelFacts(4, 576)
+    check_setting(base, {"model.lm_layers": 8, "model.fusion_depth": 5}, SMOLLM2)
+    with pytest.raises(ConfigError, match="model.fusion_depth=5: at most 4 of the language model's 4 layers"):
+        check_setting({}, {"model.fusion_start": 0.0, "model.lm_layers": 4, "model.fusion_depth": 5}, SMOLLM2)
+    with pytest.raises(ConfigError, match=r"^model.lm_layers=31: the language model has 30 layers$"):
+        lm_in_use({"model.lm_layers": 31}, SMOLLM2)
+
+
+def test_the_second_argument_of_a_space_is_the_language_model(tmp_path: Path) -> None:
+    source = "def space(trial, lm):\n    return {'model.fusion_layers': [lm.num_layers - 1]}\n"
+    (tmp_path / "mine.py").write_text(source)
+    space = load_space(str(tmp_path / "mine.py"))
+    assert [overrides for _, overrides in draw(space, TINY, count=1)] == [{"model.fusion_layers": [3]}]
+
+
+def test_an_unknown_space_lists_the_known_ones() -> None:
+    with pytest.raises(SearchError, match=r"--space nonsuch: no such file or space; known spaces: .*demo.*mosi"):
+        load_space("nonsuch")

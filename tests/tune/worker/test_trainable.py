@@ -1,0 +1,14 @@
+"""Where a trial keeps its files."""
+
+from pathlib import Path
+
+from deepmlf.tune.worker.trainable import trial_folder
+
+
+def test_a_trial_keeps_its_folder_when_the_experiment_is_renamed(tmp_path: Path) -> None:
+    before = trial_folder(tmp_path / "before", 7)
+    before.mkdir(parents=True)
+    (tmp_path / "before").rename(tmp_path / "after")
+    assert trial_folder(tmp_path / "after", 7) == tmp_path / "after" / "trials" / "0007_before"
+    assert trial_folder(tmp_path / "after", 7, "before") == tmp_path / "after" / "trials" / "0007_before"
+    assert trial_folder(tmp_path / "after", 8, "before") == tmp_path / "after" / "trials" / "0008_before"

@@ -25,6 +25,7 @@ import numpy as np
 import psutil
 from ray.cluster_utils import Cluster
 
+from benchmarks.parts.endings import endings_told
 from benchmarks.trial_overhead import ROOT, importable_by_workers
 from deepmlf.analysis.results import load_results
 from deepmlf.data.synthetic import make_synthetic
@@ -33,7 +34,6 @@ from deepmlf.tune.experiment.remote import MANIFEST, open_experiment
 from deepmlf.tune.experiment.study import open_study
 from deepmlf.tune.search import ray_records, resume_search, run_search
 from deepmlf.tune.settings import SearchSettings
-from tests.tune.experiments import endings_told
 
 EPOCHS = 4
 EPOCH_SECONDS = 0.3
@@ -240,7 +240,7 @@ class S3:
             probe.bind(("127.0.0.1", 0))
             self._port = probe.getsockname()[1]
         os.environ |= {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any"}
-        command = [sys.executable, "-m", "tests.tune.s3_server", str(self._port), str(self.flag)]
+        command = [sys.executable, "-m", "benchmarks.parts.s3_server", str(self._port), str(self.flag)]
         self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         RemoteFolder(self.uri("")).upload(b"", "started")
 

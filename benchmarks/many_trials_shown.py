@@ -17,8 +17,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.analysis.served import ROOT, columns, served
-from tests.analysis.synthetic_experiment import make_experiment
+from benchmarks.parts.served import ROOT, columns, served
+from benchmarks.parts.synthetic_experiment import make_experiment
 
 
 def seconds_of_hparams(experiment: Path, trials: int) -> float:

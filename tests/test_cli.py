@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from benchmarks.parts.synthetic_experiment import make_experiment
 from deepmlf.cli import cli, main
 from deepmlf.cli.search import _end_search
 from deepmlf.errors import CheckpointError, ConfigError
@@ -19,7 +20,6 @@ from deepmlf.model import lm_store
 from deepmlf.training.checkpoints.files import read_metadata
 from deepmlf.tune.search import SearchSummary
 from deepmlf.tune.settings import SearchSettings
-from tests.analysis.synthetic_experiment import make_experiment
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -1,6 +1,7 @@
 """The boundaries between rooms, and what a bare import costs."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -136,3 +137,11 @@ def test_import_is_light(module: str) -> None:
     code = f"import sys, {module}; print([m for m in ('torch', 'ray', 'optuna', 'transformers') if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert result.stdout.strip() == "[]"
+
+
+def test_no_test_imports_a_test_and_no_benchmark_does() -> None:
+    """What two of them need stands in a module of its own."""
+    benchmarks = {(path.name, name) for path in (ROOT / "benchmarks").rglob("*.py") for name in imports_of(path)}
+    assert {(file, name) for file, name in benchmarks if name.split(".")[0] == "tests"} == set()
+    tests = {(path.name, name) for path in (ROOT / "tests").rglob("*.py") for name in imports_of(path)}
+    assert {(file, name) for file, name in tests if re.match(r"tests\b.*\b(test_\w+|conftest)\b", name)} == set()

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
+from benchmarks.parts.served import ROOT, Served, columns, served
+from benchmarks.parts.synthetic_experiment import make_experiment
 from deepmlf.events.writer import TrialWriter
 from deepmlf.tune.decide.searcher import OVERRIDES
 from deepmlf.tune.driver.recorder import read_metrics
 from deepmlf.tune.experiment.study import open_study
 from deepmlf.tune.worker.trainable import trial_folder
-from tests.analysis.served import ROOT, Served, columns, served
-from tests.analysis.synthetic_experiment import make_experiment
 
 TRIALS, FAILED, RUNNING = 8, 1, 7
 ENDINGS = {"RUNNING": "STATUS_UNKNOWN", "FAIL": "STATUS_FAILURE"}

@@ -10,13 +10,13 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.support.ui import WebDriverWait
 
+from benchmarks.parts.served import Served, columns, served
+from benchmarks.parts.synthetic_experiment import make_experiment
 from deepmlf.events.writer import TrialWriter
 from deepmlf.tune.decide.searcher import OVERRIDES
 from deepmlf.tune.driver.recorder import read_metrics
 from deepmlf.tune.experiment.study import open_study
 from deepmlf.tune.worker.trainable import trial_folder
-from tests.analysis.served import Served, columns, served
-from tests.analysis.synthetic_experiment import make_experiment
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

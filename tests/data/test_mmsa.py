@@ -11,19 +11,7 @@ import pytest
 from deepmlf.data.dataset import Dataset, describe
 from deepmlf.data.mmsa import import_mmsa
 from deepmlf.errors import DataError
-
-
-def make_split(count: int = 3, dims: tuple[int, int] = (2, 4)) -> dict[str, Any]:
-    generator = np.random.default_rng(0)
-    split: dict[str, Any] = {
-        "raw_text": np.array([f"Text {row}" for row in range(count)], dtype=object),
-        "id": [f"clip$_${row}" for row in range(count)],
-        "regression_labels": np.linspace(-1, 1, count),
-        "audio": generator.normal(size=(count, 6, dims[0])).astype(np.float32),
-        "vision": generator.normal(size=(count, 5, dims[1])),
-    }
-    split["audio"][1, 4:] = 0  # padding
-    return split
+from tests.data.mmsa_split import make_split
 
 
 def write(path: Path, **changes: Any) -> Path:

@@ -15,8 +15,8 @@ from click.testing import CliRunner
 
 from deepmlf.cli import cli
 from deepmlf.data.dataset import Dataset
-from tests.cluster.test_commands import parse
-from tests.data.test_mmsa import make_split
+from tests.cluster.command_lines import parse
+from tests.data.mmsa_split import make_split
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "benchmarks" / "README.md"])

@@ -1,13 +1,12 @@
 """Shared by the tests of whole searches: settings of a quick one, drivers to kill, and what must hold in the end."""
 
-import json
+import multiprocessing
 import time
 from collections import Counter
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
-
-from optuna.storages.journal._storage import JournalOperation
-from optuna.trial import TrialState
 
 from deepmlf.analysis.results import load_results
 from deepmlf.tune.experiment.study import open_study
@@ -29,6 +28,15 @@ def drive(experiment: Path, started: SearchSettings) -> None:
     begun = (experiment / "search.json").is_file()
     summary = resume_search(experiment, address=started.address) if begun else run_search(started)
     assert not summary.interrupted, summary
+
+
+def start(target: Callable[..., None], *arguments: Any) -> BaseProcess:
+    """A driver in a process of its own, forked from one that has imported everything."""
+    drivers = multiprocessing.get_context("forkserver")
+    drivers.set_forkserver_preload(["deepmlf.tune.search"])
+    driver = drivers.Process(target=target, args=arguments)
+    driver.start()
+    return driver
 
 
 def epochs_trained(experiment: Path) -> Counter[tuple[str, int]]:
@@ -68,11 +76,12 @@ def assert_whole(experiment: Path, trials: int) -> None:
         assert epochs == sorted(trial.intermediate_values)
 
 
-def endings_told(experiment: Path) -> Counter[int]:
-    """How often the journal says of each trial that it ended."""
-    told: Counter[int] = Counter()
-    for line in (experiment / "optuna.journal").read_text().splitlines():
-        entry = json.loads(line)
-        if entry["op_code"] == JournalOperation.SET_TRIAL_STATE_VALUES:
-            told[entry["trial_id"]] += TrialState(entry["state"]).is_finished()
-    return +told
+def space_of(folder: Path, *rates: float) -> str:
+    """A space whose trials have these values of ``training.lr_av``; the mock trainer misbehaves at some of them."""
+    path = folder / "mine.py"
+    path.write_text(
+        "def space(trial):\n"
+        f"    return {{'training.lr_av': {rates}[trial.number % {len(rates)}], 'model.fusion_depth': 1,\n"
+        "            'model.num_fusion_tokens': trial.suggest_int('model.num_fusion_tokens', 2, 12)}\n"
+    )
+    return str(path)

@@ -21,7 +21,7 @@ class S3:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
-        command = [sys.executable, "-m", "tests.tune.s3_server", str(self.port), str(self.flag)]
+        command = [sys.executable, "-m", "benchmarks.parts.s3_server", str(self.port), str(self.flag)]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{self.port}", region_name="us-east-1")
         deadline = time.monotonic() + 60

@@ -1,19 +1,17 @@
 """Drivers that die together with a node, and whole clusters that are lost: the search goes on, and no trial is lost."""
 
-import multiprocessing
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 from ray.cluster_utils import Cluster
 
+from benchmarks.parts.endings import endings_told
 from deepmlf.tune.experiment.study import open_study
-from deepmlf.tune.settings import SearchSettings
-from tests.tune.experiments import assert_whole, drive, endings_told, epochs_trained, settings, wait_for_epochs
+from tests.tune.experiments import assert_whole, drive, epochs_trained, settings, start, wait_for_epochs
 
 TRIALS = 12
 EPOCHS = 4
@@ -44,14 +42,6 @@ def cluster() -> Iterator[Cluster]:
         lose(cluster)
 
 
-def start(experiment: Path, search: SearchSettings) -> BaseProcess:
-    drivers = multiprocessing.get_context("forkserver")
-    drivers.set_forkserver_preload(["deepmlf.tune.search"])
-    driver = drivers.Process(target=drive, args=(experiment, search))
-    driver.start()
-    return driver
-
-
 def assert_nothing_lost(experiment: Path) -> None:
     """After one restart of everything."""
     assert_whole(experiment, TRIALS)
@@ -65,13 +55,13 @@ def assert_nothing_lost(experiment: Path) -> None:
 def test_a_driver_and_a_node_killed_at_once_lose_nothing(cluster: Cluster, tmp_path: Path, small_data: Path) -> None:
     experiment = tmp_path / "search"
     search = settings(small_data, tmp_path, trials=TRIALS, epochs=EPOCHS, scheduler="none", address=cluster.address)
-    driver = start(experiment, search)
+    driver = start(drive, experiment, search)
     wait_for_epochs(experiment, 10)
     driver.kill()
     cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
     driver.join()
     assert epochs_trained(experiment).total() < TRIALS * EPOCHS
-    driver = start(experiment, search)
+    driver = start(drive, experiment, search)
     driver.join(110)
     assert driver.exitcode == 0
     assert_nothing_lost(experiment)
@@ -82,7 +72,7 @@ def test_a_search_whose_cluster_is_lost_goes_on_on_another_one(
 ) -> None:
     experiment = tmp_path / "search"
     search = settings(small_data, tmp_path, trials=TRIALS, epochs=EPOCHS, scheduler="none", address=cluster.address)
-    driver = start(experiment, search)
+    driver = start(drive, experiment, search)
     wait_for_epochs(experiment, 10)
     lost = cluster.address
     driver.kill()
@@ -94,7 +84,7 @@ def test_a_search_whose_cluster_is_lost_goes_on_on_another_one(
     assert re.search(f"--address {lost}: nothing answers there .*; is the cluster up", refused.stderr)
     another = new_cluster()
     try:
-        driver = start(experiment, search.model_copy(update={"address": another.address}))
+        driver = start(drive, experiment, search.model_copy(update={"address": another.address}))
         driver.join(110)
         assert driver.exitcode == 0
     finally:

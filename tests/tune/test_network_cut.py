@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from ray.cluster_utils import Cluster
 
+from benchmarks.parts.endings import endings_told
 from deepmlf.tune.experiment.study import open_study
-from tests.tune.experiments import assert_whole, endings_told, epochs_trained, settings
-from tests.tune.test_lost_clusters import start
+from tests.tune.experiments import assert_whole, drive, epochs_trained, settings, start
 
 TRIALS, EPOCHS = 6, 60
 HERE, THERE = "10.213.77.1", "10.213.77.2"
@@ -98,7 +98,7 @@ def test_a_node_whose_network_is_cut_and_mended_loses_nothing(
 ) -> None:
     experiment = tmp_path / "search"
     search = settings(small_data, tmp_path, trials=TRIALS, epochs=EPOCHS, scheduler="none", address=cluster.address)
-    driver = start(experiment, search)
+    driver = start(drive, experiment, search)
     deadline = time.monotonic() + 90
     while True:
         trained = Counter(folder for folder, _ in epochs_trained(experiment))

@@ -1,6 +1,5 @@
 """Drivers killed at random moments, and a disk that fills up: no finished trial is lost, none is told twice."""
 
-import multiprocessing
 import os
 import subprocess
 import time
@@ -11,17 +10,11 @@ import numpy as np
 import pytest
 import ray
 
+from benchmarks.parts.endings import endings_told
 from deepmlf.errors import SearchError
 from deepmlf.tune.experiment.study import open_study
 from deepmlf.tune.search import resume_search, run_search
-from tests.tune.experiments import (
-    assert_whole,
-    drive,
-    endings_told,
-    epochs_trained,
-    settings,
-    wait_for_epochs,
-)
+from tests.tune.experiments import assert_whole, drive, epochs_trained, settings, start, wait_for_epochs
 
 KILLS = 20
 TRIALS = 80
@@ -34,14 +27,10 @@ def test_twenty_kills_lose_nothing_and_double_nothing(ray_cluster: None, tmp_pat
     experiment = tmp_path / "search"
     address = ray.get_runtime_context().gcs_address
     search = settings(small_data, tmp_path, trials=TRIALS, epochs=3, address=address)
-    # Each driver is a process of its own, forked from one that has imported everything.
-    drivers = multiprocessing.get_context("forkserver")
-    drivers.set_forkserver_preload(["deepmlf.tune.search"])
     generator = np.random.default_rng(0)
     killed = 0
     while killed < KILLS:
-        driver = drivers.Process(target=drive, args=(experiment, search))
-        driver.start()
+        driver = start(drive, experiment, search)
         epochs = int(generator.integers(0, 6))  # how much more is trained before the kill
         if epochs:
             wait_for_epochs(experiment, epochs_trained(experiment).total() + epochs)
@@ -52,8 +41,7 @@ def test_twenty_kills_lose_nothing_and_double_nothing(ray_cluster: None, tmp_pat
         killed += 1
     finished = {trial.number: trial.state for trial in open_study(experiment).get_trials() if trial.state.is_finished()}
     assert 0 < len(finished) < TRIALS
-    last = drivers.Process(target=drive, args=(experiment, search))
-    last.start()
+    last = start(drive, experiment, search)
     last.join(300)
     assert last.exitcode == 0
     assert_whole(experiment, TRIALS)

@@ -13,8 +13,7 @@ from deepmlf.analysis.results import summarise
 from deepmlf.errors import SearchError
 from deepmlf.tune.experiment.study import open_study
 from deepmlf.tune.search import resume_search, run_search
-from tests.tune.driver.test_faults import space_of
-from tests.tune.experiments import assert_whole, settings, wait_for_epochs
+from tests.tune.experiments import assert_whole, settings, space_of, wait_for_epochs
 
 
 @pytest.mark.ray

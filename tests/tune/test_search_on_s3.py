@@ -1,6 +1,5 @@
 """Experiments on S3: searched, killed, resumed elsewhere, evaluated; storage that fails for a while, and for good."""
 
-import multiprocessing
 import os
 import re
 import shutil
@@ -8,13 +7,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
 
+from benchmarks.parts.served import served
+from benchmarks.parts.synthetic_experiment import make_experiment
 from deepmlf.analysis.board import Board
 from deepmlf.analysis.results import load_results, summarise
 from deepmlf.analysis.verdict import confirm
@@ -30,9 +30,7 @@ from deepmlf.tune.experiment.remote import open_experiment, open_trial
 from deepmlf.tune.experiment.study import open_study
 from deepmlf.tune.search import resume_search, run_search
 from deepmlf.tune.settings import SearchSettings, read_manifest
-from tests.analysis.served import served
-from tests.analysis.synthetic_experiment import make_experiment
-from tests.tune.experiments import assert_whole, settings
+from tests.tune.experiments import assert_whole, settings, start
 from tests.tune.s3 import S3
 
 
@@ -87,7 +85,7 @@ def test_a_killed_driver_goes_on_from_another_machine(
 ) -> None:
     place = s3.uri("killed/search")
     search = settings(small_data, tmp_path, trials=40, epochs=3, address=ray.get_runtime_context().gcs_address)
-    driver = _driver(elsewhere, search.model_copy(update={"storage": s3.uri("killed")}))
+    driver = start(_search, elsewhere, search.model_copy(update={"storage": s3.uri("killed")}))
     local = local_copy(place)
     _wait(lambda: len(list(local.glob("trials/*/metrics.jsonl"))) >= 5)
     time.sleep(1.5)  # an upload or two
@@ -111,7 +109,7 @@ def test_storage_that_fails_for_twenty_seconds_loses_nothing(
 ) -> None:
     place = s3.uri("stalled/search")
     search = settings(small_data, tmp_path, trials=16, epochs=3, address=ray.get_runtime_context().gcs_address)
-    driver = _driver(elsewhere, search.model_copy(update={"storage": s3.uri("stalled")}))
+    driver = start(_search, elsewhere, search.model_copy(update={"storage": s3.uri("stalled")}))
     local = local_copy(place)
     _wait(lambda: len(list(local.glob("trials/*/metrics.jsonl"))) >= 3)
     s3.flag.touch()
@@ -202,15 +200,6 @@ def real_settings(data: Path, folder: Path, storage: str, **changes: Any) -> Sea
         overrides={"model.max_text_len": 16, "model.av_frames": 6, "curriculum.av_epochs": 1},
         **changes,
     ).model_copy(update={"storage": storage})
-
-
-def _driver(home: Path, search: SearchSettings) -> BaseProcess:
-    """A driver in a process of its own, forked from one that has imported everything."""
-    drivers = multiprocessing.get_context("forkserver")
-    drivers.set_forkserver_preload(["deepmlf.tune.search"])
-    process = drivers.Process(target=_search, args=(home, search))
-    process.start()
-    return process
 
 
 def _search(home: Path, search: SearchSettings) -> None:

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from deepmlf.cli import cli
-from tests.tune.conftest import SECRET
+from tests.tune.postgres import SECRET
 
 PLANTED = "pl4nt3d-in-the-environment"
 SEARCH = [

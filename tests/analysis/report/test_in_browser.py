@@ -10,9 +10,9 @@ import pytest
 from selenium.webdriver import Chrome
 from selenium.webdriver.support.wait import WebDriverWait
 
+from benchmarks.parts.synthetic_experiment import make_experiment
 from deepmlf.analysis.report.page import analyze
 from deepmlf.tune.experiment.study import open_study
-from tests.analysis.synthetic_experiment import make_experiment
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 DRAWN = "return [...document.querySelectorAll('.plot')].every(plot => plot.querySelector('.main-svg'))"

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
+from benchmarks.parts.synthetic_experiment import FAILURE, REFUSAL, make_experiment
 from deepmlf.analysis.records import Records, TrialRecord, load_records
 from deepmlf.analysis.report.answers import QUESTIONS, Group, answer
 from deepmlf.analysis.report.page import analyze, leads, statement
@@ -21,7 +22,6 @@ from deepmlf.tune.experiment.study import WARM_START, create_study
 from deepmlf.tune.objective import make_objectives
 from deepmlf.tune.settings import SearchSettings
 from deepmlf.tune.worker.trainable import trial_folder
-from tests.analysis.synthetic_experiment import FAILURE, REFUSAL, make_experiment
 
 DEPTH = QUESTIONS[0]
 

@@ -26,8 +26,7 @@ from deepmlf.tune.cluster.node_files import CHUNK, FileServer, fingerprint_of, o
 from deepmlf.tune.experiment.study import open_study
 from deepmlf.tune.search import resume_search, run_search
 from tests.model.small_lm import make_folder
-from tests.tune.driver.test_faults import space_of
-from tests.tune.experiments import assert_whole, drive, settings, wait_for_epochs
+from tests.tune.experiments import assert_whole, drive, settings, space_of, wait_for_epochs
 
 TOLD = r"place: a path that workers do not have \({}\); put it on shared storage or give a URI"
 

@@ -19,20 +19,9 @@ from deepmlf.tune.driver.faults import deaths_are_survived
 from deepmlf.tune.experiment.study import open_study
 from deepmlf.tune.search import run_search
 from deepmlf.tune.settings import SearchSettings
-from tests.tune.experiments import assert_whole, drive, epochs_trained, settings, wait_for_epochs
+from tests.tune.experiments import assert_whole, drive, epochs_trained, settings, space_of, start, wait_for_epochs
 
 GIB = 2**30
-
-
-def space_of(folder: Path, *rates: float) -> str:
-    """A space whose trials have these values of ``training.lr_av``; the mock trainer misbehaves at some of them."""
-    path = folder / "mine.py"
-    path.write_text(
-        "def space(trial):\n"
-        f"    return {{'training.lr_av': {rates}[trial.number % {len(rates)}], 'model.fusion_depth': 1,\n"
-        "            'model.num_fusion_tokens': trial.suggest_int('model.num_fusion_tokens', 2, 12)}\n"
-    )
-    return str(path)
 
 
 @pytest.mark.ray
@@ -120,8 +109,7 @@ def test_a_node_that_is_killed_costs_the_epoch_in_progress(
     search = settings(
         small_data, tmp_path, trials=10, epochs=6, concurrent=3, scheduler="none", address=two_nodes.address
     )
-    driver = multiprocessing.get_context("forkserver").Process(target=drive, args=(experiment, search))
-    driver.start()
+    driver = start(drive, experiment, search)
     wait_for_epochs(experiment, 8)
     node = next(iter(two_nodes.worker_nodes))
     two_nodes.remove_node(node, allow_graceful=False)

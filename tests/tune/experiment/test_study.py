@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 from deepmlf.errors import SearchError
 from deepmlf.tune.experiment.study import create_study, open_study, without_password
 from deepmlf.tune.objective import make_objectives
-from tests.tune.conftest import SECRET
+from tests.tune.postgres import SECRET
 
 OBJECTIVES = make_objectives(["valid/MAE"])
 

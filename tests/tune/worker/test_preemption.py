@@ -16,8 +16,7 @@ from deepmlf.tune.driver.faults import reason_of
 from deepmlf.tune.experiment.remote import open_experiment
 from deepmlf.tune.search import run_search
 from deepmlf.tune.worker import preemption
-from tests.tune.driver.test_faults import space_of
-from tests.tune.experiments import assert_whole, epochs_trained, settings, wait_for_epochs
+from tests.tune.experiments import assert_whole, epochs_trained, settings, space_of, wait_for_epochs
 from tests.tune.s3 import S3
 
 

@@ -1,4 +1,4 @@
-"""A real S3 API on loopback (moto's) that can be told to fail: ``python -m tests.tune.s3_server PORT FLAG``.
+"""A real S3 API on loopback (moto's) that can be told to fail: ``python -m benchmarks.parts.s3_server PORT FLAG``.
 
 As long as the file FLAG exists, every request is answered with 500.
 """

@@ -35,8 +35,9 @@ from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from benchmarks import surrogate
+from deepmlf.training.reports import FIDELITY
 from deepmlf.tune.decide.samplers import make_sampler
-from deepmlf.tune.decide.scheduler import FIDELITY, make_scheduler
+from deepmlf.tune.decide.scheduler import make_scheduler
 from deepmlf.tune.decide.searcher import OptunaSearcher
 from deepmlf.tune.objective import make_objectives
 from deepmlf.tune.settings import SearchSettings

@@ -14,8 +14,8 @@ from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 
 from deepmlf.model.lm_store import LanguageModelFacts
+from deepmlf.tune.experiment.manifest import read_manifest
 from deepmlf.tune.objective import make_objectives
-from deepmlf.tune.settings import read_manifest
 from deepmlf.tune.space.columns import write_columns
 from deepmlf.tune.space.load import load_space
 

@@ -17,15 +17,13 @@ from rich.console import Console
 
 from deepmlf.model.lm_store import LanguageModelFacts
 from deepmlf.tune.decide.scheduler import make_scheduler
-from deepmlf.tune.decide.searcher import BEST_VALUES, FAIL_REASON, OVERRIDES
-from deepmlf.tune.driver.faults import RESTARTS
 from deepmlf.tune.driver.recorder import ExperimentRecorder
-from deepmlf.tune.driver.screen import Progress
-from deepmlf.tune.experiment.study import WARM_START, create_study
+from deepmlf.tune.experiment.layout import trial_folder
+from deepmlf.tune.experiment.manifest import write_manifest
+from deepmlf.tune.experiment.study import BEST_VALUES, FAIL_REASON, OVERRIDES, RESTARTS, WARM_START, create_study
 from deepmlf.tune.objective import Objective, make_objectives, values_of
-from deepmlf.tune.settings import SearchSettings, write_manifest
+from deepmlf.tune.settings import SearchSettings
 from deepmlf.tune.space.load import SearchSpace, load_space
-from deepmlf.tune.worker.trainable import trial_folder
 
 FAILURE = "NonFiniteLossError: the loss became <nan> & the trial ended in epoch 2"
 REFUSAL = "ConfigError: model.fusion_depth: 40 blocks do not fit into 30 layers"

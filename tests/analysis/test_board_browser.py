@@ -13,10 +13,10 @@ from selenium.webdriver.support.ui import WebDriverWait
 from benchmarks.parts.served import Served, columns, served
 from benchmarks.parts.synthetic_experiment import make_experiment
 from deepmlf.events.writer import TrialWriter
-from deepmlf.tune.decide.searcher import OVERRIDES
-from deepmlf.tune.driver.recorder import read_metrics
-from deepmlf.tune.experiment.study import open_study
-from deepmlf.tune.worker.trainable import trial_folder
+from deepmlf.training.reports import read_reports
+from deepmlf.tune.experiment.layout import trial_folder
+from deepmlf.tune.experiment.stored import open_experiment
+from deepmlf.tune.experiment.study import OVERRIDES
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -110,7 +110,7 @@ def test_hparams_show_every_trial_with_its_settings_and_metrics(
 ) -> None:
     show(chromium, server.url, "hparams")
     rows = table(chromium, TRIALS)
-    trials = open_study(experiment).get_trials()
+    trials = open_experiment(experiment).study.get_trials()
     assert rows.keys() == {trial_folder(experiment, trial.number).name for trial in trials}
     for trial in trials:
         folder = trial_folder(experiment, trial.number)
@@ -118,7 +118,9 @@ def test_hparams_show_every_trial_with_its_settings_and_metrics(
         for name, value in setting.items():
             assert_shown(cells, name, value)
         assert {cells[title] for title in cells if "." in title and title not in setting} <= {""}
-        errors = [line["valid/MAE"] for line in read_metrics(folder) if "fusion_epoch" in line]
+        errors = [
+            line["valid/MAE"] for line in [report.metrics for report in read_reports(folder)] if "fusion_epoch" in line
+        ]
         assert_shown(cells, "best MAE", min(errors))
         assert_shown(cells, "last MAE", errors[-1])
         assert_shown(cells, "fusion epochs", len(errors))
@@ -149,7 +151,7 @@ def test_a_running_search_grows_on_the_page(chromium: webdriver.Chrome, experime
         show(chromium, server.url, "hparams")
         assert late.name not in table(chromium, TRIALS - 1)
         shutil.move(tmp_path / late.name, late)
-        last = read_metrics(late)[-1] | {"valid/MAE": 0.25}
+        last = [report.metrics for report in read_reports(late)][-1] | {"valid/MAE": 0.25}
         TrialWriter(late, purge_step=last["epoch"] + 1).write(last | {"epoch": last["epoch"] + 1}, {"MAE": 0.25})
         server.until(lambda: len(server.steps(late.name, "train/loss")) == last["epoch"] + 1)
         show(chromium, server.url, "hparams")

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from deepmlf.training.machine.speed import without_measurements
-from deepmlf.tune.settings import read_manifest
+from deepmlf.tune.experiment.manifest import read_manifest
 
 ROOT = Path(__file__).resolve().parents[2]
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]

@@ -15,10 +15,12 @@ from deepmlf.data.synthetic import make_synthetic
 from deepmlf.errors import DeepMLFError, LanguageModelError, SearchError
 from deepmlf.events.dashboard import EVENTS_FILE
 from deepmlf.model.lm_store import LanguageModelFacts
-from deepmlf.tune.experiment.study import create_study, open_study, repair_journal
+from deepmlf.tune.experiment.manifest import read_manifest, write_manifest
+from deepmlf.tune.experiment.stored import open_experiment
+from deepmlf.tune.experiment.study import create_study, repair_journal
 from deepmlf.tune.objective import make_objectives
 from deepmlf.tune.search import resume_search, run_search
-from deepmlf.tune.settings import SearchSettings, experiment_name, parse_duration, read_manifest, write_manifest
+from deepmlf.tune.settings import SearchSettings, experiment_name, parse_duration
 from tests.tune import experiments
 
 
@@ -149,7 +151,7 @@ def test_a_resume_mends_what_a_dead_driver_left_and_finds_its_way_after_a_move(
     (moved / "optuna.journal.lock").symlink_to(journal)
     summary = resume_search(moved)
     assert summary.states["COMPLETE"] == 2
-    assert len(open_study(moved).get_trials()) == 2
+    assert len(open_experiment(moved).study.get_trials()) == 2
     assert sorted(set(load_results(moved).column("trial").to_pylist())) == [0, 1]
     assert None not in load_results(moved).column("fusion_epoch").to_pylist()
 
@@ -197,7 +199,7 @@ def test_a_resume_without_its_language_model_ends_before_anything_starts(tmp_pat
     experiment = begun(tmp_path / "search", small_data, str(tmp_path / "gone"), LanguageModelFacts(2, 64))
     with pytest.raises(LanguageModelError, match=r"gone' is not on this machine; run `deepmlf lm get .*gone`$"):
         resume_search(experiment)
-    assert [trial.state.name for trial in open_study(experiment).get_trials()] == ["RUNNING"]
+    assert [trial.state.name for trial in open_experiment(experiment).study.get_trials()] == ["RUNNING"]
 
 
 def test_a_resume_with_another_language_model_is_turned_away(tmp_path: Path, small_data: Path) -> None:
@@ -215,7 +217,7 @@ def test_a_worker_that_dies_is_retried_and_then_recorded(ray_cluster: None, tmp_
         "            'model.num_fusion_tokens': trial.suggest_int('model.num_fusion_tokens', 2, 12)}\n"
     )
     summary = run_search(settings(small_data, tmp_path, space=str(space), trials=3, max_failures=1))
-    trials = open_study(tmp_path / "search").get_trials()
+    trials = open_experiment(tmp_path / "search").study.get_trials()
     assert [trial.state.name for trial in trials] == ["COMPLETE", "FAIL", "COMPLETE"]
     assert summary.states["FAIL"] == 1
     assert trials[0].intermediate_values.keys() == trials[2].intermediate_values.keys() == {1, 2}

@@ -10,7 +10,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from deepmlf.analysis.results import write_results
 from deepmlf.config import TrialConfig
 from deepmlf.training.trainer import Trainer
-from deepmlf.tune.search import SearchSettings, run_search
+from deepmlf.tune.search import run_search
+from deepmlf.tune.settings import SearchSettings
 
 SPACE = """
 BASE = {

@@ -17,11 +17,11 @@ from deepmlf.analysis.results import write_results
 from deepmlf.analysis.spending import failures_by_reason, rungs_of, spending_of
 from deepmlf.cli import cli
 from deepmlf.config import TrialConfig, as_override, read_overrides
-from deepmlf.tune.experiment.remote import open_experiment
+from deepmlf.tune.experiment.layout import trial_folder
+from deepmlf.tune.experiment.stored import open_experiment
 from deepmlf.tune.experiment.study import WARM_START, create_study
 from deepmlf.tune.objective import make_objectives
 from deepmlf.tune.settings import SearchSettings
-from deepmlf.tune.worker.trainable import trial_folder
 
 DEPTH = QUESTIONS[0]
 

@@ -23,7 +23,7 @@ from deepmlf.data.synthetic import make_synthetic
 from deepmlf.errors import DeepMLFError, PlaceError
 from deepmlf.tune import search
 from deepmlf.tune.cluster.node_files import CHUNK, FileServer, fingerprint_of, on_this_node, serving
-from deepmlf.tune.experiment.study import open_study
+from deepmlf.tune.experiment.stored import open_experiment
 from deepmlf.tune.search import resume_search, run_search
 from tests.model.small_lm import make_folder
 from tests.tune.experiments import assert_whole, drive, settings, space_of, wait_for_epochs
@@ -214,12 +214,14 @@ def test_a_folder_that_is_gone_under_way_stops_the_search_and_costs_no_trial(
     )
     thief.join()
     assert told in (summary.stop_reason or "")
-    trials = open_study(experiment).get_trials()
+    trials = open_experiment(experiment).study.get_trials()
     assert {trial.state.name for trial in trials} <= {"COMPLETE", "RUNNING"}
     assert not list(experiment.glob("trials/*/error.txt"))
     with pytest.raises(DeepMLFError, match=told):
         resume_search(experiment)
-    assert [trial.state for trial in open_study(experiment).get_trials()] == [trial.state for trial in trials]
+    assert [trial.state for trial in open_experiment(experiment).study.get_trials()] == [
+        trial.state for trial in trials
+    ]
     (tmp_path / "elsewhere").rename(tmp_path / gone)
     assert resume_search(experiment).states["COMPLETE"] == 6
     assert_whole(experiment, 6)
@@ -287,7 +289,7 @@ def test_a_node_fetches_data_and_language_model_that_only_the_driver_has(
     driver.start()
     driver.join(150)
     assert driver.exitcode == 0
-    trials = open_study(tmp_path / "search").get_trials()
+    trials = open_experiment(tmp_path / "search").study.get_trials()
     assert [trial.state.name for trial in trials] == ["COMPLETE"] * 2, [trial.user_attrs for trial in trials]
     fetched = sorted(path.name for path in blind_node.glob("from_driver/*/[!.]*"))
     assert fetched == ["data", "lm"]

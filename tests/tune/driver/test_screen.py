@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from deepmlf.tune.decide.scheduler import Rung, make_scheduler, rungs_of
-from deepmlf.tune.driver.screen import Best, Progress, RunningTrial, duration
+from deepmlf.tune.driver.screen import Best, RunningTrial, duration
 from deepmlf.tune.objective import make_objectives
 
 OBJECTIVES = make_objectives(["valid/MAE"])

@@ -11,17 +11,22 @@ from deepmlf.data.dataset import Dataset
 from deepmlf.data.synthetic import make_synthetic
 from deepmlf.errors import DataError, LanguageModelError, SearchError
 from deepmlf.model import lm_store
-from deepmlf.places import RemoteFolder, check_uri, fetch, join, local_copy
-from deepmlf.tune.experiment.remote import TrialCopy, open_experiment
+from deepmlf.places import Place, RemoteFolder, check_uri
+from deepmlf.tune.experiment.stored import open_experiment
+from deepmlf.tune.experiment.trial_copy import TrialCopy
 from deepmlf.tune.search import run_search
 from tests.tune.experiments import settings
 from tests.tune.s3 import S3
 
 
 def test_a_uri_keeps_its_options_at_the_end() -> None:
-    assert join("s3://b/runs?region=x", "name", "trials") == "s3://b/runs/name/trials?region=x"
-    assert local_copy("s3://b/runs/name?region=x") == local_copy("s3://b/runs/name") == local_copy("s3://b/runs/name/")
-    assert local_copy("s3://b/runs/name") != local_copy("s3://c/runs/name")
+    assert str(Place.of("s3://b/runs?region=x") / "name" / "trials") == "s3://b/runs/name/trials?region=x"
+    assert (
+        Place.of("s3://b/runs/name?region=x").folder
+        == Place.of("s3://b/runs/name").folder
+        == Place.of("s3://b/runs/name/").folder
+    )
+    assert Place.of("s3://b/runs/name").folder != Place.of("s3://c/runs/name").folder
 
 
 @pytest.mark.parametrize(
@@ -58,7 +63,7 @@ def test_storage_that_cannot_be_written_is_told_before_anything_starts(
 
 def test_a_file_that_only_grows_is_taken_where_it_is_longer(s3: S3, elsewhere: Path, tmp_path: Path) -> None:
     place = s3.uri("grows")
-    remote, local = RemoteFolder(place), local_copy(place)
+    remote, local = RemoteFolder(place), Place.of(place).folder
     for name, here, there in (
         ("optuna.journal", "one\ntwo\nthree\n", "one\ntwo\n"),
         ("trials/0000_x/metrics.jsonl", "one\n", "one\ntwo\n"),
@@ -77,7 +82,7 @@ def test_a_file_that_only_grows_is_taken_where_it_is_longer(s3: S3, elsewhere: P
 
 def test_what_is_left_of_an_earlier_experiment_is_not_mixed_in(s3: S3, elsewhere: Path, tmp_path: Path) -> None:
     place = s3.uri("again")
-    remote, local = RemoteFolder(place), local_copy(place)
+    remote, local = RemoteFolder(place), Place.of(place).folder
     for name, here, there in (
         ("search.json", '{"id": "earlier"}', '{"id": "later"}'),
         ("optuna.journal", "one\ntwo\n", "one\n"),
@@ -159,10 +164,10 @@ def test_processes_that_ask_at_once_fetch_once(s3: S3, elsewhere: Path, small_da
         RemoteFolder(place).upload(path.read_bytes(), path.name)
     with multiprocessing.get_context("spawn").Pool(8) as pool:
         folders = pool.map(fetch, [place] * 8)
-    assert set(folders) == {local_copy(place)}
-    made = {path.stat().st_ino for path in local_copy(place).glob("*.arrow")}
+    assert set(folders) == {Place.of(place).folder}
+    made = {path.stat().st_ino for path in Place.of(place).folder.glob("*.arrow")}
     assert len(made) == 3
-    assert not list(local_copy(place).parent.glob(".*.[0-9]*"))
+    assert not list(Place.of(place).folder.parent.glob(".*.[0-9]*"))
 
 
 def test_a_language_model_on_s3_that_is_none_is_told(s3: S3, elsewhere: Path) -> None:

@@ -14,7 +14,8 @@ from deepmlf.errors import ConfigError, SearchError
 from deepmlf.model.deepmlf import DeepMLF
 from deepmlf.model.language_model import Family, LanguageModel, tiny_random
 from deepmlf.model.lm_store import LanguageModelFacts
-from deepmlf.tune.space.load import SearchSpace, check_setting, check_space, known_spaces, lm_in_use, load_space
+from deepmlf.tune.space.bound import check_space
+from deepmlf.tune.space.load import SearchSpace, known_spaces, load_space
 
 SPACES = known_spaces()
 EMPTY = "def space(trial):\n    return {}\n"

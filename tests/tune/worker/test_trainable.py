@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from deepmlf.tune.worker.trainable import trial_folder
+from deepmlf.tune.experiment.layout import trial_folder
 
 
 def test_a_trial_keeps_its_folder_when_the_experiment_is_renamed(tmp_path: Path) -> None:

@@ -27,11 +27,11 @@ from ray.cluster_utils import Cluster
 
 from benchmarks.parts.endings import endings_told
 from benchmarks.trial_overhead import ROOT, importable_by_workers
-from deepmlf.analysis.results import load_results
+from deepmlf.analysis.results import results_of
 from deepmlf.data.synthetic import make_synthetic
 from deepmlf.places import Place, RemoteFolder
 from deepmlf.tune.driver.ray_records import ended_in_ray
-from deepmlf.tune.experiment.layout import MANIFEST
+from deepmlf.tune.experiment.remote import exists
 from deepmlf.tune.experiment.stored import open_experiment
 from deepmlf.tune.search import resume_search, run_search
 from deepmlf.tune.settings import SearchSettings
@@ -78,7 +78,7 @@ def mock_train(
 def drive(settings: SearchSettings, place: str, address: str, log: Path) -> None:
     """One driver's process: begin the search, or go on with it."""
     os.dup2(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT), sys.stderr.fileno())
-    begun = MANIFEST in RemoteFolder(place).sizes() if is_remote(place) else (Path(place) / MANIFEST).is_file()
+    begun = exists(Place.of(place))
     summary = resume_search(place, address=address) if begun else run_search(settings)
     if summary.interrupted or summary.stop_reason:
         raise RuntimeError(f"the search ended early: {summary}")
@@ -253,9 +253,9 @@ class S3:
 def outcome(rig: Rig, trials: int) -> dict[str, Any]:
     """What became of the search's trials, by its study, Ray's records and the table of results."""
     experiment = open_experiment(rig.place)
-    study = open_experiment(experiment).study.get_trials()
-    recorded, told = ended_in_ray(experiment), endings_told(experiment)
-    table = load_results(experiment).to_pydict()
+    study = experiment.study.get_trials()
+    recorded, told = ended_in_ray(experiment.folder), endings_told(experiment.folder)
+    table = results_of(experiment).to_pydict()
     rows = Counter(zip(table["trial"], table["fusion_epoch"], strict=True))
     complete = {trial.number for trial in study if trial.state.name == "COMPLETE"}
     trained = rig.trained()

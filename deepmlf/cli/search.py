@@ -22,7 +22,8 @@ from deepmlf.cli.options import (
 from deepmlf.config import read_overrides
 
 if TYPE_CHECKING:  # they import what --help must not wait for
-    from deepmlf.tune.plan import Material, SearchPlan
+    from deepmlf.tune.experiment.stored import StoredExperiment
+    from deepmlf.tune.plan import Material
     from deepmlf.tune.summary import SearchSummary
 
 DEMO_LAYERS = 8
@@ -91,7 +92,7 @@ def search(
     if trial_timeout is not None:
         chosen["trial_timeout"] = parse_duration(trial_timeout, "--trial-timeout")
     plan = plan_search(SearchSettings(data=data, overrides=overrides, **chosen), material)
-    _end_search(begin(plan), plan, json_output)
+    _end_search(begin(plan), plan.experiment, json_output)
 
 
 def _get_material(data: str, lm: str) -> "Material":
@@ -142,17 +143,17 @@ def resume(
     budget = None if time_budget is None else parse_duration(time_budget)
     opened = open_experiment(experiment, study_storage)
     plan = plan_resume(opened, address=address, time_budget=budget, verbose=verbose)
-    _end_search(run(plan), plan, json_output)
+    _end_search(run(plan), opened, json_output)
 
 
-def _end_search(summary: "SearchSummary", plan: "SearchPlan", json_output: bool) -> None:
+def _end_search(summary: "SearchSummary", experiment: "StoredExperiment", json_output: bool) -> None:
     from rich.console import Console
 
     from deepmlf.analysis.results import write_results
     from deepmlf.analysis.standing import show_standing, standing_of
     from deepmlf.errors import SearchError
 
-    table, standing = write_results(plan.experiment), standing_of(plan.experiment)
+    table, standing = write_results(experiment), standing_of(experiment)
     show_standing(standing, Console())
     click.echo(f"table: {table}")
     emit(summary.model_dump() | {"best_folder": standing.best_folder}, json_output)

@@ -129,7 +129,7 @@ def test_a_search_that_has_just_begun_is_followed_until_ctrl_c(
         shutil.copytree(made / "trials", begun / "trials")
         server.until(lambda: len(server.get("scalars", "tags")) == 2)
         trial = trial_folder(begun, 1)
-        *earlier, last = [report.metrics for report in read_reports(trial)]
+        *earlier, last = [dict(report.metrics) for report in read_reports(trial)]
         TrialWriter(trial, purge_step=last["epoch"] + 1).write(last | {"epoch": last["epoch"] + 1}, {})
         server.until(lambda: len(server.steps(trial.name, "train/loss")) == len(earlier) + 2)
         assert server.stop() == 0

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,15 @@ from deepmlf.data.synthetic import make_synthetic
 from deepmlf.errors import DeepMLFError, LanguageModelError, SearchError
 from deepmlf.events.dashboard import EVENTS_FILE
 from deepmlf.model.lm_store import LanguageModelFacts
-from deepmlf.tune.experiment.manifest import read_manifest, write_manifest
+from deepmlf.places import Place
+from deepmlf.tune.experiment.manifest import read_manifest
 from deepmlf.tune.experiment.stored import open_experiment
 from deepmlf.tune.experiment.study import create_study, repair_journal
 from deepmlf.tune.objective import make_objectives
 from deepmlf.tune.search import resume_search, run_search
 from deepmlf.tune.settings import SearchSettings, experiment_name, parse_duration
 from tests.tune import experiments
+from tests.tune.parts import write_experiment
 
 
 def settings(data: Path, storage: Path, **changes: Any) -> SearchSettings:
@@ -107,9 +108,9 @@ def test_a_password_on_the_command_line_does_not_reach_the_manifest(
     url, kept = "postgresql://me:s3cr3t@db/studies", "postgresql://me@db/studies"
     monkeypatch.setattr("sys.argv", ["deepmlf", "search", f"--study-storage={url}", "--study-storage", url])
     search = SearchSettings(data="set", space="demo", study_storage=kept)
-    write_manifest(tmp_path, search, {}, secret=url)
+    write_experiment(tmp_path, search, secret=url)
     assert "s3cr3t" not in (tmp_path / "search.json").read_text()
-    assert read_manifest(tmp_path)["command"][2:] == [f"--study-storage={kept}", "--study-storage", kept]
+    assert read_manifest(Place.of(tmp_path)).command[2:] == [f"--study-storage={kept}", "--study-storage", kept]
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("30m", 1800), ("1.5h", 5400)])
@@ -186,11 +187,10 @@ def test_a_second_driver_and_another_dataset_are_turned_away(
 
 def begun(experiment: Path, data: Path, lm: str, sizes: LanguageModelFacts) -> Path:
     """An experiment whose driver was killed when it had asked for one trial."""
-    experiment.mkdir()
     search = settings(data, experiment.parent, lm=lm, name=experiment.name)
-    facts = {"data_fingerprint": Dataset.open(data).info.fingerprint, "language_model": asdict(sizes)}
-    more = {"space_source": "def space(trial):\n    return {}\n", "base": {"model.fusion_depth": 1}}
-    write_manifest(experiment, search, facts | more, secret=None)
+    fingerprint = Dataset.open(data).info.fingerprint
+    base = {"model.fusion_depth": 1}
+    write_experiment(experiment, search, data_fingerprint=fingerprint, language_model=sizes, base=base)
     create_study(experiment, "search", None, make_objectives(search.objectives)).ask()
     return experiment
 

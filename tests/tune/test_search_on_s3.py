@@ -26,11 +26,11 @@ from deepmlf.inference.evaluate import evaluate_trial
 from deepmlf.inference.predictor import Predictor
 from deepmlf.places import Place, RemoteFolder
 from deepmlf.training.reports import read_reports
-from deepmlf.tune.driver.recorder import Stop
-from deepmlf.tune.experiment import remote
+from deepmlf.tune.driver.stop import Stop
 from deepmlf.tune.experiment.manifest import read_manifest
 from deepmlf.tune.experiment.remote import open_trial
 from deepmlf.tune.experiment.stored import open_experiment
+from deepmlf.tune.experiment.uploader import Uploader
 from deepmlf.tune.search import resume_search, run_search
 from deepmlf.tune.settings import SearchSettings
 from tests.tune.experiments import assert_whole, settings, start
@@ -75,7 +75,7 @@ def test_an_experiment_on_s3_guides_another_search(
     run_search(search.model_copy(update={"warm_start": place}))
     guides = [t.user_attrs.get("warm_start") for t in open_experiment(tmp_path / "search").study.get_trials()]
     assert guides == ["search/0", "search/1", None, None]
-    assert read_manifest(tmp_path / "search")["settings"]["warm_start"] == place
+    assert read_manifest(Place.of(tmp_path / "search")).settings.warm_start == place
     with pytest.raises(SearchError) as caught:
         run_search(search.model_copy(update={"name": "other", "warm_start": s3.uri("nonsuch")}))
     assert str(caught.value) == f"--warm-start {s3.uri('nonsuch')}: not an experiment (no search.json there)"
@@ -121,7 +121,7 @@ def test_storage_that_fails_for_twenty_seconds_loses_nothing(
     driver.join(120)
     assert driver.exitcode == 0
     shutil.rmtree(elsewhere)
-    assert_whole(open_experiment(place), 16)
+    assert_whole(open_experiment(place).folder, 16)
     assert {t.state.name for t in open_experiment(local).study.get_trials()} <= {"COMPLETE", "PRUNED"}
 
 
@@ -207,7 +207,7 @@ def real_settings(data: Path, folder: Path, storage: str, **changes: Any) -> Sea
 
 def _search(home: Path, search: SearchSettings) -> None:
     os.environ["DEEPMLF_HOME"] = str(home)
-    remote.Uploader.__init__.__defaults__ = (0.5,)
+    Uploader.__init__.__defaults__ = (0.5,)
     run_search(search)
 
 
@@ -231,7 +231,7 @@ def test_tensorboard_follows_an_experiment_on_s3(s3: S3, elsewhere: Path, tmp_pa
     upload()
     with served(place) as server:
         server.until(lambda: len(server.get("scalars", "tags")) == 2)
-        lines = [report.metrics for report in read_reports(made / "trials" / trial)]
+        lines = [dict(report.metrics) for report in read_reports(made / "trials" / trial)]
         epochs, last = len(lines), lines[-1]
         (events,) = (made / "trials" / trial).glob("events*")
         writer = TrialWriter(tmp_path)

@@ -12,7 +12,7 @@ from deepmlf.data.synthetic import make_synthetic
 from deepmlf.errors import DataError, LanguageModelError, SearchError
 from deepmlf.model import lm_store
 from deepmlf.places import Place, RemoteFolder, check_uri
-from deepmlf.tune.experiment.stored import open_experiment
+from deepmlf.tune.experiment.remote import refresh
 from deepmlf.tune.experiment.trial_copy import TrialCopy
 from deepmlf.tune.search import run_search
 from tests.tune.experiments import settings
@@ -74,7 +74,7 @@ def test_a_file_that_only_grows_is_taken_where_it_is_longer(s3: S3, elsewhere: P
         remote.upload(source.read_bytes(), name)
         (local / name).parent.mkdir(parents=True, exist_ok=True)
         (local / name).write_text(here)
-    assert open_experiment(place) == local
+    refresh(Place.of(place))
     assert (local / "optuna.journal").read_text() == "one\ntwo\nthree\n"
     assert (local / "trials/0000_x/metrics.jsonl").read_text() == "one\ntwo\n"
     assert json.loads((local / "search.json").read_text())["n"] == 2
@@ -92,7 +92,8 @@ def test_what_is_left_of_an_earlier_experiment_is_not_mixed_in(s3: S3, elsewhere
         remote.upload(source.read_bytes(), name)
         local.mkdir(parents=True, exist_ok=True)
         (local / name).write_text(here)
-    assert (open_experiment(place) / "optuna.journal").read_text() == "one\n"
+    refresh(Place.of(place))
+    assert (local / "optuna.journal").read_text() == "one\n"
 
 
 def _checkpoint(trial: TrialCopy, epoch: int) -> Path:
@@ -106,7 +107,7 @@ def _checkpoint(trial: TrialCopy, epoch: int) -> Path:
 def test_a_checkpoint_without_its_last_file_is_not_taken(
     s3: S3, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trial = TrialCopy(s3.uri("torn"), "id", "0000_x")
+    trial = TrialCopy(Place.of(s3.uri("torn")), "id", "0000_x")
     trial.fetch(TrialConfig())
     for epoch in (1, 2):
         trial.save({"epoch": epoch}, _checkpoint(trial, epoch))
@@ -114,7 +115,7 @@ def test_a_checkpoint_without_its_last_file_is_not_taken(
     assert "checkpoints/epoch_000002/state.json" in remote.sizes()
     remote.upload(b"3", "checkpoints/epoch_000003/model.safetensors")
     monkeypatch.setenv("DEEPMLF_HOME", str(elsewhere / "other"))
-    other = TrialCopy(s3.uri("torn"), "id", "0000_x")
+    other = TrialCopy(Place.of(s3.uri("torn")), "id", "0000_x")
     assert other.fetch(TrialConfig()) == [{"epoch": 1}, {"epoch": 2}]
     assert [path.name for path in (other.folder / "checkpoints").iterdir()] == ["epoch_000002"]
     assert (other.folder / "checkpoints/epoch_000002/model.safetensors").read_text() == "2"
@@ -124,7 +125,7 @@ def test_what_another_trial_has_left_under_the_same_number_is_removed(
     s3: S3, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     earlier, later = (TrialConfig.from_overrides({"training.seed": seed}) for seed in (1, 2))
-    trial = TrialCopy(s3.uri("left"), "id", "0000_x")
+    trial = TrialCopy(Place.of(s3.uri("left")), "id", "0000_x")
     assert trial.fetch(earlier) == []
     trial.save({"epoch": 1}, _checkpoint(trial, 1))
     assert trial.fetch(earlier) == [{"epoch": 1}]
@@ -163,7 +164,7 @@ def test_processes_that_ask_at_once_fetch_once(s3: S3, elsewhere: Path, small_da
     for path in small_data.glob("*.*"):
         RemoteFolder(place).upload(path.read_bytes(), path.name)
     with multiprocessing.get_context("spawn").Pool(8) as pool:
-        folders = pool.map(fetch, [place] * 8)
+        folders = pool.map(Place.fetched, [Place.of(place)] * 8)
     assert set(folders) == {Place.of(place).folder}
     made = {path.stat().st_ino for path in Place.of(place).folder.glob("*.arrow")}
     assert len(made) == 3

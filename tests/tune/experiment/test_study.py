@@ -56,7 +56,7 @@ def test_a_study_in_sqlite_can_be_read_while_the_search_runs(tmp_path: Path, mon
     with pytest.raises(SearchError, match="study search exists in --study-storage; choose another --name"):
         create_study(folder, "search", f"sqlite:///{tmp_path}/study.db", OBJECTIVES)
     with pytest.raises(SearchError, match=r"other.db: has no study search"):
-        open_experiment(folder, f"sqlite:///{tmp_path}/other.db").study
+        _ = open_experiment(folder, f"sqlite:///{tmp_path}/other.db").study
 
 
 @pytest.mark.parametrize(
@@ -124,6 +124,6 @@ def test_a_study_in_postgresql_can_be_read_while_the_search_runs(
     monkeypatch.delenv("DEEPMLF_STUDY_STORAGE")
     assert len(open_experiment(folder, postgres).study.get_trials()) == 2
     with pytest.raises(SearchError, match="cannot be reached .*password.* is given by DEEPMLF_STUDY_STORAGE"):
-        open_experiment(folder).study
+        _ = open_experiment(folder).study
     with pytest.raises(SearchError, match="study search exists in --study-storage; choose another --name"):
         create_study(folder, "search", postgres, OBJECTIVES)

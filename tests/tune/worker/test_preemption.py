@@ -123,8 +123,8 @@ def test_a_preempted_trial_leaves_when_storage_has_its_epoch(
     run_search(search.model_copy(update={"storage": s3.uri("left")}))
     notice.join()
     experiment = open_experiment(s3.uri("left/search"))
-    assert_whole(experiment, 1)
-    assert standing_of(open_experiment(experiment)).to_dict()["restarts"] == {0: ["preempted"]}
+    assert_whole(experiment.folder, 1)
+    assert standing_of(experiment).to_dict()["restarts"] == {0: ["preempted"]}
     reported = (trial.read("reported.jsonl") or b"").splitlines()
     assert [json.loads(line)["epoch"] for line in reported] == [1, 2, 2, 3]  # the second one by both workers
 

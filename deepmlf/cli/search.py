@@ -23,7 +23,6 @@ from deepmlf.config import read_overrides
 
 if TYPE_CHECKING:  # they import what --help must not wait for
     from deepmlf.tune.experiment.stored import StoredExperiment
-    from deepmlf.tune.plan import Material
     from deepmlf.tune.summary import SearchSummary
 
 DEMO_LAYERS = 8
@@ -71,14 +70,17 @@ def search(
     from deepmlf.tune.space.base import check_given
 
     check_given(overrides)
+    from deepmlf.progress import steps
+    from deepmlf.tune.plan import get_material, plan_search
+
     data = str(_demo_data()) if dataset is None else dataset
-    material = _get_material(data, options["lm"])
+    with steps() as say:
+        material = get_material(data, options["lm"], say)
     if dataset is None:
         defaults: dict[str, Any] = {"space": "demo", "trials": 8, "epochs": 9, "concurrent": 2}
         overrides = {"model.lm_layers": min(DEMO_LAYERS, material.language_model.num_layers)} | overrides
     else:
         defaults = {"space": material.dataset.info.name}
-    from deepmlf.tune.plan import plan_search
     from deepmlf.tune.search import begin
     from deepmlf.tune.settings import SearchSettings, parse_duration
 
@@ -93,20 +95,6 @@ def search(
         chosen["trial_timeout"] = parse_duration(trial_timeout, "--trial-timeout")
     plan = plan_search(SearchSettings(data=data, overrides=overrides, **chosen), material)
     _end_search(begin(plan), plan.experiment, json_output)
-
-
-def _get_material(data: str, lm: str) -> "Material":
-    """Dataset and language model, opened; the latter is fetched if it is not on this machine."""
-    from deepmlf.data.dataset import Dataset
-    from deepmlf.model import lm_store
-    from deepmlf.progress import steps
-    from deepmlf.tune.plan import Material
-
-    dataset = Dataset.open(data)
-    if lm != lm_store.TINY_RANDOM:
-        with steps() as say:
-            lm_store.get(lm, progress=say)
-    return Material(dataset, lm_store.facts(lm))
 
 
 def _demo_data() -> Path:

@@ -1,6 +1,7 @@
 """A search, all of it resolved and checked, once: for a new one, a resume and a confirmation alike."""
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,6 +43,23 @@ def open_material(data: str, lm: str) -> Material:
         LanguageModelError: If the language model is not on this machine.
     """
     return Material(Dataset.open(data), lm_store.facts(lm))
+
+
+def get_material(data: str, lm: str, progress: Callable[[str], None] = lambda step: None) -> Material:
+    """Open dataset and language model, and fetch the latter if it is not on this machine.
+
+    Args:
+        data: Folder or URI of an imported dataset.
+        lm: What ``deepmlf lm get`` takes.
+        progress: Called with one line before each slow step.
+
+    Raises:
+        DataError: If the dataset cannot be used.
+        LanguageModelError: If the language model can be neither found, fetched nor converted.
+    """
+    dataset = Dataset.open(data)
+    lm_store.get(lm, progress=progress)
+    return Material(dataset, lm_store.facts(lm))
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import optuna
 import pytest
+from rich.console import Console
 
 from deepmlf.analysis.results import load_results
-from deepmlf.analysis.standing import standing_of
+from deepmlf.analysis.standing import show_standing, standing_of
 from deepmlf.tune.driver.ray_records import ended_in_ray
 from deepmlf.tune.experiment.stored import open_experiment
 from deepmlf.tune.search import resume_search, run_search
@@ -33,7 +34,9 @@ def test_two_objectives_give_a_front_and_stop_nothing_early(
     assert [direction.name for direction in study.directions] == ["MAXIMIZE", "MINIMIZE"]
     assert sorted(summary.front) == sorted(trial.number for trial in study.best_trials)
     assert summary.best_trial == summary.front[0] == max(study.get_trials(), key=lambda t: t.values[0]).number
-    assert standing_of(open_experiment(experiment)).to_dict()["front"] == summary.front
+    standing = standing_of(open_experiment(experiment))
+    assert standing.front == summary.front
+    show_standing(standing, Console())
     assert "Pareto front of search" in capsys.readouterr().out
     base = json.loads((experiment / "search.json").read_text())["base"]
     assert base["training.select_by"] == "Corr"

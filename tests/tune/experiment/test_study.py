@@ -1,6 +1,5 @@
 """Where a study lives: a journal, SQLite, PostgreSQL; what is written down of its URL; what is told if it is away."""
 
-import json
 import socket
 from pathlib import Path
 
@@ -12,6 +11,8 @@ from deepmlf.errors import SearchError
 from deepmlf.tune.experiment.stored import open_experiment
 from deepmlf.tune.experiment.study import create_study, without_password
 from deepmlf.tune.objective import make_objectives
+from deepmlf.tune.settings import SearchSettings
+from tests.tune.parts import write_experiment
 from tests.tune.postgres import SECRET
 
 OBJECTIVES = make_objectives(["valid/MAE"])
@@ -19,9 +20,8 @@ OBJECTIVES = make_objectives(["valid/MAE"])
 
 def experiment(folder: Path, url: str | None) -> Path:
     """The folder of an experiment whose manifest names a database, without the password."""
-    folder.mkdir(parents=True, exist_ok=True)
-    settings = {"data": "set", "space": "demo", "name": "search", "study_storage": url and without_password(url)}
-    (folder / "search.json").write_text(json.dumps({"settings": settings}))
+    storage = url and without_password(url)
+    write_experiment(folder, SearchSettings(data="set", space="demo", name="search", study_storage=storage))
     return folder
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from deepmlf.analysis.results import write_results
 from deepmlf.analysis.standing import standing_of
 from deepmlf.errors import SearchError
 from deepmlf.tune.experiment.stored import open_experiment
@@ -35,7 +36,8 @@ def test_states_reach_optuna_at_their_fidelity(ray_cluster: None, tmp_path: Path
     assert again.states == summary.states
     facts = standing_of(open_experiment(experiment)).to_dict()
     assert facts["best_trial"] == summary.best_trial
-    assert pq.read_table(experiment / "results.parquet").num_rows == summary.fusion_epochs_spent
+    table = write_results(open_experiment(experiment))
+    assert pq.read_table(table).num_rows == summary.fusion_epochs_spent
 
 
 @pytest.mark.ray

@@ -16,7 +16,7 @@ import ray
 from benchmarks.parts.served import served
 from benchmarks.parts.synthetic_experiment import make_experiment
 from deepmlf.analysis.board import Board
-from deepmlf.analysis.results import load_results
+from deepmlf.analysis.results import load_results, write_results
 from deepmlf.analysis.standing import standing_of
 from deepmlf.analysis.verdict import confirm
 from deepmlf.data.dataset import Dataset
@@ -51,7 +51,9 @@ def test_a_search_on_s3_equals_one_on_a_path(
     shutil.rmtree(elsewhere)
     columns = ["trial", "state", "fusion_epoch", "valid/MAE"]
     assert load_results(place).select(columns).equals(load_results(on_path.experiment).select(columns))
-    facts = standing_of(open_experiment(place)).to_dict()
+    experiment = open_experiment(place)
+    assert write_results(experiment) == str(Place.of(place) / "results.parquet")
+    facts = standing_of(experiment).to_dict()
     assert facts["best_folder"] == str(Place.of(place) / "trials" / f"{on_path.best_trial:04d}_search")
     names = set(RemoteFolder(place).sizes())
     assert {"search.json", "optuna.journal", "results.parquet", "trials/0000_search/config.json"} <= names

@@ -55,8 +55,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items.sort(key=order_of)
 
 
-def pytest_collection_finish() -> None:
-    """What has been imported stays: every trial ends with a collection, which need not look through all that again."""
+def pytest_collection_finish(session: pytest.Session) -> None:
+    if getattr(session.config.option, "loadgroup", False):
+        hidden = [item for item in session.items if group_of(item) and not item.nodeid.endswith(f"@{group_of(item)}")]
+        if hidden:  # everything would pass, but slowly
+            raise pytest.UsageError("pytest-xdist does not see the groups of tests; see its pin in pyproject.toml")
+    # What has been imported stays. Every trial ends with a collection, which need not look through all that again.
     gc.collect()
     gc.freeze()
 

@@ -27,12 +27,13 @@ from ray.cluster_utils import Cluster
 
 from benchmarks.parts.endings import endings_told
 from benchmarks.trial_overhead import ROOT, importable_by_workers
-from deepmlf.analysis.results import load_results
+from deepmlf.analysis.results import results_of
 from deepmlf.data.synthetic import make_synthetic
-from deepmlf.places import RemoteFolder, is_remote, join
-from deepmlf.tune.experiment.remote import MANIFEST, open_experiment
-from deepmlf.tune.experiment.study import open_study
-from deepmlf.tune.search import ray_records, resume_search, run_search
+from deepmlf.places import Place, RemoteFolder
+from deepmlf.tune.driver.ray_records import ended_in_ray
+from deepmlf.tune.experiment.remote import exists
+from deepmlf.tune.experiment.stored import open_experiment
+from deepmlf.tune.search import resume_search, run_search
 from deepmlf.tune.settings import SearchSettings
 
 EPOCHS = 4
@@ -77,7 +78,7 @@ def mock_train(
 def drive(settings: SearchSettings, place: str, address: str, log: Path) -> None:
     """One driver's process: begin the search, or go on with it."""
     os.dup2(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT), sys.stderr.fileno())
-    begun = MANIFEST in RemoteFolder(place).sizes() if is_remote(place) else (Path(place) / MANIFEST).is_file()
+    begun = exists(Place.of(place))
     summary = resume_search(place, address=address) if begun else run_search(settings)
     if summary.interrupted or summary.stop_reason:
         raise RuntimeError(f"the search ended early: {summary}")
@@ -246,15 +247,15 @@ class S3:
 
     def uri(self, path: str = "") -> str:
         options = f"endpoint_override=127.0.0.1:{self._port}&scheme=http&region=us-east-1&allow_bucket_creation=true"
-        return join(f"s3://experiments?{options}", path) if path else f"s3://experiments?{options}"
+        return str(Place.of(f"s3://experiments?{options}") / path) if path else f"s3://experiments?{options}"
 
 
 def outcome(rig: Rig, trials: int) -> dict[str, Any]:
     """What became of the search's trials, by its study, Ray's records and the table of results."""
     experiment = open_experiment(rig.place)
-    study = open_study(experiment).get_trials()
-    recorded, told = ray_records(experiment), endings_told(experiment)
-    table = load_results(experiment).to_pydict()
+    study = experiment.study.get_trials()
+    recorded, told = ended_in_ray(experiment.folder), endings_told(experiment.folder)
+    table = results_of(experiment).to_pydict()
     rows = Counter(zip(table["trial"], table["fusion_epoch"], strict=True))
     complete = {trial.number for trial in study if trial.state.name == "COMPLETE"}
     trained = rig.trained()

@@ -32,6 +32,7 @@ def no_training(config: Any, report: Any, *, out_dir: Path, **options: Any) -> N
 def measure(folder: Path, trials: int, sampler: str) -> dict[str, Any]:
     """Figures of one search; in a process of its own, whose peak memory is the driver's."""
     from deepmlf.analysis.results import write_results
+    from deepmlf.tune.experiment.stored import open_experiment
     from deepmlf.tune.search import run_search
     from deepmlf.tune.settings import SearchSettings
 
@@ -57,7 +58,7 @@ def measure(folder: Path, trials: int, sampler: str) -> dict[str, Any]:
         raise RuntimeError(f"{trials} trials: {summary.states}")
     ended = sorted(float(path.read_text()) for path in Path(summary.experiment).glob("trials/*/ended"))
     began = time.perf_counter()
-    write_results(Path(summary.experiment))
+    write_results(open_experiment(summary.experiment))
     return {
         "trials": trials,
         "seconds": summary.seconds,

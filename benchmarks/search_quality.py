@@ -25,7 +25,6 @@ import math
 import multiprocessing
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,12 +34,19 @@ from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from benchmarks import surrogate
+from deepmlf.config import TrialConfig
+from deepmlf.training.reports import FIDELITY
+from deepmlf.tune.decide.orders import Orders
 from deepmlf.tune.decide.samplers import make_sampler
-from deepmlf.tune.decide.scheduler import FIDELITY, make_scheduler
+from deepmlf.tune.decide.scheduler import make_scheduler
 from deepmlf.tune.decide.searcher import OptunaSearcher
+from deepmlf.tune.messages import SearchTerms, TrialFailed, TrialOrder
 from deepmlf.tune.objective import make_objectives
 from deepmlf.tune.settings import SearchSettings
+from deepmlf.tune.space.base import Base
+from deepmlf.tune.space.bound import BoundSpace
 from deepmlf.tune.space.load import SearchSpace
+from deepmlf.tune.worker.wire import bare_config, order_of, result_of
 
 ARMS = ("ours", "ours_without_priors", "stock", "random_asha", "random")
 BUDGET, CHECKPOINTS, TARGET = 1000, (100, 300, 1000), 0.05
@@ -50,6 +56,10 @@ SETTINGS = SearchSettings(
     data="", space="surrogate", trials=BUDGET, epochs=surrogate.EPOCHS, concurrent=CONCURRENT, seed=0
 )
 OBJECTIVES = make_objectives(SETTINGS.objectives)
+TERMS = SearchTerms(
+    place="", experiment_id="", name="surrogate", objectives=(OBJECTIVES[0].name,), train="", threads=1, cache_gb=0.0,
+    keep=1,
+)  # fmt: skip
 
 
 @dataclass(eq=False)
@@ -78,6 +88,15 @@ class Outcome:
     def first_below(self, regret: float) -> float:
         """Epochs until the incumbent's regret first was this low; infinite if it never was."""
         return next((epoch for epoch, value in enumerate(self.regrets, start=1) if value <= regret), math.inf)
+
+
+class UncheckedOrders(Orders):
+    """Orders of settings that need not fit a language model: the surrogate has none."""
+
+    def again(self, number: int, overrides: dict[str, Any]) -> TrialOrder:
+        """See `Orders.again`."""
+        config = TrialConfig.from_overrides(overrides)
+        return TrialOrder(number=number, config=config, overrides=overrides, terms=TERMS)
 
 
 def make_arm(arm: str, seed: int) -> tuple[Searcher, TrialScheduler]:
@@ -109,14 +128,13 @@ def make_arm(arm: str, seed: int) -> tuple[Searcher, TrialScheduler]:
     if arm == "ours":
         study.enqueue_trial(surrogate.PUBLISHED)
     name = SETTINGS.sampler if arm.startswith("ours") else "random"
+    searched = SearchSpace("surrogate", surrogate.space, {}, [], "")
     searcher = OptunaSearcher(
         study,
-        SearchSpace("surrogate", surrogate.space, {}, [], Path(surrogate.__file__)),
         OBJECTIVES,
         lambda number: make_sampler(name, seed, number, trials=SETTINGS.trials, concurrent=CONCURRENT),
+        UncheckedOrders(BoundSpace(searched, Base.of({}), surrogate.LANGUAGE_MODEL), TERMS),
         trials=SETTINGS.trials,
-        lm=surrogate.LANGUAGE_MODEL,
-        check=lambda setting: None,
         unrecorded=[],
     )
     return searcher, scheduler
@@ -133,8 +151,9 @@ def simulate(arm: str, seed: int, budget: int = BUDGET) -> Outcome:
         nonlocal started
         suggested = searcher.suggest(f"trial{started}")
         assert isinstance(suggested, dict)
-        curve = world.curve(suggested.get("overrides", suggested), started)
-        trial = Trial(f"trial{started}", {"number": started}, curve)
+        is_ours = isinstance(searcher, OptunaSearcher)
+        curve = world.curve(order_of(suggested).overrides if is_ours else suggested, started)
+        trial = Trial(f"trial{started}", suggested if is_ours else bare_config(started), curve)
         scheduler.on_trial_add(None, trial)
         heapq.heappush(events, (now + curve.startup_seconds + curve.epoch_seconds, started, trial))
         started += 1
@@ -158,13 +177,18 @@ def _advance(trial: Trial, searcher: Searcher, scheduler: TrialScheduler, outcom
     if epoch > len(curve.observed):
         outcome.best.pop(trial.trial_id, None)
         if isinstance(searcher, OptunaSearcher):
-            searcher.on_trial_complete(trial.trial_id, {"failed": curve.failed})
+            searcher.on_trial_complete(trial.trial_id, result_of(TrialFailed(str(curve.failed))))
         else:
             searcher.on_trial_complete(trial.trial_id, error=True)
         scheduler.on_trial_remove(None, trial)
         return False
     outcome.best[trial.trial_id] = min(curve.observed[:epoch]), curve.true[epoch - 1]
-    result = {"training_iteration": epoch, FIDELITY: epoch, OBJECTIVES[0].name: curve.observed[epoch - 1]}
+    result = {
+        "training_iteration": epoch,
+        "epoch": epoch,
+        FIDELITY: epoch,
+        OBJECTIVES[0].name: curve.observed[epoch - 1],
+    }
     if epoch == surrogate.EPOCHS:
         result["finished"] = "full"
     stopped = scheduler.on_trial_result(None, trial, result) == TrialScheduler.STOP

@@ -277,6 +277,15 @@ class TrialConfig(_Frozen):
         except ValidationError as error:
             raise ConfigError(first_fault(error)) from None
 
+    def placed(self, *, data: str | None = None, language_model: str | None = None) -> "TrialConfig":
+        """The same trial where data or language model have another place; None leaves theirs as it is."""
+        moved: dict[str, Any] = {}
+        if data is not None:
+            moved["data"] = self.data.model_copy(update={"path": data})
+        if language_model is not None:
+            moved["model"] = self.model.model_copy(update={"language_model": language_model})
+        return self.model_copy(update=moved)
+
     def flat(self) -> dict[str, Any]:
         """All settings under their dotted names."""
         tree = self.model_dump(mode="json")

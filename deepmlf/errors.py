@@ -35,3 +35,8 @@ class StorageError(DeepMLFError):
 
 class SearchError(DeepMLFError):
     """A search that cannot start or go on."""
+
+
+def first_line(error: BaseException) -> str:
+    """An error's text on one line."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -43,6 +43,13 @@ def publish_folder(temporary: Path, target: Path) -> None:
     _to_disk(target.parent)
 
 
+def drop_torn_line(path: Path) -> None:
+    """Cut off a last line that lacks its end: it would swallow the next one."""
+    content = path.read_bytes() if path.is_file() else b""
+    if content and not content.endswith(b"\n"):
+        os.truncate(path, content.rfind(b"\n") + 1)
+
+
 def _unfinished(target: Path) -> Path:
     # A name without the target's: TensorBoard reads any file with `tfevents` in its name.
     return target.with_name(f".unfinished.{uuid.uuid4().hex[:12]}")

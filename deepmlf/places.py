@@ -1,4 +1,4 @@
-"""Folders on other file systems than this machine's, and this machine's copies of them."""
+"""Folders on this machine or behind a URI, and this machine's copies of the latter."""
 
 import hashlib
 import json
@@ -6,6 +6,8 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
@@ -13,7 +15,7 @@ from filelock import FileLock
 from pyarrow.fs import FileSelector, FileSystem, FileType
 from tenacity import retry, retry_if_exception, stop_after_delay, wait_exponential
 
-from deepmlf.errors import DataError
+from deepmlf.errors import DataError, first_line
 from deepmlf.files import new_file
 
 STALL_SECONDS = 180
@@ -32,28 +34,83 @@ def home() -> Path:
     return Path(os.environ.get("DEEPMLF_HOME") or "~/.cache/deepmlf").expanduser()
 
 
-def is_remote(place: str | Path) -> bool:
-    """Whether a place is a URI of another file system than this machine's."""
-    return "://" in str(place)
+@dataclass(frozen=True)
+class Place:
+    """A folder here or behind a URI; who works with one need not ask which.
 
+    >>> str(Place.of("s3://bucket/runs?region=x") / "trials" / "0001_first")
+    's3://bucket/runs/trials/0001_first?region=x'
 
-def absolute(place: str) -> str:
-    """A place in a form that holds in any folder: a URI as it is, a path whole."""
-    return place if is_remote(place) else str(Path(place).absolute())
+    Build one with :meth:`of`.
+    """
 
+    name: str
+    """What users call it, in a form that holds in any folder: a URI as it is, a path whole."""
 
-def join(uri: str, *names: str) -> str:
-    """A place below a URI; options after a ``?`` stay at its end."""
-    parts = urlsplit(uri)
-    return parts._replace(path="/".join([parts.path.rstrip("/"), *names])).geturl()
+    @classmethod
+    def of(cls, name: "str | Path | Place") -> "Place":
+        """The place that a user's path or URI names; it need not exist."""
+        if isinstance(name, Place):
+            return name
+        return cls(str(name) if "://" in str(name) else str(Path(name).absolute()))
 
+    def __str__(self) -> str:
+        return self.name
 
-def local_copy(uri: str) -> Path:
-    """Where this machine keeps its copy of a remote folder."""
-    parts = urlsplit(uri)
-    path = PurePosixPath(parts.path)  # drops a slash at the end
-    key = hashlib.sha256(f"{parts.scheme}://{parts.netloc}{path}".encode()).hexdigest()[:16]
-    return home() / "remote" / key / path.name
+    def __truediv__(self, child: str) -> "Place":
+        if not self.is_remote:
+            return Place(str(Path(self.name) / child))
+        parts = urlsplit(self.name)  # options after a ``?`` stay at its end
+        return Place(parts._replace(path=f"{parts.path.rstrip('/')}/{child}").geturl())
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it is on another file system than this machine's."""
+        return "://" in self.name
+
+    @cached_property
+    def remote(self) -> "RemoteFolder | None":
+        """The folder behind the URI; None for one on this machine.
+
+        Raises:
+            DataError: If the URI is none that pyarrow knows, or holds credentials.
+        """
+        return RemoteFolder(self.name) if self.is_remote else None
+
+    @property
+    def folder(self) -> Path:
+        """Its folder on this machine: itself, or where this machine keeps its copy of what is behind the URI."""
+        if not self.is_remote:
+            return Path(self.name)
+        parts = urlsplit(self.name)
+        path = PurePosixPath(parts.path)  # drops a slash at the end
+        key = hashlib.sha256(f"{parts.scheme}://{parts.netloc}{path}".encode()).hexdigest()[:16]
+        return home() / "remote" / key / path.name
+
+    def fetched(self) -> Path:
+        """Its folder on this machine with all that is in it: what is behind a URI is copied there whole, once.
+
+        Processes that ask at the same time fetch once. What has changed under the same URI is fetched anew.
+
+        Raises:
+            DataError: If there is nothing behind the URI, or it cannot be read.
+        """
+        if self.remote is not None:
+            _fetch(self.remote, self.folder)
+        return self.folder
+
+    def publish(self, name: str) -> str:
+        """Bring a file that was written into its folder on this machine to where the place is.
+
+        Args:
+            name: The file's path in the folder.
+
+        Returns:
+            The file's whole path or URI.
+        """
+        if self.remote is not None:
+            self.remote.upload((self.folder / name).read_bytes(), name)
+        return str(self / name)
 
 
 def check_uri(uri: str) -> None:
@@ -172,21 +229,13 @@ class RemoteFolder:
             self._files.delete_file(path)
 
 
-def fetch(uri: str) -> Path:
-    """A remote folder on this machine's disk, copied there whole if it is not there; nothing is fetched twice.
-
-    Processes that ask at the same time fetch once. What has changed under the same URI is fetched anew.
-
-    Raises:
-        DataError: If there is no such folder, or it cannot be read.
-    """
-    remote, local = RemoteFolder(uri), local_copy(uri)
+def _fetch(remote: RemoteFolder, local: Path) -> None:
     versions: dict[str, list[int]] = {}
 
     def is_current(folder: Path) -> bool:
         versions.update(remote.versions())
         if not versions:
-            raise DataError(f"{uri}: no such folder, or nothing in it")
+            raise DataError(f"{remote.uri}: no such folder, or nothing in it")
         noted = folder / _VERSIONS
         return noted.is_file() and noted.read_text() == json.dumps(versions)
 
@@ -198,8 +247,7 @@ def fetch(uri: str) -> Path:
     try:
         keep_copy(local, is_current, fill)
     except OSError as error:
-        raise DataError(f"{uri}: cannot be fetched ({first_line(error)})") from None
-    return local
+        raise DataError(f"{remote.uri}: cannot be fetched ({first_line(error)})") from None
 
 
 def keep_copy(local: Path, is_current: Callable[[Path], bool], fill: Callable[[Path], None]) -> None:
@@ -220,8 +268,3 @@ def keep_copy(local: Path, is_current: Callable[[Path], bool], fill: Callable[[P
         fill(unfinished)
         shutil.rmtree(local, ignore_errors=True)
         unfinished.rename(local)
-
-
-def first_line(error: BaseException) -> str:
-    """An error's text on one line."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -16,8 +16,10 @@ from deepmlf.cli.search import _end_search
 from deepmlf.errors import CheckpointError, ConfigError
 from deepmlf.model import lm_store
 from deepmlf.training.checkpoints.files import read_metadata
-from deepmlf.tune.search import SearchSummary
+from deepmlf.tune.experiment.stored import open_experiment
+from deepmlf.tune.plan import Material
 from deepmlf.tune.settings import SearchSettings
+from deepmlf.tune.summary import SearchSummary
 from tests.command import deepmlf
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -73,10 +75,10 @@ class _Asked(Exception):
 def asked(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> SearchSettings:
     """The settings of the search that a command line asks for."""
 
-    def stop(settings: SearchSettings) -> None:
+    def stop(settings: SearchSettings, material: Material) -> None:
         raise _Asked(settings)
 
-    monkeypatch.setattr("deepmlf.tune.search.run_search", stop)
+    monkeypatch.setattr("deepmlf.tune.plan.plan_search", stop)
     result = CliRunner().invoke(cli, ["search", *map(str, arguments)])
     assert isinstance(result.exception, _Asked), result.output
     return result.exception.args[0]
@@ -110,20 +112,21 @@ def test_what_an_option_sets_is_refused_before_a_language_model_is_fetched(
         CliRunner().invoke(cli, words, catch_exceptions=False, standalone_mode=False)
 
 
-@pytest.mark.parametrize("best", [None, "runs/search/trials/0003_search"])
+@pytest.mark.parametrize("has_best", [False, True])
 def test_a_search_that_ends_names_its_best_trial_if_it_has_one(
-    best: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    has_best: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("deepmlf.analysis.results.summarise", lambda place: {"best_folder": best})
+    experiment = open_experiment(make_experiment(tmp_path, 1, running=0 if has_best else 1))
     summary = SearchSummary(
         experiment="runs/search", best_trial=None, metric="valid/MAE", value=None, front=[], config={}, states={},
         seconds=1.0, fusion_epochs_spent=0, fusion_epochs_full=9, interrupted=True, out_of_time=True, stop_reason=None,
     )  # fmt: skip
-    _end_search(summary, None, json_output=False)
+    _end_search(summary, experiment, json_output=False)
     told = capsys.readouterr()
     assert told.err == "the time budget is spent; go on with `deepmlf resume runs/search`\n"
-    named = "" if best is None else f"Test metrics of the best: deepmlf evaluate {best}\n"
-    assert told.out == f"TensorBoard: deepmlf tensorboard runs/search\n{named}"
+    best = experiment.place_of_trial(0)
+    named = f"Test metrics of the best: deepmlf evaluate {best}\n" if has_best else ""
+    assert told.out.endswith(f"parquet\nTensorBoard: deepmlf tensorboard runs/search\n{named}")
 
 
 def test_a_language_model_in_a_folder_is_known_by_its_whole_path(

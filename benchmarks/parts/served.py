@@ -13,9 +13,11 @@ from typing import Any
 from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 
-from deepmlf.model.lm_store import LanguageModelFacts
+from deepmlf.places import Place
+from deepmlf.tune.experiment.manifest import read_manifest
 from deepmlf.tune.objective import make_objectives
-from deepmlf.tune.settings import read_manifest
+from deepmlf.tune.space.base import Base
+from deepmlf.tune.space.bound import BoundSpace
 from deepmlf.tune.space.columns import write_columns
 from deepmlf.tune.space.load import load_space
 
@@ -25,13 +27,10 @@ ANY_STATUS = ["STATUS_UNKNOWN", "STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNN
 
 def columns(experiment: Path) -> None:
     """Write what a search writes beside its trials, for an experiment that was made without one."""
-    manifest = read_manifest(experiment)
-    settings = manifest["settings"]
-    write_columns(
-        experiment / "trials", load_space(settings["space"]), manifest["base"],
-        LanguageModelFacts(**manifest["language_model"]),
-        make_objectives(settings["objectives"]), "mosi",
-    )  # fmt: skip
+    manifest = read_manifest(Place.of(experiment))
+    settings = manifest.settings
+    space = BoundSpace(load_space(settings.space), Base.of(manifest.base), manifest.language_model)
+    write_columns(experiment / "trials", space, make_objectives(settings.objectives), "mosi")
 
 
 class Served:

@@ -6,7 +6,7 @@ floor depends on fusion depth, fusion tokens and curriculum, so that analyses ha
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +16,26 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from rich.console import Console
 
 from deepmlf.model.lm_store import LanguageModelFacts
+from deepmlf.training.reports import EpochReport
+from deepmlf.tune.decide.orders import Orders
 from deepmlf.tune.decide.scheduler import make_scheduler
-from deepmlf.tune.decide.searcher import BEST_VALUES, FAIL_REASON, OVERRIDES
-from deepmlf.tune.driver.faults import RESTARTS
 from deepmlf.tune.driver.recorder import ExperimentRecorder
-from deepmlf.tune.driver.screen import Progress
-from deepmlf.tune.experiment.study import WARM_START, create_study
+from deepmlf.tune.driver.screen import SearchScreen
+from deepmlf.tune.experiment.layout import trial_folder
+from deepmlf.tune.experiment.manifest import Manifest, write_manifest
+from deepmlf.tune.experiment.study import BEST_VALUES, FAIL_REASON, OVERRIDES, RESTARTS, WARM_START, create_study
+from deepmlf.tune.messages import SearchTerms
 from deepmlf.tune.objective import Objective, make_objectives, values_of
-from deepmlf.tune.settings import SearchSettings, write_manifest
+from deepmlf.tune.settings import SearchSettings
+from deepmlf.tune.space.base import Base
+from deepmlf.tune.space.bound import BoundSpace
 from deepmlf.tune.space.load import SearchSpace, load_space
-from deepmlf.tune.worker.trainable import trial_folder
+from deepmlf.tune.worker.wire import config_of
 
 FAILURE = "NonFiniteLossError: the loss became <nan> & the trial ended in epoch 2"
 REFUSAL = "ConfigError: model.fusion_depth: 40 blocks do not fit into 30 layers"
 LM = LanguageModelFacts(num_layers=30, width=576)  # as deep as a small real one, so that every depth fits
+_TERMS = SearchTerms(place="", experiment_id="", name="", objectives=(), train="", threads=1, cache_gb=0.0, keep=1)
 _FLOORS = {"joint": 0.10, "av_first": 0.0, "av_frozen": 0.05, "unimodal_first": 0.02, "grow_depth": 0.06}
 
 
@@ -77,15 +83,13 @@ def make_experiment(
     if len(objectives) > 1:
         search = search.model_copy(update={"scheduler": "none"})
     base = loaded.base | search.overrides | {"training.epochs": search.epochs}
-    facts = {
-        "space_source": loaded.source.read_text(),
-        "base": base,
-        "language_model": asdict(LM),
-        "data_fingerprint": "0" * 64,
-    }
     experiment = storage / name
     experiment.mkdir(parents=True)
-    write_manifest(experiment, search, facts, secret=None)
+    manifest = Manifest.now(
+        search, space_source=loaded.source, base=base, language_model=LM, data_fingerprint="0" * 64, secret=None
+    )
+    write_manifest(experiment, manifest)
+    orders = Orders(BoundSpace(loaded, Base.of(base), LM), _TERMS.model_copy(update={"name": name}))
     drawn = _draw(loaded, search)
     scheduler = make_scheduler(
         search.scheduler, optuna.create_study(), objectives[0],
@@ -96,15 +100,15 @@ def make_experiment(
         value = [0.0 if objective.direction == "minimize" else 1.0 for objective in objectives]
         known = {"params": trial.params, "distributions": trial.distributions, "user_attrs": {WARM_START: "earlier"}}
         study.add_trial(create_trial(values=value, **known))
-    progress = Progress(Console(quiet=True), name, objectives, trials=trials, ended=0, rungs=list)
-    recorder = ExperimentRecorder(experiment, base, study, objectives, progress)
+    screen = SearchScreen(Console(quiet=True), name, objectives, trials=trials, ended=0, rungs=list)
+    recorder = ExperimentRecorder(experiment, base, study, objectives, screen)
     for number, trial in enumerate(drawn, start=warm):
         if number in refused:
             known = {"params": trial.params, "distributions": trial.distributions, "user_attrs": {FAIL_REASON: REFUSAL}}
             study.add_trial(create_trial(state=TrialState.FAIL, **known))
             continue
         overrides = json.loads(trial.user_attrs[OVERRIDES])
-        ray_trial = _RayTrial(str(number), {"number": number, "overrides": overrides, "name": name})
+        ray_trial = _RayTrial(str(number), config_of(orders.again(number, overrides)))
         last = 1 if number in failed else search.epochs
         is_running = number >= warm + trials - running
         lines = _curve(overrides, search.epochs, np.random.default_rng((seed, number)))
@@ -197,10 +201,10 @@ def _frozen(
     best = next(line for line in fusion if line[first.name] == first.best(line[first.name] for line in fusion))
     attrs = dict(trial.user_attrs)
     if len(objectives) > 1:
-        attrs[BEST_VALUES] = values_of(objectives, best)
+        attrs[BEST_VALUES] = values_of(objectives, EpochReport(best))
     if state == TrialState.FAIL:
         attrs |= {FAIL_REASON: FAILURE, RESTARTS: ["its worker died"]}
-    values = values_of(objectives, best) if state == TrialState.COMPLETE else None
+    values = values_of(objectives, EpochReport(best)) if state == TrialState.COMPLETE else None
     if state == TrialState.PRUNED:
         values = [fusion[-1][first.name]]  # as Optuna does it
     return create_trial(

@@ -9,8 +9,10 @@ import time
 from tensorboard.program import TensorBoard
 
 from deepmlf.errors import SearchError
-from deepmlf.places import RemoteFolder, is_remote, local_copy
-from deepmlf.tune.experiment.remote import MANIFEST, open_experiment, refresh_events
+from deepmlf.places import Place
+from deepmlf.tune.experiment.layout import TRIALS, trial_folders
+from deepmlf.tune.experiment.manifest import read_manifest
+from deepmlf.tune.experiment.remote import refresh, refresh_events
 
 
 class Board:
@@ -26,21 +28,24 @@ class Board:
     """
 
     def __init__(self, place: str, host: str, port: int) -> None:
-        experiment = open_experiment(place)
-        if not (experiment / MANIFEST).is_file():
-            raise SearchError(f"{place}: not an experiment (no {MANIFEST} there)")
+        self._experiment = Place.of(place)
+        refresh(self._experiment)
+        read_manifest(self._experiment)
         _check_address(host, port)
-        self._place, self._trials = place, experiment / "trials"
+        folder = self._experiment.folder
         server = TensorBoard()
         server.configure(
-            logdir=str(self._trials), host=host, port=port, window_title=f"{experiment.name} - TensorBoard"
+            logdir=str(folder / TRIALS),
+            host=host,
+            port=port,
+            window_title=f"{folder.name} - TensorBoard",
         )
         with contextlib.redirect_stderr(io.StringIO()):  # it praises its data server
             self.url = server.launch()
 
     def has_trials(self) -> bool:
         """Whether any trial has started."""
-        return any(self._trials.glob("[0-9]*_*"))
+        return any(trial_folders(self._experiment.folder))
 
     def watch(self, every: float = 10.0) -> None:
         """Never return; keep this machine's copy of a remote experiment's events up to date.
@@ -50,9 +55,8 @@ class Board:
         """
         while True:
             time.sleep(every)
-            if is_remote(self._place):
-                with contextlib.suppress(OSError):  # storage that fails now may be there at the next look
-                    refresh_events(RemoteFolder(self._place), local_copy(self._place))
+            with contextlib.suppress(OSError):  # storage that fails now may be there at the next look
+                refresh_events(self._experiment)
 
 
 def _check_address(host: str, port: int) -> None:

@@ -2,17 +2,19 @@
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import optuna
 import pyarrow.parquet as pq
-from optuna.trial import TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from deepmlf.tune.driver.faults import RESTARTS
-from deepmlf.tune.experiment.study import WARM_START, open_study
-from deepmlf.tune.objective import Objective, make_objectives
-from deepmlf.tune.settings import SearchSettings, read_manifest
+from deepmlf.training.reports import EPOCH_SECONDS, FIDELITY, EpochReport, best_epoch
+from deepmlf.tune.experiment.layout import RESULTS
+from deepmlf.tune.experiment.manifest import Manifest
+from deepmlf.tune.experiment.stored import StoredExperiment
+from deepmlf.tune.experiment.study import RESTARTS, WARM_START
+from deepmlf.tune.objective import Objective
+from deepmlf.tune.settings import SearchSettings
 
 
 @dataclass(frozen=True)
@@ -59,13 +61,17 @@ class TrialRecord:
 class Records:
     """An experiment's trials and what they were asked for."""
 
-    manifest: dict[str, Any]
-    settings: SearchSettings
+    manifest: Manifest
     objectives: tuple[Objective, ...]
     trials: list[TrialRecord]
     study: optuna.Study
     """A copy in memory. Trials taken over from an earlier experiment are failed ones without values in it, so that
     plots leave them out and all others keep their numbers."""
+
+    @property
+    def settings(self) -> SearchSettings:
+        """What the search was asked to do."""
+        return self.manifest.settings
 
     @property
     def complete(self) -> list[TrialRecord]:
@@ -75,67 +81,46 @@ class Records:
         return [trial for _, trial in values]
 
     @property
-    def ended(self) -> int:
-        """Trials that are over, whatever their state."""
-        return sum(TrialState[trial.state].is_finished() for trial in self.trials)
-
-    @property
     def params(self) -> list[str]:
         """Names of all that was drawn."""
         return list(dict.fromkeys(name for trial in self.trials for name in trial.params))
 
 
-def load_records(experiment: Path) -> Records:
-    """Read an experiment's ``results.parquet``, manifest and study.
-
-    Args:
-        experiment: The experiment's folder on this machine; ``results.parquet`` must be up to date.
-
-    Raises:
-        SearchError: If the folder is no experiment.
-    """
-    manifest = read_manifest(experiment)
-    settings = SearchSettings.model_validate(manifest["settings"])
-    objectives = make_objectives(settings.objectives)
-    stored = open_study(experiment)
+def load_records(experiment: StoredExperiment) -> Records:
+    """Read an experiment's ``results.parquet``, which must be up to date, and its study."""
+    stored = experiment.study
     frozen = stored.get_trials(deepcopy=False)
     rows: dict[int, list[dict[str, Any]]] = {}
-    for row in pq.read_table(experiment / "results.parquet").to_pylist():
+    for row in pq.read_table(experiment.folder / RESULTS).to_pylist():
         rows.setdefault(row["trial"], []).append(row)
     study = optuna.create_study(directions=stored.directions)
     for trial in frozen:
         is_shown = trial.state != TrialState.WAITING and WARM_START not in trial.user_attrs
         study.add_trial(trial if is_shown else create_trial(state=TrialState.FAIL))
-    trials = [
-        _record(rows[number], frozen[number].params, frozen[number].user_attrs.get(RESTARTS, []), objectives[0])
-        for number in sorted(rows)
-    ]
-    return Records(manifest, settings, objectives, trials, study)
+    trials = [_record(rows[number], frozen[number], experiment.objectives[0]) for number in sorted(rows)]
+    return Records(experiment.manifest, experiment.objectives, trials, study)
 
 
-def _record(
-    rows: list[dict[str, Any]], params: dict[str, Any], restarts: list[str], objective: Objective
-) -> TrialRecord:
-    epochs = [row for row in rows if row["fusion_epoch"] is not None]
-    curve = {row["fusion_epoch"]: row[objective.name] for row in epochs}
-    top = objective.best(curve.values()) if curve else None
+def _record(rows: list[dict[str, Any]], trial: FrozenTrial, objective: Objective) -> TrialRecord:
+    reports = [EpochReport(row) for row in rows if row[FIDELITY] is not None]
+    best = best_epoch(reports, objective.name)
     last = rows[-1]
     settings = {name: _plain(value) for name, value in last.items() if "." in name and "/" not in name}
-    rates = [row.get("speed/utterances_per_second") for row in epochs]
+    rates = [report.get("speed/utterances_per_second") for report in reports]
     return TrialRecord(
         number=last["trial"],
         state=last["state"],
-        params=params,
+        params=trial.params,
         settings=settings if any(value is not None for value in settings.values()) else {},
-        curve=curve,
+        curve={row[FIDELITY]: row[objective.name] for row in rows if row[FIDELITY] is not None},
         # Optuna gives a pruned trial its last intermediate value.
         value=last["objective"] if last["state"] == TrialState.COMPLETE.name else None,
-        best=next((row for row in epochs if row[objective.name] == top), {}),
+        best={} if best is None else dict(best.metrics),
         seconds=last["seconds"],
-        seconds_per_epoch=_mean([row.get("time/epoch_seconds") for row in epochs]),
+        seconds_per_epoch=_mean([report.get(EPOCH_SECONDS) for report in reports]),
         seconds_per_utterance=_mean([1 / rate if rate else None for rate in rates]),
         fail_reason=last["fail_reason"],
-        restarts=restarts,
+        restarts=trial.user_attrs.get(RESTARTS, []),
     )
 
 

@@ -52,7 +52,7 @@ def rungs_of(records: Records) -> list[RungRecord]:
     trials = {trial.number: trial for trial in records.trials}
     rungs = []
     for rung in scheduler.rungs_of(filled):
-        numbers = map(scheduler.number_of, rung.trial_ids)
+        numbers = map(scheduler.number_in_study, rung.trial_ids)
         reached = sorted(number for number in numbers if number is not None)
         went_on = [n for n in reached if trials[n].epochs > rung.epochs or trials[n].is_complete]
         stopped = [n for n in reached if n not in went_on and trials[n].state == "PRUNED"]

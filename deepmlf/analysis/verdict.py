@@ -1,38 +1,27 @@
-"""Does a search's choice hold? Its best settings, trained again with fresh seeds and measured on the test split."""
+"""Does a search's choice hold? Its best settings, trained again, compared on the test split."""
 
 import json
 import math
-import tempfile
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
-from deepmlf.analysis.results import place_of_trial
-from deepmlf.data.dataset import Dataset
 from deepmlf.errors import SearchError
-from deepmlf.inference.evaluate import evaluate_trial
-from deepmlf.places import RemoteFolder, is_remote, join
-from deepmlf.tune.cluster.connect import connected, map_on_cluster
-from deepmlf.tune.cluster.node_files import DATA, LANGUAGE_MODEL, overrides_here, serving
-from deepmlf.tune.decide.searcher import OVERRIDES
-from deepmlf.tune.experiment.remote import MANIFEST, open_experiment, open_trial
-from deepmlf.tune.experiment.study import open_study, own_trials
-from deepmlf.tune.objective import Objective, best_first, make_objectives
-from deepmlf.tune.search import resume_search, run_search
-from deepmlf.tune.settings import SearchSettings, read_manifest
+from deepmlf.places import Place
+from deepmlf.tune.experiment.layout import VERDICT
+from deepmlf.tune.experiment.stored import open_experiment
+from deepmlf.tune.objective import Objective, best_first
+from deepmlf.tune.retrain import Measured, retrain
 
-_TRIAL, _SEED = "confirmed_trial", "training.seed"
 _CONFIDENCE = 0.95
 
 
 def confirm(
-    place: str | Path,
+    place: str | Path | Place,
     *,
     top: int = 3,
     seeds: int = 5,
@@ -65,55 +54,18 @@ def confirm(
         DeepMLFError: If a retrained trial cannot be measured on the test split.
     """
     experiment = open_experiment(place)
-    storage = str(place) if is_remote(place) else str(experiment)
-    manifest = read_manifest(experiment)
-    settings = SearchSettings.model_validate(manifest["settings"])
-    settings = settings.model_copy(update={"address": address or settings.address, "quiet": quiet})
-    objective = make_objectives(settings.objectives)[0]
-    best = best_first(own_trials(open_study(experiment)), (objective,))[:top]
+    best = best_first(experiment.trials(), experiment.objectives)[:top]
     if len(best) < 2:
-        raise SearchError(f"{storage}: has {len(best)} complete trials; a comparison needs two at least")
-    Dataset.open(settings.data).require_labels("test")
-    name = f"confirm-{'-'.join(str(trial.number) for trial in best)}-x{seeds}"
-    folder = experiment / name
-    confirmation = join(storage, name) if is_remote(storage) else str(folder)
-    with connected(settings.address):
-        if (folder / MANIFEST).exists():
-            summary = resume_search(confirmation, address=settings.address)
-        else:
-            with tempfile.TemporaryDirectory() as scratch:
-                space = Path(scratch) / "confirm.py"
-                space.write_text(_space_source(manifest["base"], best, seeds))
-                trials = len(best) * seeds
-                summary = run_search(_confirm_settings(settings, storage, name, space, trials, concurrent))
-        if summary.stop_reason:
-            reason = summary.stop_reason
-            raise SearchError(f"{confirmation}: the retraining stopped ({reason}); ask for the same again to go on")
-        if summary.interrupted or summary.out_of_time:
-            raise SearchError(f"{confirmation}: stopped; ask for the same again to go on")
-        folder = open_experiment(confirmation)
-        retrained = [t for t in own_trials(open_study(folder)) if t.state == TrialState.COMPLETE]
-        folders = [place_of_trial(confirmation, folder, trial.number) for trial in retrained]
-        with serving(manifest["base"], settings.address) as served:
-            metrics = map_on_cluster(
-                partial(_test_metrics, manifest["base"], served),
-                folders,
-                "measuring on test",
-                cpus=settings.cpus_per_trial,
-                gpus=settings.gpus_per_trial,
-            )
-    measured: dict[int, dict[int, dict[str, float]]] = {trial.number: {} for trial in best}
-    for trial, values in zip(retrained, metrics, strict=True):
-        measured[trial.params[_TRIAL]][trial.params[_SEED]] = values
-    report = compare(measured, objective)
-    (folder / "confirm.json").write_text(json.dumps(report, indent=2))
-    if is_remote(confirmation):
-        RemoteFolder(confirmation).upload((folder / "confirm.json").read_bytes(), "confirm.json")
-    _print(report, Console(quiet=quiet))
+        raise SearchError(f"{experiment.place}: has {len(best)} complete trials; a comparison needs two at least")
+    retrained, measured = retrain(experiment, best, seeds, concurrent=concurrent, address=address, quiet=quiet)
+    report = compare(measured, experiment.objectives[0])
+    (retrained.folder / VERDICT).write_text(json.dumps(report, indent=2))
+    retrained.place.publish(VERDICT)
+    show_verdict(report, Console(quiet=quiet))
     return report
 
 
-def compare(measured: dict[int, dict[int, dict[str, float]]], objective: Objective) -> dict[str, Any]:
+def compare(measured: Measured, objective: Objective) -> dict[str, Any]:
     """Compare settings measured with several seeds each.
 
     Args:
@@ -169,47 +121,8 @@ def _paired(first: dict[int, dict[str, float]], second: dict[int, dict[str, floa
     return {"mean": mean, "low": mean - half, "high": mean + half}
 
 
-def _test_metrics(base: dict[str, Any], served: dict[str, Any], trial: str) -> dict[str, float]:
-    here = overrides_here(base, served)
-    return evaluate_trial(open_trial(trial), language_model=here.get(LANGUAGE_MODEL), trained_on=here.get(DATA))
-
-
-def _space_source(base: dict[str, Any], best: list[FrozenTrial], seeds: int) -> str:
-    overrides = {trial.number: json.loads(trial.user_attrs[OVERRIDES]) for trial in best}
-    seed = max((base | chosen)[_SEED] for chosen in overrides.values())
-    return (
-        '"""The best settings of an experiment, each with several seeds."""\n\n'
-        f"BASE = {base!r}\n"
-        f"SETTINGS = {overrides!r}\n\n\n"
-        "def space(trial):\n"
-        f"    number = trial.suggest_categorical({_TRIAL!r}, list(SETTINGS))\n"
-        f"    seed = trial.suggest_int({_SEED!r}, {seed + 1}, {seed + seeds})\n"
-        f"    return SETTINGS[number] | {{{_SEED!r}: seed}}\n"
-    )
-
-
-def _confirm_settings(
-    settings: SearchSettings, storage: str, name: str, space: Path, trials: int, concurrent: int | None
-) -> SearchSettings:
-    overrides = {key: value for key, value in settings.overrides.items() if key != _SEED}
-    return settings.model_copy(
-        update={
-            "space": str(space),
-            "storage": storage,
-            "name": name,
-            "trials": trials,
-            "concurrent": concurrent or settings.concurrent,
-            "sampler": "grid",
-            "scheduler": "none",
-            "overrides": overrides,
-            "study_storage": None,
-            "warm_start": None,
-            "time_budget": None,
-        }
-    )
-
-
-def _print(report: dict[str, Any], console: Console) -> None:
+def show_verdict(report: dict[str, Any], console: Console) -> None:
+    """Print what `compare` returned."""
     names = list(report["differences"])
     table = Table("trial", "seeds", *names, title="Test metrics, mean ± standard deviation over seeds")
     for setting in report["settings"]:

@@ -1,10 +1,9 @@
 """`deepmlf search`, `resume`, `confirm` and `analyze`: experiments."""
 
-import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,6 +20,10 @@ from deepmlf.cli.options import (
     verbose_option,
 )
 from deepmlf.config import read_overrides
+
+if TYPE_CHECKING:  # they import what --help must not wait for
+    from deepmlf.tune.experiment.stored import StoredExperiment
+    from deepmlf.tune.summary import SearchSummary
 
 DEMO_LAYERS = 8
 
@@ -64,24 +67,21 @@ def search(
 ) -> None:
     """Search; without DATA on the synthetic set with the first 8 layers of smollm2-135m."""
     overrides = read_overrides(pairs)
-    from deepmlf.data.dataset import Dataset
-    from deepmlf.model import lm_store
-    from deepmlf.progress import steps
     from deepmlf.tune.space.base import check_given
 
     check_given(overrides)
-    is_demo = dataset is None
+    from deepmlf.progress import steps
+    from deepmlf.tune.plan import get_material, plan_search
+
+    data = str(_demo_data()) if dataset is None else dataset
+    with steps() as say:
+        material = get_material(data, options["lm"], say)
     if dataset is None:
-        dataset = str(_demo_data())
         defaults: dict[str, Any] = {"space": "demo", "trials": 8, "epochs": 9, "concurrent": 2}
+        overrides = {"model.lm_layers": min(DEMO_LAYERS, material.language_model.num_layers)} | overrides
     else:
-        defaults = {"space": Dataset.open(dataset).info.name}
-    if options["lm"] != lm_store.TINY_RANDOM:
-        with steps() as say:
-            lm_store.get(options["lm"], progress=say)
-    if is_demo:
-        overrides = {"model.lm_layers": min(DEMO_LAYERS, lm_store.facts(options["lm"]).num_layers)} | overrides
-    from deepmlf.tune.search import run_search
+        defaults = {"space": material.dataset.info.name}
+    from deepmlf.tune.search import begin
     from deepmlf.tune.settings import SearchSettings, parse_duration
 
     if options["sampler"] == "grid":
@@ -93,8 +93,8 @@ def search(
         chosen["time_budget"] = parse_duration(time_budget)
     if trial_timeout is not None:
         chosen["trial_timeout"] = parse_duration(trial_timeout, "--trial-timeout")
-    summary = run_search(SearchSettings(data=dataset, overrides=overrides, **chosen))
-    _end_search(summary, options["study_storage"], json_output)
+    plan = plan_search(SearchSettings(data=data, overrides=overrides, **chosen), material)
+    _end_search(begin(plan), plan.experiment, json_output)
 
 
 def _demo_data() -> Path:
@@ -123,26 +123,29 @@ def resume(
     json_output: bool,
 ) -> None:
     """Go on with a search after a crash, a kill, Ctrl-C, the loss of its cluster or the end of its time budget."""
-    from deepmlf.tune.search import resume_search
+    from deepmlf.tune.experiment.stored import open_experiment
+    from deepmlf.tune.plan import plan_resume
+    from deepmlf.tune.search import run
     from deepmlf.tune.settings import parse_duration
 
     budget = None if time_budget is None else parse_duration(time_budget)
-    summary = resume_search(
-        experiment, address=address, study_storage=study_storage, time_budget=budget, verbose=verbose
-    )
-    _end_search(summary, study_storage, json_output)
+    opened = open_experiment(experiment, study_storage)
+    plan = plan_resume(opened, address=address, time_budget=budget, verbose=verbose)
+    _end_search(run(plan), opened, json_output)
 
 
-def _end_search(summary: Any, study_storage: str | None, json_output: bool) -> None:
-    from deepmlf.analysis.results import summarise
+def _end_search(summary: "SearchSummary", experiment: "StoredExperiment", json_output: bool) -> None:
+    from rich.console import Console
+
+    from deepmlf.analysis.results import write_results
+    from deepmlf.analysis.standing import show_standing, standing_of
     from deepmlf.errors import SearchError
-    from deepmlf.tune.experiment.study import STORAGE_VARIABLE
 
-    if study_storage is not None:
-        os.environ[STORAGE_VARIABLE] = study_storage  # the experiment knows its study's URL without the password
-    experiment, shown = summary.experiment, shlex.quote(summary.experiment)
-    facts = summarise(experiment)
-    emit(summary.model_dump() | {"best_folder": facts["best_folder"]}, json_output)
+    table, standing = write_results(experiment), standing_of(experiment)
+    show_standing(standing, Console())
+    click.echo(f"table: {table}")
+    emit(summary.model_dump() | {"best_folder": standing.best_folder}, json_output)
+    shown = shlex.quote(summary.experiment)
     if summary.stop_reason:
         raise SearchError(f"the search stopped: {summary.stop_reason}")
     if summary.out_of_time:
@@ -152,8 +155,8 @@ def _end_search(summary: Any, study_storage: str | None, json_output: bool) -> N
         sys.exit(130)
     if not json_output:
         click.echo(f"TensorBoard: deepmlf tensorboard {shown}")
-        if facts["best_folder"] is not None:
-            click.echo(f"Test metrics of the best: deepmlf evaluate {shlex.quote(facts['best_folder'])}")
+        if standing.best_folder is not None:
+            click.echo(f"Test metrics of the best: deepmlf evaluate {shlex.quote(standing.best_folder)}")
 
 
 @click.command()

@@ -8,7 +8,7 @@ import click
 from deepmlf.cli.options import PATH, as_json, cache_option, emit, keep_option, set_option
 from deepmlf.config import TrialConfig, read_overrides, read_toml
 from deepmlf.errors import ConfigError
-from deepmlf.places import absolute
+from deepmlf.places import Place
 
 
 @click.command()
@@ -29,7 +29,7 @@ def train(
     json_output: bool,
 ) -> None:
     """Train one DeepMLF; run it again to resume."""
-    place = absolute(dataset)
+    place = str(Place.of(dataset))
     given = (read_toml(config) if config else {}) | read_overrides(pairs)
     if given.get("data.path", place) != place:
         raise ConfigError(f"data.path={given['data.path']}: is given as DATA; leave it out")
@@ -38,7 +38,7 @@ def train(
     from deepmlf.model import lm_store
 
     overrides["model.language_model"] = lm_store.absolute(trial.model.language_model)
-    trial = TrialConfig.from_overrides(overrides)
+    trial = trial.placed(language_model=overrides["model.language_model"])
     _refuse_foreign(out)
     from deepmlf.training.trainer import Trainer
 
@@ -47,40 +47,33 @@ def train(
     from rich.progress import Progress
 
     from deepmlf.events.dashboard import write_dashboard
-    from deepmlf.events.note import trial_note
-    from deepmlf.events.writer import TrialWriter
-    from deepmlf.training.checkpoints.files import epoch_of, latest_checkpoint
-    from deepmlf.training.curriculum import stages_of
-    from deepmlf.training.metrics import is_better
+    from deepmlf.events.recorder import TrialRecorder
+    from deepmlf.training.checkpoints.files import BEST, CONFIG, has_best, latest_checkpoint, read_metadata
+    from deepmlf.training.reports import VALID, EpochReport
 
     out.mkdir(parents=True, exist_ok=True)
     resume_from = latest_checkpoint(out)
     if resume_from is not None:
         _refuse_another(out, trial)
-    (out / "config.json").write_text(trial.to_json())
+    (out / CONFIG).write_text(trial.to_json())
     write_dashboard(out, [trial.training.select_by])
-    # A resume reports the checkpoint's own epoch again.
-    writer = TrialWriter(out, purge_step=epoch_of(resume_from) if resume_from else None)
-    writer.start({name: value for name, value in trial.flat().items() if name in overrides}, trial_note(overrides))
-    best, best_epoch = _best_so_far(out) if resume_from else ({}, {})
+    recorder = TrialRecorder(out, trial, VALID + trial.training.select_by)
+    recorder.start({name: value for name, value in trial.flat().items() if name in overrides}, overrides)
     with Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task("epochs", total=sum(stage.epochs for stage in stages_of(trial)))
+        task = progress.add_task("epochs", total=recorder.planned_epochs)
 
         def report(metrics: dict[str, Any], checkpoint: Path | None) -> None:
-            valid = {n.removeprefix("valid/"): v for n, v in metrics.items() if n.startswith("valid/")}
-            selected = trial.training.select_by
-            if valid and is_better(selected, valid[selected], best.get(selected)):
-                best.update(valid)
-                best_epoch.update(metrics)
-            writer.write(metrics, best)
-            progress.update(task, completed=metrics["epoch"], description=str(metrics["stage"]))
-            shown = valid or {"loss": metrics["train/loss"]}
+            epoch = EpochReport(metrics)
+            recorder.add(epoch)
+            progress.update(task, completed=epoch.epoch, description=epoch.stage)
+            shown = epoch.valid or {"loss": epoch.get("train/loss")}
             line = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
-            progress.console.print(f"{metrics['stage']} epoch {metrics['epoch']}: {line}", highlight=False)
+            progress.console.print(f"{epoch.stage} epoch {epoch.epoch}: {line}", highlight=False)
 
         trainer.run(report, resume_from)
-    writer.close("COMPLETE", best_epoch)
-    emit({"folder": str(out), "valid": best}, json_output)
+    recorder.close("COMPLETE")
+    valid = read_metadata(out / BEST)["valid"] if has_best(out) else {}
+    emit({"folder": str(out), "valid": valid}, json_output)
 
 
 def _refuse_foreign(out: Path) -> None:
@@ -102,17 +95,6 @@ def _refuse_another(out: Path, trial: TrialConfig) -> None:
     changed = ", ".join(f"{name}={begun[name]}" for name in wanted if begun[name] != wanted[name])
     if changed:
         raise CheckpointError(f"{out}: holds a trial begun with {changed}; choose another --out")
-
-
-def _best_so_far(out: Path) -> tuple[dict[str, float], dict[str, Any]]:
-    """Validation metrics of the best epoch of a trial that is resumed, and what TensorBoard shows of that epoch."""
-    from deepmlf.training.checkpoints.files import read_metadata
-
-    if not (out / "best" / "state.json").is_file():
-        return {}, {}
-    metadata = read_metadata(out / "best")
-    valid = metadata.pop("valid")
-    return valid, metadata | {f"valid/{name}": value for name, value in valid.items()}
 
 
 @click.command()

@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
-from deepmlf.errors import DataError
+from deepmlf.errors import DataError, first_line
 from deepmlf.files import new_folder
-from deepmlf.places import fetch, first_line, is_remote
+from deepmlf.places import Place
 
 SPLITS = ("train", "valid", "test")
 LABEL_RANGE = {"mosi": 3.0, "mosei": 3.0, "sims": 1.0}
@@ -93,7 +93,7 @@ class Dataset:
         Raises:
             DataError: If it is no such folder, or torn.
         """
-        folder = fetch(str(path)) if is_remote(path) else Path(path)
+        folder = Place.of(path).fetched()
         try:
             info = DatasetInfo.model_validate_json((folder / "info.json").read_text())
         except OSError:

@@ -16,10 +16,11 @@ from torch.utils.tensorboard.summary import custom_scalars
 
 from deepmlf.events.writer import GATE_OVER_DEPTH, hparams_summary
 from deepmlf.files import new_file
+from deepmlf.training.machine.speed import PHASES
 
 EVENTS_FILE = "events.out.tfevents.0000000000.experiment"
 """Comes before the events of any trial; one name, so that it is written once."""
-PHASES = ("data", "forward", "backward", "optimizer", "validation", "checkpoint")
+_PARTS_OF_AN_EPOCH = tuple(phase for phase in PHASES if phase != "train")  # that has some of the others inside
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,10 @@ def _layout(objectives: Sequence[str]) -> Summary:
             "Best epoch's over depth (step: fused layer)": [f"{GATE_OVER_DEPTH}.*"],
         },
         "Learning rates": {"Fusion and audiovisual encoder": ["lr/.*"]},
-        "Seconds": {"Phases of an epoch": [f"time/({'|'.join(PHASES)})_seconds"], "Epoch": ["time/epoch_seconds"]},
+        "Seconds": {
+            "Phases of an epoch": [f"time/({'|'.join(_PARTS_OF_AN_EPOCH)})_seconds"],
+            "Epoch": ["time/epoch_seconds"],
+        },
         "Curriculum": {
             "Stage": ["curriculum/stage"],
             "MM blocks in use": ["curriculum/active_blocks"],

@@ -19,10 +19,15 @@ def train_command(overrides: Mapping[str, Any]) -> str:
     return " \\\n  ".join([shlex.join(words), *(f"--set {shlex.quote(pair)}" for pair in pairs)])
 
 
-def trial_note(overrides: Mapping[str, Any]) -> str:
-    """Markdown: the command, and the configuration as ``deepmlf train --config`` reads it."""
+def trial_note(config: TrialConfig, overrides: Mapping[str, Any]) -> str:
+    """Markdown: the command, and the configuration as ``deepmlf train --config`` reads it.
+
+    Args:
+        config: The trial.
+        overrides: What makes it, under dotted names.
+    """
     lines = []
-    for section, fields in TrialConfig.from_overrides(overrides).model_dump(mode="json").items():
+    for section, fields in config.model_dump(mode="json").items():
         lines += [f"[{section}]", *(f"{name} = {json.dumps(v)}" for name, v in fields.items() if v is not None), ""]
     return (
         f"Trained alone by\n\n```\n{train_command(overrides)}\n```\n\nConfiguration\n\n```\n{chr(10).join(lines)}```\n"

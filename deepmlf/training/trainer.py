@@ -16,6 +16,7 @@ from deepmlf.data.dataset import Dataset
 from deepmlf.data.loader import Batch, Loader
 from deepmlf.errors import ConfigError, NonFiniteLossError
 from deepmlf.model.deepmlf import TextPrefix
+from deepmlf.training.checkpoints.files import BEST
 from deepmlf.training.checkpoints.save import CheckpointWriter, load_checkpoint, save_weights
 from deepmlf.training.curriculum import stages_of
 from deepmlf.training.forward import Head, build_model, pooling, predict, predict_av, run_model
@@ -26,6 +27,7 @@ from deepmlf.training.machine.prefetch import on_device
 from deepmlf.training.machine.speed import SpeedMeter, without_measurements
 from deepmlf.training.metrics import METRIC_NAMES, compute_metrics, is_better
 from deepmlf.training.optim import learning_rate, make_optimizer, start_stage, trained_parameters
+from deepmlf.training.reports import AV_REUSED, FIDELITY, TRAINED_PARAMETERS, VALID
 from deepmlf.training.stores.av_encoders import StoredEncoder, key_of
 from deepmlf.training.stores.text_prefixes import PrefixCache, open_prefix_cache
 
@@ -35,11 +37,11 @@ _CHECKED_STEPS = 20  # batches between looks at a GPU's loss, each of which wait
 
 
 @dataclass
-class Progress:
+class Position:
     """Where a trial stands; stored in its checkpoints."""
 
     stage: int = 0
-    """Index of the stage in progress."""
+    """Index of the stage in position."""
     stage_epoch: int = 0
     """Finished epochs of that stage."""
     stage_step: int = 0
@@ -57,7 +59,7 @@ class Progress:
 
 
 class Trainer:
-    """One trial in progress.
+    """One trial in position.
 
     Args:
         config: The trial.
@@ -100,7 +102,7 @@ class Trainer:
         self.optimizer = make_optimizer(self.parameters, config.training)
         self.weights = LossWeights.from_config(config.training)
         self.checkpoints = CheckpointWriter(out_dir, self.model, self.parameters, self.optimizer, keep)
-        self.progress = Progress()
+        self.position = Position()
         self._meter = SpeedMeter(self.device, config.training.precision)
         self._lengths = np.array([len(tokens) for tokens in self.train_loader.tokens])
 
@@ -109,10 +111,10 @@ class Trainer:
         with self.checkpoints:
             if resume_from is not None:
                 metadata = load_checkpoint(resume_from, self.model, self.parameters, self.optimizer)
-                self.progress = Progress(**metadata)
-                report(self.progress.metrics, resume_from)
-            while "finished" not in self.progress.metrics:
-                stage = self.stages[self.progress.stage]
+                self.position = Position(**metadata)
+                report(self.position.metrics, resume_from)
+            while "finished" not in self.position.metrics:
+                stage = self.stages[self.position.stage]
                 if stage.is_av_alone and self.av_store is not None:
                     self._share_av_stage(self.av_store, stage, report)
                 else:
@@ -124,20 +126,20 @@ class Trainer:
         with stored.lock():
             metrics = stored.load(self.model, self.parameters, self.optimizer)
             if metrics is None:
-                while self.progress.stage == 0:
+                while self.position.stage == 0:
                     self._run_epoch(stage, report)
-                stored.save(self.model, self.parameters, self.optimizer, self.progress.metrics)
+                stored.save(self.model, self.parameters, self.optimizer, self.position.metrics)
                 return
-        metrics = without_measurements(metrics) | {"curriculum/av_reused": 1}
-        self.progress = Progress(stage=1, epoch=stage.epochs, metrics=metrics)
+        metrics = without_measurements(metrics) | {AV_REUSED: 1}
+        self.position = Position(stage=1, epoch=stage.epochs, metrics=metrics)
         self._save_and_report(report)
 
     def _run_epoch(self, stage: Stage, report: Report) -> None:
         mean_tokens = 0.0 if stage.is_av_alone else self._lengths.mean() + self.config.model.num_fusion_tokens
-        self._meter.start_epoch(self.progress.stage, mean_tokens)
-        if self.progress.stage_epoch == 0:
+        self._meter.start_epoch(self.position.stage, mean_tokens)
+        if self.position.stage_epoch == 0:
             # Each stage draws from its own seed: what came before, or was taken from the store, makes no difference.
-            seed = np.random.SeedSequence((self.config.training.seed, self.progress.stage)).generate_state(1)
+            seed = np.random.SeedSequence((self.config.training.seed, self.position.stage)).generate_state(1)
             torch.manual_seed(int(seed[0]))
         start_stage(self.model, self.parameters, stage)
         with self._meter.phase("train"):
@@ -148,8 +150,8 @@ class Trainer:
 
     def _save_and_report(self, report: Report) -> None:
         with self._meter.phase("checkpoint"):
-            checkpoint = self.checkpoints.finish(self.progress.epoch, asdict(self.progress))
-        report(self.progress.metrics, checkpoint)
+            checkpoint = self.checkpoints.finish(self.position.epoch, asdict(self.position))
+        report(self.position.metrics, checkpoint)
 
     def _train_epoch(self, stage: Stage) -> tuple[dict[str, float], dict[str, float]]:
         """One pass over the train split; mean of each loss term and the last learning rates."""
@@ -161,7 +163,7 @@ class Trainer:
         rates: dict[str, float] = {}
         check_every = 1 if self.device.type == "cpu" else _CHECKED_STEPS
         # The audiovisual stage's batches must not depend on how a language model cuts the texts.
-        epoch = self.train_loader.epoch((training.seed, self.progress.epoch), by_length=not stage.is_av_alone)
+        epoch = self.train_loader.epoch((training.seed, self.position.epoch), by_length=not stage.is_av_alone)
         with meter.phase("data"):
             # SoftPerm changes the text of every batch anew.
             is_cached = not (stage.is_av_alone or self.model.text_softperm.is_active)
@@ -181,7 +183,7 @@ class Trainer:
                 sums[name] = sums.get(name, 0.0) + loss.detach().double() * size
             if ((index + 1) % check_every == 0 or is_last) and not sums["total"].isfinite():
                 total = sums["total"].item()
-                raise NonFiniteLossError(f"the loss became {total} in epoch {self.progress.epoch + 1}")
+                raise NonFiniteLossError(f"the loss became {total} in epoch {self.position.epoch + 1}")
             if (index + 1) % training.accumulation_steps == 0 or is_last:
                 with meter.phase("optimizer"):
                     rates = self._step(stage, stage.epochs * per_epoch, warmup)
@@ -223,7 +225,7 @@ class Trainer:
         training = self.config.training
         peaks = {"fusion": training.lr_fusion, "av": training.lr_av}
         rates = {
-            name: learning_rate(stage.lr or peak, self.progress.stage_step, steps, warmup, training.min_lr)
+            name: learning_rate(stage.lr or peak, self.position.stage_step, steps, warmup, training.min_lr)
             for name, peak in peaks.items()
         }
         for group in self.optimizer.param_groups:
@@ -231,33 +233,33 @@ class Trainer:
         torch.nn.utils.clip_grad_value_(self.parameters.values(), training.clip_value)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.progress.stage_step += 1
+        self.position.stage_step += 1
         return rates
 
     def _finish_epoch(self, stage: Stage, losses: dict[str, float], rates: dict[str, float]) -> None:
         """Validate, advance the position, keep the best weights, and compose what is reported."""
-        progress = self.progress
+        position = self.position
         head: Head = "task" if stage.is_fusion else "av" if stage.is_av_alone else "text"
         with self._meter.phase("validation"):
             valid = self._validate(head)
-        progress.epoch += 1
-        progress.stage_epoch += 1
-        metrics: dict[str, Any] = {"stage": stage.name, "epoch": progress.epoch}
-        metrics["curriculum/stage"] = progress.stage
+        position.epoch += 1
+        position.stage_epoch += 1
+        metrics: dict[str, Any] = {"stage": stage.name, "epoch": position.epoch}
+        metrics["curriculum/stage"] = position.stage
         if stage.is_fusion:
             metrics["curriculum/active_blocks"] = len(self.model.active_layers)
-            progress.fusion_epoch += 1
-            metrics["fusion_epoch"] = progress.fusion_epoch
-            metrics |= {f"valid/{name}": value for name, value in valid.items()} | self.model.gates()
-            metrics["model/trained_parameters"] = sum(parameter.numel() for parameter in self.parameters.values())
+            position.fusion_epoch += 1
+            metrics[FIDELITY] = position.fusion_epoch
+            metrics |= {f"{VALID}{name}": value for name, value in valid.items()} | self.model.gates()
+            metrics[TRAINED_PARAMETERS] = sum(parameter.numel() for parameter in self.parameters.values())
             selected = self.config.training.select_by
-            if is_better(selected, valid[selected], progress.best_value):
-                progress.best_value, progress.best_epoch = valid[selected], progress.fusion_epoch
+            if is_better(selected, valid[selected], position.best_value):
+                position.best_value, position.best_epoch = valid[selected], position.fusion_epoch
                 with self._meter.phase("validation"):
                     metrics |= attention_over_frames(self.model, self.valid_loader, self.config.training.precision)
                 with self._meter.phase("checkpoint"):
-                    metadata = {"fusion_epoch": progress.fusion_epoch, "valid": valid}
-                    save_weights(self.out_dir / "best", self.model, metadata)
+                    metadata = {FIDELITY: position.fusion_epoch, "valid": valid}
+                    save_weights(self.out_dir / BEST, self.model, metadata)
         else:
             metrics[f"unimodal/{head}_MAE"] = valid["MAE"]
         metrics["train/loss"] = losses.pop("total")
@@ -265,7 +267,7 @@ class Trainer:
         metrics |= {f"lr/{name}": value for name, value in rates.items()}
         metrics |= self._meter.metrics()
         self._advance(stage, metrics)
-        progress.metrics = metrics
+        position.metrics = metrics
 
     def _validate(self, head: Head) -> dict[str, float]:
         """Metrics of the validation split by one head."""
@@ -273,21 +275,21 @@ class Trainer:
         prefixes = None if head == "av" else self._prefix_cache(loader)
         predictions = predict(self.model, loader, self.config.training.precision, head=head, prefixes=prefixes)
         if not np.isfinite(predictions).all():
-            raise NonFiniteLossError(f"a validation prediction became non-finite in epoch {self.progress.epoch + 1}")
+            raise NonFiniteLossError(f"a validation prediction became non-finite in epoch {self.position.epoch + 1}")
         if head != "av":
             self._meter.look_up(len(loader.labels), cached=prefixes is not None)
         return compute_metrics(self.dataset.info.name, predictions, loader.labels)
 
     def _advance(self, stage: Stage, metrics: dict[str, Any]) -> None:
-        progress, patience = self.progress, self.config.training.patience
+        position, patience = self.position, self.config.training.patience
         # Patience counts in the last stage alone: no trial ends before all its MM blocks had their chance.
-        is_last = progress.stage == len(self.stages) - 1
-        without_better = min(progress.stage_epoch, progress.fusion_epoch - progress.best_epoch)
+        is_last = position.stage == len(self.stages) - 1
+        without_better = min(position.stage_epoch, position.fusion_epoch - position.best_epoch)
         if is_last and patience is not None and without_better >= patience:
             metrics["finished"] = "patience"
-        elif progress.stage_epoch == stage.epochs:
-            progress.stage, progress.stage_epoch, progress.stage_step = progress.stage + 1, 0, 0
-            if progress.stage == len(self.stages):
+        elif position.stage_epoch == stage.epochs:
+            position.stage, position.stage_epoch, position.stage_step = position.stage + 1, 0, 0
+            if position.stage == len(self.stages):
                 metrics["finished"] = "full"
 
 

@@ -1,16 +1,14 @@
 """What a search optimises: one metric, or two whose Pareto front it looks for."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from optuna.trial import FrozenTrial, TrialState
 
 from deepmlf.errors import SearchError
-from deepmlf.training.metrics import LOWER_IS_BETTER, METRIC_NAMES
-
-VALID = "valid/"
-TRAINED_PARAMETERS = "model/trained_parameters"
+from deepmlf.training.metrics import METRIC_NAMES, direction_of, is_better
+from deepmlf.training.reports import TRAINED_PARAMETERS, VALID, EpochReport
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ class Objective:
 
     def is_better(self, value: float, than: float | None) -> bool:
         """Whether `value` beats another one, or is the first."""
-        return than is None or (value < than if self.direction == "minimize" else value > than)
+        return is_better(self.name, value, than)
 
     def best(self, values: Iterable[float]) -> float:
         """The best of some values."""
@@ -42,8 +40,7 @@ class Objective:
 
 def make_objectives(names: Iterable[str]) -> tuple[Objective, ...]:
     """Objectives with their directions, known by name."""
-    lower = {VALID + name for name in LOWER_IS_BETTER} | {TRAINED_PARAMETERS}
-    return tuple(Objective(name, "minimize" if name in lower else "maximize") for name in names)
+    return tuple(Objective(name, direction_of(name)) for name in names)
 
 
 def check_objectives(names: list[str], dataset: str) -> None:
@@ -64,9 +61,9 @@ def check_objectives(names: list[str], dataset: str) -> None:
         )
 
 
-def values_of(objectives: tuple[Objective, ...], metrics: Mapping[str, Any]) -> list[float] | None:
+def values_of(objectives: tuple[Objective, ...], report: EpochReport) -> list[float] | None:
     """The objectives' values in one report; None if it lacks one, as reports of stages before fusion do."""
-    values = [metrics.get(objective.name) for objective in objectives]
+    values = [report.get(objective.name) for objective in objectives]
     return None if None in values else [float(value) for value in values if value is not None]
 
 

@@ -1,11 +1,6 @@
-"""What a search is asked to do, and the manifest that keeps it."""
+"""What a search is asked to do."""
 
-import importlib.metadata
-import json
 import re
-import subprocess
-import sys
-import uuid
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,10 +8,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from deepmlf.errors import SearchError
-from deepmlf.files import new_file
-from deepmlf.places import first_line
-from deepmlf.tune.experiment.remote import MANIFEST
-from deepmlf.tune.worker.trainable import DEFAULT_TRAIN
+
+DEFAULT_TRAIN = "deepmlf.training.trainer:train"
 
 _NAME = r"[A-Za-z0-9][\w.-]*"
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
@@ -100,50 +93,3 @@ def parse_duration(text: str, option: str = "--time-budget") -> float:
     if match is None or float(match[1]) == 0:
         raise SearchError(f"{option} {text}: expected a number and s, m or h, e.g. 90m")
     return float(match[1]) * _SECONDS[match[2]]
-
-
-def read_manifest(experiment: Path) -> dict[str, Any]:
-    """The manifest of an experiment.
-
-    Raises:
-        SearchError: If there is none, or it is damaged.
-    """
-    try:
-        manifest: dict[str, Any] = json.loads((experiment / MANIFEST).read_text())
-        SearchSettings.model_validate(manifest["settings"])
-    except OSError:
-        raise SearchError(f"{experiment}: not an experiment (no {MANIFEST} there)") from None
-    except (ValueError, TypeError, KeyError) as error:
-        raise SearchError(f"{experiment / MANIFEST}: damaged, or of another version ({first_line(error)})") from None
-    return manifest
-
-
-def write_manifest(experiment: Path, settings: SearchSettings, facts: dict[str, Any], secret: str | None) -> None:
-    """Write the manifest, whole or not at all.
-
-    Args:
-        experiment: The experiment's folder.
-        settings: The search's settings, without any password.
-        facts: What the search found out before it started: space, base, dataset.
-        secret: What the command line may hold and must not be written: the study storage's URL with its password.
-    """
-    hidden = [word.replace(secret, settings.study_storage or "") if secret else word for word in sys.argv]
-    manifest = facts | {
-        "id": uuid.uuid4().hex,
-        "settings": settings.model_dump(),
-        "versions": {p: importlib.metadata.version(p) for p in ("torch", "transformers", "ray", "optuna", "pyarrow")},
-        "git_commit": _git_commit(),
-        "command": hidden,
-        "started": datetime.now().isoformat(timespec="seconds"),
-    }
-    with new_file(experiment / MANIFEST) as temporary:
-        temporary.write_text(json.dumps(manifest, indent=2))
-
-
-def _git_commit() -> str | None:
-    """The commit of the code, if it runs from a repository."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None

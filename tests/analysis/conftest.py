@@ -11,8 +11,8 @@ import pytest
 from benchmarks.parts.served import Served, columns, served
 from benchmarks.parts.synthetic_experiment import make_experiment
 from deepmlf.events.writer import TrialWriter
-from deepmlf.tune.driver.recorder import read_metrics
-from deepmlf.tune.worker.trainable import trial_folder
+from deepmlf.training.reports import read_reports
+from deepmlf.tune.experiment.layout import trial_folder
 
 TRIALS = 8
 
@@ -60,8 +60,8 @@ def shown_experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = make_experiment(tmp_path_factory.mktemp("board"), TRIALS, epochs=4, failed=(1,), running=1, events=True)
     columns(folder)
     first = trial_folder(folder, 0)
-    second = TrialWriter(first, purge_step=len(read_metrics(first)))
-    second.write(read_metrics(first)[-1], {})
+    second = TrialWriter(first, purge_step=len([report.metrics for report in read_reports(first)]))
+    second.write([report.metrics for report in read_reports(first)][-1], {})
     second.close("COMPLETE", {})
     return folder
 

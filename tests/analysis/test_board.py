@@ -11,10 +11,10 @@ import pytest
 from benchmarks.parts.served import Served, columns, served
 from benchmarks.parts.synthetic_experiment import make_experiment
 from deepmlf.events.writer import TrialWriter
-from deepmlf.tune.decide.searcher import OVERRIDES
-from deepmlf.tune.driver.recorder import read_metrics
-from deepmlf.tune.experiment.study import open_study
-from deepmlf.tune.worker.trainable import trial_folder
+from deepmlf.training.reports import read_reports
+from deepmlf.tune.experiment.layout import trial_folder
+from deepmlf.tune.experiment.stored import open_experiment
+from deepmlf.tune.experiment.study import OVERRIDES
 from tests.command import deepmlf
 
 ENDINGS = {"RUNNING": "STATUS_UNKNOWN", "FAIL": "STATUS_FAILURE"}
@@ -24,7 +24,7 @@ def settings_of(experiment: Path) -> dict[str, tuple[str, dict[str, Any]]]:
     """State and setting of each trial by the name of its folder."""
     return {
         trial_folder(experiment, trial.number).name: (trial.state.name, json.loads(trial.user_attrs[OVERRIDES]))
-        for trial in open_study(experiment).get_trials()
+        for trial in open_experiment(experiment).study.get_trials()
     }
 
 
@@ -37,7 +37,7 @@ def test_hparams_have_every_trial_with_settings_metrics_and_state(shown_experime
     known = {info["name"] for info in about["hparamInfos"]}
     lacking = 0
     for name, (state, setting) in trials.items():
-        row, lines = rows[name], read_metrics(shown_experiment / "trials" / name)
+        row, lines = rows[name], [report.metrics for report in read_reports(shown_experiment / "trials" / name)]
         assert row["hparams"] == setting  # and nothing of a conditional parameter that it lacks
         assert row["hparams"].keys() <= known
         lacking += len(known - row["hparams"].keys())
@@ -56,7 +56,7 @@ def test_hparams_have_every_trial_with_settings_metrics_and_state(shown_experime
 @pytest.mark.slow
 def test_no_curve_has_a_step_twice(shown_experiment: Path, server: Served) -> None:
     for name, tags in server.get("scalars", "tags").items():
-        lines = read_metrics(shown_experiment / "trials" / name)
+        lines = [report.metrics for report in read_reports(shown_experiment / "trials" / name)]
         for tag in tags:
             steps = [step for step, _ in server.steps(name, tag)]
             assert steps == sorted(set(steps)), (name, tag)
@@ -84,8 +84,8 @@ def test_every_chart_of_the_layout_has_data_and_every_trial_its_text(shown_exper
 def test_attention_is_shown_for_trials_that_have_ended(shown_experiment: Path, server: Served) -> None:
     shown = server.get("histograms", "tags")
     for folder in (shown_experiment / "trials").glob("[0-9]*"):
-        best = [line for line in read_metrics(folder) if "attention/0" in line]
-        has_ended = open_study(shown_experiment).trials[int(folder.name[:4])].state.is_finished()
+        best = [line for line in [report.metrics for report in read_reports(folder)] if "attention/0" in line]
+        has_ended = open_experiment(shown_experiment).study.trials[int(folder.name[:4])].state.is_finished()
         assert ("attention_over_frames" in shown.get(folder.name, {})) == bool(best and has_ended)
 
 
@@ -105,7 +105,7 @@ def test_a_search_that_has_just_begun_is_followed_until_ctrl_c(
         shutil.copytree(made / "trials", begun / "trials")
         server.until(lambda: len(server.get("scalars", "tags")) == 2)
         trial = trial_folder(begun, 1)
-        *earlier, last = read_metrics(trial)
+        *earlier, last = [dict(report.metrics) for report in read_reports(trial)]
         TrialWriter(trial, purge_step=last["epoch"] + 1).write(last | {"epoch": last["epoch"] + 1}, {})
         server.until(lambda: len(server.steps(trial.name, "train/loss")) == len(earlier) + 2)
         assert server.stop() == 0

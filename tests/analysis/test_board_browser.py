@@ -12,10 +12,10 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from benchmarks.parts.served import Served, served
 from deepmlf.events.writer import TrialWriter
-from deepmlf.tune.decide.searcher import OVERRIDES
-from deepmlf.tune.driver.recorder import read_metrics
-from deepmlf.tune.experiment.study import open_study
-from deepmlf.tune.worker.trainable import trial_folder
+from deepmlf.training.reports import read_reports
+from deepmlf.tune.experiment.layout import trial_folder
+from deepmlf.tune.experiment.stored import open_experiment
+from deepmlf.tune.experiment.study import OVERRIDES
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -92,7 +92,7 @@ def assert_shown(cells: dict[str, str], title: str, value: Any) -> None:
 def test_hparams_show_every_trial_with_its_settings_and_metrics(
     chromium: webdriver.Chrome, shown_experiment: Path, server: Served
 ) -> None:
-    trials = open_study(shown_experiment).get_trials()
+    trials = open_experiment(shown_experiment).study.get_trials()
     show(chromium, server.url, "hparams")
     rows = table(chromium, len(trials))
     assert rows.keys() == {trial_folder(shown_experiment, trial.number).name for trial in trials}
@@ -102,7 +102,7 @@ def test_hparams_show_every_trial_with_its_settings_and_metrics(
         for name, value in setting.items():
             assert_shown(cells, name, value)
         assert {cells[title] for title in cells if "." in title and title not in setting} <= {""}
-        errors = [line["valid/MAE"] for line in read_metrics(folder) if "fusion_epoch" in line]
+        errors = [report.valid["MAE"] for report in read_reports(folder) if report.fidelity is not None]
         assert_shown(cells, "best MAE", min(errors))
         assert_shown(cells, "last MAE", errors[-1])
         assert_shown(cells, "fusion epochs", len(errors))
@@ -126,7 +126,7 @@ def test_scalars_and_the_custom_layout_are_drawn(chromium: webdriver.Chrome, ser
 def test_a_running_search_grows_on_the_page(chromium: webdriver.Chrome, shown_experiment: Path, tmp_path: Path) -> None:
     running = tmp_path / "running"
     shutil.copytree(shown_experiment, running)
-    trials = len(open_study(running).get_trials())
+    trials = len(open_experiment(running).study.get_trials())
     late = trial_folder(running, trials - 1)
     shutil.move(late, tmp_path / late.name)
     with served(running) as server:
@@ -134,8 +134,8 @@ def test_a_running_search_grows_on_the_page(chromium: webdriver.Chrome, shown_ex
         show(chromium, server.url, "hparams")
         assert late.name not in table(chromium, trials - 1)
         shutil.move(tmp_path / late.name, late)
-        lines = read_metrics(late)
-        last = lines[-1] | {"valid/MAE": 0.25}
+        lines = [report.metrics for report in read_reports(late)]
+        last = dict(lines[-1]) | {"valid/MAE": 0.25}
         TrialWriter(late, purge_step=last["epoch"] + 1).write(last | {"epoch": last["epoch"] + 1}, {"MAE": 0.25})
         server.until(lambda: len(server.steps(late.name, "train/loss")) == len(lines) + 1)
         show(chromium, server.url, "hparams")

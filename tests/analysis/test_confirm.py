@@ -115,9 +115,9 @@ def test_a_search_never_reads_the_test_split_and_confirm_does(
 
     def spoil_the_data(*arguments: Any, **options: Any) -> Any:  # once it has been found whole
         (data / "test.arrow").unlink()
-        return search.resume_search(*arguments, **options)
+        return search.run(*arguments, **options)
 
-    monkeypatch.setattr("deepmlf.analysis.verdict.resume_search", spoil_the_data)
+    monkeypatch.setattr("deepmlf.tune.retrain.run", spoil_the_data)
     with pytest.raises(DataError) as caught:
         confirm(experiment, top=2, seeds=2, quiet=True)
     assert re.fullmatch(r".*test\.arrow: missing or torn.*", str(caught.value))  # one line, though of another process

@@ -17,8 +17,9 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
+from deepmlf.places import Place
 from deepmlf.training.machine.speed import without_measurements
-from deepmlf.tune.settings import read_manifest
+from deepmlf.tune.experiment.manifest import read_manifest
 
 ROOT = Path(__file__).resolve().parents[2]
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
@@ -129,4 +130,4 @@ def test_a_submitted_search_ends_as_one_started_directly(head: Head, small_data:
     assert sent.select(same).equals(here.select(same))
     assert set(here["state"].to_pylist()) <= {"COMPLETE", "PRUNED"}
     # The upload brings no repository along: the code that ran was the submitted one.
-    assert read_manifest(tmp_path / "sent")["git_commit"] is None
+    assert read_manifest(Place.of(tmp_path / "sent")).git_commit is None

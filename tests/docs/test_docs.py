@@ -13,8 +13,10 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from deepmlf.analysis.standing import standing_of
 from deepmlf.cli import cli
 from deepmlf.data.dataset import Dataset
+from deepmlf.tune.experiment.stored import open_experiment
 from tests.cluster.command_lines import parse
 from tests.data.mmsa_split import make_split
 
@@ -94,9 +96,8 @@ def test_commands_of_the_docs_run(ray_cluster: None, workplace: Path) -> None:
 
 
 def best_trial() -> str:
-    from deepmlf.analysis.results import summarise
 
-    return f"{summarise(Path('runs/first'), quiet=True)['best_trial']:04d}"
+    return f"{standing_of(open_experiment(Path('runs/first'))).to_dict()['best_trial']:04d}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -26,7 +26,7 @@ def test_the_command_makes_the_same_trial() -> None:
 
 
 def test_the_configuration_reads_back(tmp_path: Any) -> None:
-    note = trial_note(OVERRIDES)
+    note = trial_note(TrialConfig.from_overrides(OVERRIDES), OVERRIDES)
     assert train_command(OVERRIDES) in note
     (tmp_path / "trial.toml").write_text(note.split("```")[3])
     assert TrialConfig.from_overrides(read_toml(tmp_path / "trial.toml")) == TrialConfig.from_overrides(OVERRIDES)

@@ -172,8 +172,8 @@ def test_patience_waits_until_all_blocks_had_their_chance(tmp_path: Path, small_
     assert [stage.epochs for stage in trainer.stages] == [4, 4]
     metrics: dict[str, str] = {}
     while not metrics:  # epochs of which none is better than the first
-        trainer.progress.fusion_epoch += 1
-        trainer.progress.stage_epoch += 1
-        trainer._advance(trainer.stages[trainer.progress.stage], metrics)
+        trainer.position.fusion_epoch += 1
+        trainer.position.stage_epoch += 1
+        trainer._advance(trainer.stages[trainer.position.stage], metrics)
     assert metrics == {"finished": "patience"}
-    assert trainer.progress.fusion_epoch == 6
+    assert trainer.position.fusion_epoch == 6

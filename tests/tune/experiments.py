@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from deepmlf.analysis.results import load_results
-from deepmlf.tune.experiment.study import open_study
-from deepmlf.tune.search import ray_records, resume_search, run_search
+from deepmlf.tune.driver.ray_records import ended_in_ray
+from deepmlf.tune.experiment.stored import open_experiment
+from deepmlf.tune.search import resume_search, run_search
 from deepmlf.tune.settings import SearchSettings
 
 
@@ -61,14 +62,14 @@ def wait_for_epochs(experiment: Path, count: int, seconds: float = 90) -> None:
 
 def assert_whole(experiment: Path, trials: int) -> None:
     """N trials, none lost and none doubled, in Optuna's study, Ray's records and results.parquet alike."""
-    study = open_study(experiment).get_trials()
+    study = open_experiment(experiment).study.get_trials()
     assert [trial.number for trial in study] == list(range(trials))
     assert all(trial.state.is_finished() for trial in study)
     table = load_results(experiment).to_pydict()
     assert set(table["trial"]) == set(range(trials))
     rows = list(zip(table["trial"], table["fusion_epoch"], strict=True))
     assert len(rows) == len(set(rows))
-    assert ray_records(experiment) == dict.fromkeys(range(trials), 1)
+    assert ended_in_ray(experiment) == dict.fromkeys(range(trials), 1)
     folders = sorted(path.name[:4] for path in (experiment / "trials").glob("*/"))
     assert folders == [f"{number:04d}" for number in range(trials)]
     for trial in study:

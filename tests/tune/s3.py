@@ -8,7 +8,7 @@ from pathlib import Path
 
 import boto3
 
-from deepmlf.places import join
+from deepmlf.places import Place
 
 BUCKET = "experiments"
 
@@ -35,4 +35,6 @@ class S3:
                 time.sleep(0.2)
 
     def uri(self, path: str = "", bucket: str = BUCKET) -> str:
-        return join(f"s3://{bucket}?endpoint_override=127.0.0.1:{self.port}&scheme=http&region=us-east-1", path)
+        return str(
+            Place.of(f"s3://{bucket}?endpoint_override=127.0.0.1:{self.port}&scheme=http&region=us-east-1") / path
+        )

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from deepmlf.analysis.results import load_results
-from deepmlf.tune.driver.recorder import read_metrics
-from deepmlf.tune.search import SearchSettings, open_study, run_search
+from deepmlf.training.reports import read_reports
+from deepmlf.tune.experiment.stored import open_experiment
+from deepmlf.tune.search import run_search
+from deepmlf.tune.settings import SearchSettings
 
 SPACE = """
 BASE = {
@@ -37,9 +39,9 @@ def test_twenty_trials_over_three_audiovisual_settings_train_three_encoders(
     experiment = tmp_path / "search"
     assert sum(not path.name.startswith(".") for path in (experiment / "av_encoders").iterdir()) == 3
     trained: dict[int, int] = {}  # trials that trained their encoder themselves, by its width
-    for number in range(len(open_study(experiment).get_trials())):
+    for number in range(len(open_experiment(experiment).study.get_trials())):
         (folder,) = (experiment / "trials").glob(f"{number:04d}_*")
-        *first, last = read_metrics(folder)
+        *first, last = [report.metrics for report in read_reports(folder)]
         assert [epoch["stage"] for epoch in first] == ["av"] * len(first)
         assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["epoch_000002", "epoch_000003"]
         assert [first[-1]["epoch"], last["epoch"], last["fusion_epoch"]] == [2, 3, 1]

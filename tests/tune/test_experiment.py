@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,15 @@ from deepmlf.data.synthetic import make_synthetic
 from deepmlf.errors import DeepMLFError, LanguageModelError, SearchError
 from deepmlf.events.dashboard import EVENTS_FILE
 from deepmlf.model.lm_store import LanguageModelFacts
-from deepmlf.tune.experiment.study import create_study, open_study, repair_journal
+from deepmlf.places import Place
+from deepmlf.tune.experiment.manifest import read_manifest
+from deepmlf.tune.experiment.stored import open_experiment
+from deepmlf.tune.experiment.study import create_study, repair_journal
 from deepmlf.tune.objective import make_objectives
 from deepmlf.tune.search import resume_search, run_search
-from deepmlf.tune.settings import SearchSettings, experiment_name, parse_duration, read_manifest, write_manifest
+from deepmlf.tune.settings import SearchSettings, experiment_name, parse_duration
 from tests.tune import experiments
+from tests.tune.parts import write_experiment
 
 
 def settings(data: Path, storage: Path, **changes: Any) -> SearchSettings:
@@ -105,9 +108,9 @@ def test_a_password_on_the_command_line_does_not_reach_the_manifest(
     url, kept = "postgresql://me:s3cr3t@db/studies", "postgresql://me@db/studies"
     monkeypatch.setattr("sys.argv", ["deepmlf", "search", f"--study-storage={url}", "--study-storage", url])
     search = SearchSettings(data="set", space="demo", study_storage=kept)
-    write_manifest(tmp_path, search, {}, secret=url)
+    write_experiment(tmp_path, search, secret=url)
     assert "s3cr3t" not in (tmp_path / "search.json").read_text()
-    assert read_manifest(tmp_path)["command"][2:] == [f"--study-storage={kept}", "--study-storage", kept]
+    assert read_manifest(Place.of(tmp_path)).command[2:] == [f"--study-storage={kept}", "--study-storage", kept]
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("30m", 1800), ("1.5h", 5400)])
@@ -149,7 +152,7 @@ def test_a_resume_mends_what_a_dead_driver_left_and_finds_its_way_after_a_move(
     (moved / "optuna.journal.lock").symlink_to(journal)
     summary = resume_search(moved)
     assert summary.states["COMPLETE"] == 2
-    assert len(open_study(moved).get_trials()) == 2
+    assert len(open_experiment(moved).study.get_trials()) == 2
     assert sorted(set(load_results(moved).column("trial").to_pylist())) == [0, 1]
     assert None not in load_results(moved).column("fusion_epoch").to_pylist()
 
@@ -184,11 +187,10 @@ def test_a_second_driver_and_another_dataset_are_turned_away(
 
 def begun(experiment: Path, data: Path, lm: str, sizes: LanguageModelFacts) -> Path:
     """An experiment whose driver was killed when it had asked for one trial."""
-    experiment.mkdir()
     search = settings(data, experiment.parent, lm=lm, name=experiment.name)
-    facts = {"data_fingerprint": Dataset.open(data).info.fingerprint, "language_model": asdict(sizes)}
-    more = {"space_source": "def space(trial):\n    return {}\n", "base": {"model.fusion_depth": 1}}
-    write_manifest(experiment, search, facts | more, secret=None)
+    fingerprint = Dataset.open(data).info.fingerprint
+    base = {"model.fusion_depth": 1}
+    write_experiment(experiment, search, data_fingerprint=fingerprint, language_model=sizes, base=base)
     create_study(experiment, "search", None, make_objectives(search.objectives)).ask()
     return experiment
 
@@ -197,7 +199,7 @@ def test_a_resume_without_its_language_model_ends_before_anything_starts(tmp_pat
     experiment = begun(tmp_path / "search", small_data, str(tmp_path / "gone"), LanguageModelFacts(2, 64))
     with pytest.raises(LanguageModelError, match=r"gone' is not on this machine; run `deepmlf lm get .*gone`$"):
         resume_search(experiment)
-    assert [trial.state.name for trial in open_study(experiment).get_trials()] == ["RUNNING"]
+    assert [trial.state.name for trial in open_experiment(experiment).study.get_trials()] == ["RUNNING"]
 
 
 def test_a_resume_with_another_language_model_is_turned_away(tmp_path: Path, small_data: Path) -> None:
@@ -215,7 +217,7 @@ def test_a_worker_that_dies_is_retried_and_then_recorded(ray_cluster: None, tmp_
         "            'model.num_fusion_tokens': trial.suggest_int('model.num_fusion_tokens', 2, 12)}\n"
     )
     summary = run_search(settings(small_data, tmp_path, space=str(space), trials=3, max_failures=1))
-    trials = open_study(tmp_path / "search").get_trials()
+    trials = open_experiment(tmp_path / "search").study.get_trials()
     assert [trial.state.name for trial in trials] == ["COMPLETE", "FAIL", "COMPLETE"]
     assert summary.states["FAIL"] == 1
     assert trials[0].intermediate_values.keys() == trials[2].intermediate_values.keys() == {1, 2}

@@ -10,7 +10,7 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from benchmarks.parts.endings import endings_told
-from deepmlf.tune.experiment.study import open_study
+from deepmlf.tune.experiment.stored import open_experiment
 from tests.tune.experiments import assert_whole, drive, epochs_trained, settings, start, wait_for_epochs
 
 TRIALS = 12
@@ -45,7 +45,7 @@ def cluster() -> Iterator[Cluster]:
 def assert_nothing_lost(experiment: Path) -> None:
     """After one restart of everything."""
     assert_whole(experiment, TRIALS)
-    assert {trial.state.name for trial in open_study(experiment).get_trials()} == {"COMPLETE"}
+    assert {trial.state.name for trial in open_experiment(experiment).study.get_trials()} == {"COMPLETE"}
     assert endings_told(experiment) == dict.fromkeys(range(TRIALS), 1)
     again = [folder for (folder, _), times in epochs_trained(experiment).items() for _ in range(times - 1)]
     assert len(again) == len(set(again)), "a trial has lost more than the epoch in progress"

@@ -13,7 +13,7 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from benchmarks.parts.endings import endings_told
-from deepmlf.tune.experiment.study import open_study
+from deepmlf.tune.experiment.stored import open_experiment
 from tests.tune.experiments import assert_whole, drive, epochs_trained, settings, start
 
 TRIALS, EPOCHS = 6, 60
@@ -114,7 +114,7 @@ def test_a_node_whose_network_is_cut_and_mended_loses_nothing(
     driver.join(110)
     assert driver.exitcode == 0
     assert_whole(experiment, TRIALS)
-    trials = open_study(experiment).get_trials()
+    trials = open_experiment(experiment).study.get_trials()
     assert {trial.state.name for trial in trials} == {"COMPLETE"}
     assert endings_told(experiment) == dict.fromkeys(range(TRIALS), 1)
     assert any("restarts" in trial.user_attrs for trial in trials), "the cut was not noticed"

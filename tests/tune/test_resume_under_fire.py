@@ -12,7 +12,7 @@ import ray
 
 from benchmarks.parts.endings import endings_told
 from deepmlf.errors import SearchError
-from deepmlf.tune.experiment.study import open_study
+from deepmlf.tune.experiment.stored import open_experiment
 from deepmlf.tune.search import resume_search, run_search
 from tests.tune.experiments import assert_whole, drive, epochs_trained, settings, start, wait_for_epochs
 
@@ -37,13 +37,17 @@ def test_kills_lose_nothing_and_double_nothing(ray_cluster: None, tmp_path: Path
         driver.join()
         assert driver.exitcode == -9, "the search ended before it was killed often enough"
         killed += 1
-    finished = {trial.number: trial.state for trial in open_study(experiment).get_trials() if trial.state.is_finished()}
+    finished = {
+        trial.number: trial.state
+        for trial in open_experiment(experiment).study.get_trials()
+        if trial.state.is_finished()
+    }
     assert 0 < len(finished) < trials
     last = start(drive, experiment, search)
     last.join(300)
     assert last.exitcode == 0
     assert_whole(experiment, trials)
-    ended = open_study(experiment).get_trials()
+    ended = open_experiment(experiment).study.get_trials()
     assert all(ended[number].state == state for number, state in finished.items())
     assert endings_told(experiment) == dict.fromkeys(range(trials), 1)
     assert len({str(sorted(trial.params.items())) for trial in ended}) == trials
@@ -86,10 +90,13 @@ def test_a_full_disk_stops_the_search_and_loses_no_finished_trial(
     assert "no space left on the device; free some" in reason
     experiment = small_disk / "search"
     subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
-    before = [trial for trial in open_study(experiment).get_trials() if trial.state.is_finished()]
+    before = [trial for trial in open_experiment(experiment).study.get_trials() if trial.state.is_finished()]
     assert {trial.state.name for trial in before} == {"COMPLETE"}
     assert {0, 1} - {trial.number for trial in before} == set() or concurrent > 1
     resume_search(experiment)
-    ends = [(trial.state.name, trial.user_attrs.get("fail_reason")) for trial in open_study(experiment).get_trials()]
+    ends = [
+        (trial.state.name, trial.user_attrs.get("fail_reason"))
+        for trial in open_experiment(experiment).study.get_trials()
+    ]
     assert ends == [("COMPLETE", None)] * 4
     assert_whole(experiment, 4)

@@ -9,9 +9,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from deepmlf.analysis.results import summarise
+from deepmlf.analysis.standing import standing_of
 from deepmlf.errors import SearchError
-from deepmlf.tune.experiment.study import open_study
+from deepmlf.tune.experiment.stored import open_experiment
 from deepmlf.tune.search import resume_search, run_search
 from tests.tune.experiments import assert_whole, settings, space_of, wait_for_epochs
 
@@ -24,7 +24,7 @@ def test_states_reach_optuna_at_their_fidelity(ray_cluster: None, tmp_path: Path
     assert summary.states["COMPLETE"] >= 1
     assert summary.states["PRUNED"] >= 1
     assert summary.fusion_epochs_spent < summary.fusion_epochs_full == 72
-    for trial in open_study(experiment).get_trials():
+    for trial in open_experiment(experiment).study.get_trials():
         last = max(trial.intermediate_values)
         assert (last == 9) == (trial.state.name == "COMPLETE")
         if trial.state.name == "COMPLETE":
@@ -33,7 +33,7 @@ def test_states_reach_optuna_at_their_fidelity(ray_cluster: None, tmp_path: Path
         run_search(settings(small_data, tmp_path))
     again = resume_search(experiment)
     assert again.states == summary.states
-    facts = summarise(experiment, quiet=True)
+    facts = standing_of(open_experiment(experiment)).to_dict()
     assert facts["best_trial"] == summary.best_trial
     assert pq.read_table(experiment / "results.parquet").num_rows == summary.fusion_epochs_spent
 
@@ -53,7 +53,7 @@ def test_the_same_seed_gives_the_same_trials(ray_cluster: None, tmp_path: Path, 
     params = []
     for name in ("first", "second"):
         run_search(settings(small_data, tmp_path, name=name, concurrent=1, trials=5, epochs=2))
-        params.append([trial.params for trial in open_study(tmp_path / name).get_trials()])
+        params.append([trial.params for trial in open_experiment(tmp_path / name).study.get_trials()])
     assert params[0] == params[1]
 
 
@@ -75,7 +75,7 @@ def test_a_failed_trial_is_recorded_and_the_search_goes_on(ray_cluster: None, tm
     assert_whole(tmp_path / "search", 6)
     assert summary.states["FAIL"] == 2
     assert summary.states["COMPLETE"] == 4
-    failures = summarise(tmp_path / "search", quiet=True)["failures"]
+    failures = standing_of(open_experiment(tmp_path / "search")).to_dict()["failures"]
     assert failures == {
         1: "NonFiniteLossError: the loss became nan in epoch 1",
         4: "ValueError: learning rate of 0.5",
@@ -130,7 +130,7 @@ def test_a_killed_driver_resumes_with_nothing_lost_or_doubled(tmp_path: Path, sm
     wait_for_epochs(experiment, 12)
     os.killpg(driver.pid, signal.SIGKILL)
     driver.wait()
-    assert any(not trial.state.is_finished() for trial in open_study(experiment).get_trials())
+    assert any(not trial.state.is_finished() for trial in open_experiment(experiment).study.get_trials())
     resumed = start_driver("resume", str(experiment))
     output, _ = resumed.communicate(timeout=120)
     assert resumed.returncode == 0

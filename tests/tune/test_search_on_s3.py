@@ -16,20 +16,23 @@ import ray
 from benchmarks.parts.served import served
 from benchmarks.parts.synthetic_experiment import make_experiment
 from deepmlf.analysis.board import Board
-from deepmlf.analysis.results import load_results, summarise
+from deepmlf.analysis.results import load_results
+from deepmlf.analysis.standing import standing_of
 from deepmlf.analysis.verdict import confirm
 from deepmlf.data.dataset import Dataset
 from deepmlf.errors import SearchError
 from deepmlf.events.writer import TrialWriter
 from deepmlf.inference.evaluate import evaluate_trial
 from deepmlf.inference.predictor import Predictor
-from deepmlf.places import RemoteFolder, join, local_copy
-from deepmlf.tune.driver.recorder import Stop, read_metrics
-from deepmlf.tune.experiment import remote
-from deepmlf.tune.experiment.remote import open_experiment, open_trial
-from deepmlf.tune.experiment.study import open_study
+from deepmlf.places import Place, RemoteFolder
+from deepmlf.training.reports import read_reports
+from deepmlf.tune.driver.stop import Stop
+from deepmlf.tune.experiment.manifest import read_manifest
+from deepmlf.tune.experiment.remote import open_trial
+from deepmlf.tune.experiment.stored import open_experiment
+from deepmlf.tune.experiment.uploader import Uploader
 from deepmlf.tune.search import resume_search, run_search
-from deepmlf.tune.settings import SearchSettings, read_manifest
+from deepmlf.tune.settings import SearchSettings
 from tests.tune.experiments import assert_whole, settings, start
 from tests.tune.s3 import S3
 
@@ -48,8 +51,8 @@ def test_a_search_on_s3_equals_one_on_a_path(
     shutil.rmtree(elsewhere)
     columns = ["trial", "state", "fusion_epoch", "valid/MAE"]
     assert load_results(place).select(columns).equals(load_results(on_path.experiment).select(columns))
-    facts = summarise(place, quiet=True)
-    assert facts["best_folder"] == join(place, "trials", f"{on_path.best_trial:04d}_search")
+    facts = standing_of(open_experiment(place)).to_dict()
+    assert facts["best_folder"] == str(Place.of(place) / "trials" / f"{on_path.best_trial:04d}_search")
     names = set(RemoteFolder(place).sizes())
     assert {"search.json", "optuna.journal", "results.parquet", "trials/0000_search/config.json"} <= names
     assert not [name for name in names if "/." in name or name.startswith(".")]
@@ -70,9 +73,9 @@ def test_an_experiment_on_s3_guides_another_search(
     place = s3.uri("earlier/search")
     shutil.rmtree(elsewhere)
     run_search(search.model_copy(update={"warm_start": place}))
-    guides = [t.user_attrs.get("warm_start") for t in open_study(tmp_path / "search").get_trials()]
+    guides = [t.user_attrs.get("warm_start") for t in open_experiment(tmp_path / "search").study.get_trials()]
     assert guides == ["search/0", "search/1", None, None]
-    assert read_manifest(tmp_path / "search")["settings"]["warm_start"] == place
+    assert read_manifest(Place.of(tmp_path / "search")).settings.warm_start == place
     with pytest.raises(SearchError) as caught:
         run_search(search.model_copy(update={"name": "other", "warm_start": s3.uri("nonsuch")}))
     assert str(caught.value) == f"--warm-start {s3.uri('nonsuch')}: not an experiment (no search.json there)"
@@ -86,12 +89,12 @@ def test_a_killed_driver_goes_on_from_another_machine(
     place = s3.uri("killed/search")
     search = settings(small_data, tmp_path, trials=40, epochs=3, address=ray.get_runtime_context().gcs_address)
     driver = start(_search, elsewhere, search.model_copy(update={"storage": s3.uri("killed")}))
-    local = local_copy(place)
+    local = Place.of(place).folder
     _wait(lambda: len(list(local.glob("trials/*/metrics.jsonl"))) >= 5)
     time.sleep(1.5)  # an upload or two
     driver.kill()
     driver.join()
-    finished = {t.number for t in open_study(local).get_trials() if t.state.is_finished()}
+    finished = {t.number for t in open_experiment(local).study.get_trials() if t.state.is_finished()}
     assert finished
     assert len(finished) < 40
     shutil.rmtree(elsewhere)
@@ -111,7 +114,7 @@ def test_storage_that_fails_for_seconds_loses_nothing(
     place = s3.uri(f"stalled{seconds}/search")
     search = settings(small_data, tmp_path, trials=16, epochs=3, address=ray.get_runtime_context().gcs_address)
     driver = start(_search, elsewhere, search.model_copy(update={"storage": s3.uri(f"stalled{seconds}")}))
-    local = local_copy(place)
+    local = Place.of(place).folder
     _wait(lambda: len(list(local.glob("trials/*/metrics.jsonl"))) >= 3)
     s3.flag.touch()
     time.sleep(seconds)
@@ -119,8 +122,8 @@ def test_storage_that_fails_for_seconds_loses_nothing(
     driver.join(120)
     assert driver.exitcode == 0
     shutil.rmtree(elsewhere)
-    assert_whole(open_experiment(place), 16)
-    assert {t.state.name for t in open_study(local).get_trials()} <= {"COMPLETE", "PRUNED"}
+    assert_whole(open_experiment(place).folder, 16)
+    assert {t.state.name for t in open_experiment(local).study.get_trials()} <= {"COMPLETE", "PRUNED"}
 
 
 @pytest.mark.ray
@@ -128,7 +131,7 @@ def test_storage_that_fails_for_seconds_loses_nothing(
 def test_storage_that_fails_for_good_stops_the_search_and_loses_no_trial(
     ray_cluster: None, s3: S3, elsewhere: Path, small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place, local = s3.uri("gone/search"), local_copy(s3.uri("gone/search"))
+    place, local = s3.uri("gone/search"), Place.of(s3.uri("gone/search")).folder
     search = settings(small_data, tmp_path, trials=8, epochs=3, scheduler="none")
     there = {"storage": s3.uri("gone"), "train_function": "fake_training:train_impatiently"}
     given_up, stop = threading.Event(), Stop._stop
@@ -151,7 +154,7 @@ def test_storage_that_fails_for_good_stops_the_search_and_loses_no_trial(
     failing.join()
     assert given_up.is_set()
     assert re.match(r"the storage does not answer \(.*\); resume when it does", summary.stop_reason or "")
-    assert not {"FAIL", "PRUNED"} & {t.state.name for t in open_study(local).get_trials()}
+    assert not {"FAIL", "PRUNED"} & {t.state.name for t in open_experiment(local).study.get_trials()}
     shutil.rmtree(elsewhere)
     assert resume_search(place).states["FAIL"] == 0
     assert_whole(local, 8)
@@ -165,7 +168,7 @@ def test_the_best_weights_are_evaluated_from_s3(
     summary = run_search(real_settings(small_data, tmp_path, s3.uri("real"), trials=1, epochs=2))
     assert summary.value is not None
     shutil.rmtree(elsewhere)
-    trial = join(summary.experiment, "trials", "0000_search")
+    trial = str(Place.of(summary.experiment) / "trials" / "0000_search")
     assert evaluate_trial(open_trial(trial), split="valid")["MAE"] == pytest.approx(summary.value, abs=1e-6)
 
 
@@ -187,7 +190,7 @@ def test_a_search_on_s3_is_confirmed(
     report = confirm(summary.experiment, top=2, seeds=2, quiet=True)
     assert [len(setting["seeds"]) for setting in report["settings"]] == [2, 2]
     name = "confirm-{}-{}-x2".format(*(setting["trial"] for setting in report["settings"]))
-    names = RemoteFolder(join(summary.experiment, name)).sizes()
+    names = RemoteFolder(str(Place.of(summary.experiment) / name)).sizes()
     assert "confirm.json" in names
     assert f"trials/0003_{name}/best/model.safetensors" in names
 
@@ -205,7 +208,7 @@ def real_settings(data: Path, folder: Path, storage: str, **changes: Any) -> Sea
 
 def _search(home: Path, search: SearchSettings) -> None:
     os.environ["DEEPMLF_HOME"] = str(home)
-    remote.Uploader.__init__.__defaults__ = (0.5,)
+    Uploader.__init__.__defaults__ = (0.5,)
     run_search(search)
 
 
@@ -229,7 +232,7 @@ def test_tensorboard_follows_an_experiment_on_s3(s3: S3, elsewhere: Path, tmp_pa
     upload()
     with served(place) as server:
         server.until(lambda: len(server.get("scalars", "tags")) == 2)
-        lines = read_metrics(made / "trials" / trial)
+        lines = [dict(report.metrics) for report in read_reports(made / "trials" / trial)]
         epochs, last = len(lines), lines[-1]
         (events,) = (made / "trials" / trial).glob("events*")
         writer = TrialWriter(tmp_path)

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import optuna
 import pytest
+from rich.console import Console
 
-from deepmlf.analysis.results import load_results, summarise
-from deepmlf.tune.experiment.study import open_study
-from deepmlf.tune.search import ray_records, resume_search, run_search
+from deepmlf.analysis.results import load_results
+from deepmlf.analysis.standing import show_standing, standing_of
+from deepmlf.tune.driver.ray_records import ended_in_ray
+from deepmlf.tune.experiment.stored import open_experiment
+from deepmlf.tune.search import resume_search, run_search
 from deepmlf.tune.settings import SearchSettings
 from tests.tune.experiments import assert_whole, epochs_trained, settings
 
@@ -26,12 +29,14 @@ def test_two_objectives_give_a_front_and_stop_nothing_early(
     assert "two objectives have no single order, so no trial is stopped early" in capsys.readouterr().err
     experiment = tmp_path / "search"
     assert_whole(experiment, 5)
-    study = open_study(experiment)
+    study = open_experiment(experiment).study
     assert summary.states["COMPLETE"] == 5
     assert [direction.name for direction in study.directions] == ["MAXIMIZE", "MINIMIZE"]
     assert sorted(summary.front) == sorted(trial.number for trial in study.best_trials)
     assert summary.best_trial == summary.front[0] == max(study.get_trials(), key=lambda t: t.values[0]).number
-    assert summarise(experiment)["front"] == summary.front
+    standing = standing_of(open_experiment(experiment))
+    assert standing.front == summary.front
+    show_standing(standing, Console())
     assert "Pareto front of search" in capsys.readouterr().out
     base = json.loads((experiment / "search.json").read_text())["base"]
     assert base["training.select_by"] == "Corr"
@@ -53,7 +58,7 @@ def test_a_grid_ends_the_search_when_each_point_has_been_tried_once(
     assert_whole(experiment, 6)
     assert not summary.interrupted
     assert summary.states["FAIL"] == 3
-    params = [tuple(sorted(trial.params.items())) for trial in open_study(experiment).get_trials()]
+    params = [tuple(sorted(trial.params.items())) for trial in open_experiment(experiment).study.get_trials()]
     assert len(set(params)) == 6
     cut = settings(small_data, tmp_path, space=str(space), name="cut", sampler="grid", trials=4, epochs=1, quiet=False)
     assert sum(run_search(cut).states.values()) == 4
@@ -72,7 +77,7 @@ def test_a_time_budget_stops_what_runs_and_a_resume_goes_on(
     assert summary.out_of_time
     assert summary.interrupted
     experiment = tmp_path / "search"
-    states = [trial.state.name for trial in open_study(experiment).get_trials()]
+    states = [trial.state.name for trial in open_experiment(experiment).study.get_trials()]
     assert "FAIL" not in states
     assert "PRUNED" not in states
     resumed = resume_search(experiment, time_budget=600.0)
@@ -99,5 +104,5 @@ def test_a_warm_started_search_in_a_database_has_only_its_own_trials(
     assert sum(summary.states.values()) == 2
     assert summary.best_trial in (3, 4)
     assert set(load_results(experiment).column("trial").to_pylist()) == {3, 4}
-    assert ray_records(experiment) == {3: 1, 4: 1}
+    assert ended_in_ray(experiment) == {3: 1, 4: 1}
     assert resume_search(experiment).states == summary.states

@@ -10,7 +10,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from deepmlf.analysis.results import write_results
 from deepmlf.config import TrialConfig
 from deepmlf.training.trainer import Trainer
-from deepmlf.tune.search import SearchSettings, run_search
+from deepmlf.tune.experiment.stored import open_experiment
+from deepmlf.tune.search import run_search
+from deepmlf.tune.settings import SearchSettings
 
 SPACE = """
 BASE = {
@@ -33,7 +35,7 @@ def test_a_search_reports_the_speed_of_every_epoch(ray_cluster: None, tmp_path: 
         data=str(small_data), space=str(tmp_path / "mine.py"), lm="tiny-random", trials=2, epochs=2, concurrent=1,
         scheduler="none", storage=str(tmp_path), name="search", quiet=True,
     ))  # fmt: skip
-    rows = pq.read_table(write_results(tmp_path / "search")).to_pylist()
+    rows = pq.read_table(write_results(open_experiment(tmp_path / "search"))).to_pylist()
     assert len(rows) == 4
     for row in rows:
         # What lies between the phases is little, but a busy machine may stop the process there for as long as it likes.

@@ -9,7 +9,7 @@ from optuna.trial import TrialState, create_trial
 
 from deepmlf.analysis.records import Records, TrialRecord
 from deepmlf.analysis.report.answers import Answer
-from deepmlf.analysis.report.plot import ACCENT, GREY, Plot, dressed
+from deepmlf.analysis.report.plot import ACCENT, GREY, Plot, page_plot
 from deepmlf.analysis.spending import RungRecord
 from deepmlf.tune.objective import Objective
 
@@ -45,7 +45,7 @@ def question(answer: Answer, objective: Objective) -> Plot:
     labels = [f"{group.value}<br>n={len(group.values)}" for group in measured]
     figure.update_xaxes(tickvals=places, ticktext=labels, title=asked.setting)
     figure.update_yaxes(title=objective.name)
-    return dressed(title, figure, f"Full-fidelity trials only. Framed: the paper's answer, {asked.answer}.")
+    return page_plot(title, figure, f"Full-fidelity trials only. Framed: the paper's answer, {asked.answer}.")
 
 
 def learning_curves(records: Records, rungs: list[RungRecord]) -> Plot:
@@ -76,7 +76,7 @@ def learning_curves(records: Records, rungs: list[RungRecord]) -> Plot:
     caption = "Solid: complete. Dotted: stopped. Dashed: running. Dash-dotted: failed."
     caption += "" if best is None else " The best trial is thick."
     caption += " Crosses: the rungs' cut-offs, of all trials that have ended." if cut else ""
-    return dressed(title, figure, caption)
+    return page_plot(title, figure, caption)
 
 
 def survivors(rungs: list[RungRecord]) -> Plot:
@@ -93,7 +93,7 @@ def survivors(rungs: list[RungRecord]) -> Plot:
     ):
         figure.add_bar(x=labels, y=counts, name=label, marker={"pattern": {"shape": shape}}, text=counts)
     figure.update_layout(barmode="stack", yaxis_title="trials")
-    return dressed(title, figure, "")
+    return page_plot(title, figure, "")
 
 
 def pareto(records: Records, title: str, cost_name: str, cost: Callable[[TrialRecord], float | None]) -> Plot:
@@ -116,4 +116,4 @@ def pareto(records: Records, title: str, cost_name: str, cost: Callable[[TrialRe
         figure.data, ("beaten in both", "on the front"), ("circle-open", "diamond"), (GREY, ACCENT), strict=True
     ):
         trace.update(name=label, marker={"symbol": symbol, "color": color, "size": 10})
-    return dressed(title, figure, f"Better is towards less {cost_name} and {objective.direction}d {objective.name}.")
+    return page_plot(title, figure, f"Better is towards less {cost_name} and {objective.direction}d {objective.name}.")

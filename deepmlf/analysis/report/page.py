@@ -9,22 +9,23 @@ from typing import Any
 import plotly.io
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
+from rich.console import Console
 
 from deepmlf.analysis.records import Records, TrialRecord, load_records
 from deepmlf.analysis.report import figures, study_figures
 from deepmlf.analysis.report.answers import NEEDED, QUESTIONS, Answer, answer
-from deepmlf.analysis.results import place_of_trial, summarise
+from deepmlf.analysis.results import write_results
 from deepmlf.analysis.spending import failures_by_reason, rungs_of, spending_of
+from deepmlf.analysis.standing import Standing, show_standing, standing_of
 from deepmlf.analysis.verdict import verdict_line
 from deepmlf.config import TrialConfig, as_override
 from deepmlf.errors import ConfigError
 from deepmlf.files import new_file
-from deepmlf.places import RemoteFolder, is_remote, join, local_copy
+from deepmlf.places import Place
 from deepmlf.templates import templates_of
-from deepmlf.tune.experiment.remote import REPORT
-from deepmlf.tune.objective import TRAINED_PARAMETERS, VALID, best_first, pareto_front
-
-_PAGE = "index.html"
+from deepmlf.training.reports import TRAINED_PARAMETERS, VALID
+from deepmlf.tune.experiment.layout import CONFIRMATIONS, PAGE, VERDICT
+from deepmlf.tune.experiment.stored import StoredExperiment, open_experiment
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Lead:
     """Above zero where the best trial is better."""
 
 
-def analyze(place: str | Path, *, quiet: bool = False) -> dict[str, Any]:
+def analyze(place: str | Path | Place, *, quiet: bool = False) -> dict[str, Any]:
     """Print an experiment's summary and write its ``results.parquet`` and its report.
 
     Args:
@@ -45,43 +46,39 @@ def analyze(place: str | Path, *, quiet: bool = False) -> dict[str, Any]:
         quiet: Print nothing.
 
     Returns:
-        What `summarise` returns, and ``report``, the page's path or URI.
+        The standing as scripts are told it, and ``report``, the page's path or URI.
 
     Raises:
         SearchError: If the folder is no experiment.
     """
-    facts = summarise(place, quiet=quiet)
-    experiment = local_copy(str(place)) if is_remote(place) else Path(place).absolute()
-    records = load_records(experiment)
-    page = write_report(records, experiment, place)
-    name = f"{REPORT}/{_PAGE}"
-    if is_remote(place):
-        RemoteFolder(str(place)).upload(page.read_bytes(), name)
-    shown = join(str(place), name) if is_remote(place) else str(page)
-    if not quiet:
-        print(*filter(None, [unfinished_line(records, place), f"report: {shown}"]), sep="\n")
-    return facts | {"report": shown}
+    experiment = open_experiment(place)
+    table, standing = write_results(experiment), standing_of(experiment)
+    console = Console(quiet=quiet)
+    show_standing(standing, console)
+    console.print(f"table: {table}", soft_wrap=True)
+    page = write_report(standing)
+    unfinished = unfinished_line(standing)
+    if unfinished is not None:
+        console.print(unfinished, soft_wrap=True, highlight=False, markup=False)
+    console.print(f"report: {page}", soft_wrap=True, highlight=False, markup=False)
+    return standing.to_dict() | {"report": page}
 
 
-def write_report(records: Records, experiment: Path, place: str | Path) -> Path:
-    """Write the page, whole or not at all, and return its path.
-
-    Args:
-        records: The experiment's trials.
-        experiment: Its folder on this machine.
-        place: What users call it: the same folder, or a URI.
-    """
-    page = experiment / REPORT / _PAGE
-    page.parent.mkdir(exist_ok=True)
-    with new_file(page) as temporary:
-        temporary.write_text(render(records, experiment, place), encoding="utf-8")
-    return page
+def write_report(standing: Standing) -> str:
+    """Write the page, whole or not at all, and return its path or URI; ``results.parquet`` must be up to date."""
+    experiment = standing.experiment
+    path = experiment.folder / PAGE
+    path.parent.mkdir(exist_ok=True)
+    with new_file(path) as temporary:
+        temporary.write_text(render(load_records(experiment), standing), encoding="utf-8")
+    return experiment.place.publish(PAGE)
 
 
-def render(records: Records, experiment: Path, place: str | Path) -> str:
+def render(records: Records, standing: Standing) -> str:
     """The page's HTML; everything that comes from the experiment is escaped."""
+    experiment = standing.experiment
     environment = templates_of("deepmlf.analysis.report", html=True)
-    environment.filters |= {"short": _short, "spelled": _spelled}
+    environment.filters |= {"short": _decimal, "spelled": _spelled}
     template = environment.get_template("report.html.jinja")
     rungs = rungs_of(records)
     mattered = [study_figures.importances(records, index) for index in range(len(records.objectives))]
@@ -89,20 +86,19 @@ def render(records: Records, experiment: Path, place: str | Path) -> str:
     best = records.complete[0] if records.complete else None
     metrics = list(dict.fromkeys(name for trial in records.trials for name in trial.best if name.startswith(VALID)))
     answers = [answer(question, records) for question in QUESTIONS]
-    complete = best_first(records.study.get_trials(deepcopy=False), records.objectives)
     return template.render(
         records=records,
-        name=experiment.name,
-        unfinished=unfinished_line(records, place),
+        name=experiment.folder.name,
+        unfinished=unfinished_line(standing),
         best=best,
         leads=leads(records),
-        front=pareto_front(complete, records.objectives) if len(records.objectives) > 1 else [],
+        front=standing.front if len(records.objectives) > 1 else [],
         metrics=metrics,
         shown=list(dict.fromkeys([*(one.name for one in records.objectives), *metrics, TRAINED_PARAMETERS])),
         last_epoch=max((trial.epochs for trial in records.trials), default=0),
-        confirmations=_confirmations(experiment),
+        confirmations=_confirmations(experiment.folder),
         verdict_line=verdict_line,
-        commands=_commands(records, best, experiment, place) if best else {},
+        commands=_commands(experiment, best) if best else {},
         answers=[(one, statement(one, records), figures.question(one, records.objectives[0])) for one in answers],
         histories=[study_figures.history(records, index) for index in range(len(records.objectives))],
         mattered=mattered,
@@ -128,14 +124,15 @@ def render(records: Records, experiment: Path, place: str | Path) -> str:
     )
 
 
-def unfinished_line(records: Records, place: str | Path) -> str | None:
+def unfinished_line(standing: Standing) -> str | None:
     """What to know of an experiment whose search is not at its end; None if it is."""
-    ended, wanted = records.ended, records.settings.trials
-    if ended >= wanted:
+    if not standing.trials_unfinished:
         return None
+    wanted = standing.experiment.manifest.settings.trials
+    ended = wanted - standing.trials_unfinished
     so_far = f"{ended} of {wanted} trials have ended" if ended else f"none of {wanted} trials has ended"
-    shown = place if is_remote(place) else Path(place).absolute()
-    return f"{so_far}: the search is still running, or `deepmlf resume {shown}` goes on with it"
+    place = standing.experiment.place
+    return f"{so_far}: the search is still running, or `deepmlf resume {place}` goes on with it"
 
 
 def leads(records: Records) -> list[Lead]:
@@ -178,13 +175,12 @@ def statement(answer: Answer, records: Records) -> str:
     )
 
 
-def _commands(records: Records, best: TrialRecord, experiment: Path, place: str | Path) -> dict[str, str]:
+def _commands(experiment: StoredExperiment, best: TrialRecord) -> dict[str, str]:
     """What to do with the best trial, as command lines."""
-    shown = str(place) if is_remote(place) else str(experiment)
-    folder = place_of_trial(place, experiment, best.number)
-    again = {"confirm": f"deepmlf confirm {shlex.quote(shown)}"}
-    again["evaluate"] = f"deepmlf evaluate {shlex.quote(folder)}"
-    again["export"] = f"deepmlf export {shlex.quote(folder)} exported"
+    folder = shlex.quote(str(experiment.place_of_trial(best.number)))
+    again = {"confirm": f"deepmlf confirm {shlex.quote(str(experiment.place))}"}
+    again["evaluate"] = f"deepmlf evaluate {folder}"
+    again["export"] = f"deepmlf export {folder} exported"
     defaults = TrialConfig().flat()
     try:
         config = TrialConfig.from_overrides(best.settings).flat()
@@ -192,13 +188,13 @@ def _commands(records: Records, best: TrialRecord, experiment: Path, place: str 
         return again
     changed = [as_override(name, value) for name, value in config.items() if value != defaults[name]]
     options = [f"--set {shlex.quote(option)}" for option in changed if not option.startswith("data.path=")]
-    again["train"] = " ".join(["deepmlf train", shlex.quote(records.settings.data), *options])
+    again["train"] = " ".join(["deepmlf train", shlex.quote(experiment.manifest.settings.data), *options])
     return again
 
 
 def _confirmations(experiment: Path) -> list[dict[str, Any]]:
     """What `confirm` found, the newest first."""
-    paths = sorted(experiment.glob("confirm-*/confirm.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    paths = sorted(experiment.glob(f"{CONFIRMATIONS}/{VERDICT}"), key=lambda path: path.stat().st_mtime, reverse=True)
     return [json.loads(path.read_text()) for path in paths]
 
 
@@ -210,7 +206,7 @@ def _themes() -> dict[str, Any]:
     }
 
 
-def _short(value: Any) -> str:
+def _decimal(value: Any) -> str:
     """A number to four decimals, or significant digits where they would say nothing; anything else as it is."""
     if value is None:
         return "–"

@@ -27,7 +27,7 @@ class Plot:
         return Markup(text.replace("<", "\\u003c"))
 
 
-def dressed(title: str, figure: go.Figure, caption: str, *, height: int = 420, min_width: int = 0) -> Plot:
+def page_plot(title: str, figure: go.Figure, caption: str, *, height: int = 420, min_width: int = 0) -> Plot:
     """The figure in the page's clothes: no title of its own, no background, a legend that leaves room on a phone."""
     if figure.layout.height is None:
         figure.layout.height = height

@@ -11,7 +11,7 @@ from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvalu
 from optuna.trial import FrozenTrial, TrialState
 
 from deepmlf.analysis.records import Records
-from deepmlf.analysis.report.plot import ACCENT, GREY, Plot, dressed
+from deepmlf.analysis.report.plot import ACCENT, GREY, Plot, page_plot
 
 _NEEDED_FOR_PLOT = 5  # complete trials
 _NEEDED_FOR_IMPORTANCE = 10  # below that, importances are noise
@@ -33,7 +33,7 @@ def history(records: Records, index: int) -> Plot:
         best = records.complete[0]
         figure.add_scatter(x=[best.number], y=[best.value], name=f"best: trial {best.number}", mode="markers",
                            marker={"symbol": "star", "size": 14, "color": ACCENT})  # fmt: skip
-    return dressed(title, figure, f"Complete trials only; the aim is to {records.objectives[index].direction}.")
+    return page_plot(title, figure, f"Complete trials only; the aim is to {records.objectives[index].direction}.")
 
 
 def parallel_coordinates(records: Records, params: list[str]) -> Plot:
@@ -52,7 +52,7 @@ def parallel_coordinates(records: Records, params: list[str]) -> Plot:
         style = {"color": ACCENT, "dash": "solid", "width": 2.5} if is_good else {"color": GREY, "dash": "dot"}
         trace.update(opacity=1.0, line=style)
     figure.update_annotations(font_color=None)  # the theme's
-    return dressed(
+    return page_plot(
         title,
         figure,
         f"Left axis: {name}. Solid: the best quarter of trials. The most important settings are shown.",
@@ -96,7 +96,7 @@ def importances(records: Records, index: int) -> tuple[Plot, dict[str, dict[str,
         "settings that every complete trial has. PED-ANOVA: what sets the best tenth apart, settings of single "
         "curricula included, roughly where few trials have them. Where both agree, trust them more."
     )
-    return dressed(title, figure, caption), shares
+    return page_plot(title, figure, caption), shares
 
 
 def slices(records: Records, params: list[str]) -> list[Plot]:
@@ -108,7 +108,7 @@ def slices(records: Records, params: list[str]) -> list[Plot]:
     for param in params[:_SHOWN]:
         figure = visualization.plot_slice(records.study, [param], target=_target(0), target_name=name)
         figure.update_traces(marker_colorscale=_SCALE, marker_showscale=False)
-        plots.append(dressed(param, figure, "", height=320))
+        plots.append(page_plot(param, figure, "", height=320))
     return plots
 
 
@@ -121,7 +121,9 @@ def contour(records: Records, params: list[str]) -> Plot:
     figure = visualization.plot_contour(
         records.study, params[:2], target=_target(0), target_name=records.objectives[0].name
     )
-    return dressed(title, figure, "Points are complete trials; the surface between them is interpolated, not measured.")
+    return page_plot(
+        title, figure, "Points are complete trials; the surface between them is interpolated, not measured."
+    )
 
 
 def by_importance(shares: dict[str, dict[str, float]], records: Records) -> list[str]:

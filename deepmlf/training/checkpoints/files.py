@@ -1,4 +1,4 @@
-"""Where a trial's checkpoints lie and what their metadata says; asks for no PyTorch."""
+"""What lies where in a trial's folder, and what a checkpoint's metadata says; asks for no PyTorch."""
 
 import json
 import re
@@ -7,6 +7,12 @@ from typing import Any
 
 from deepmlf.errors import CheckpointError
 
+CONFIG = "config.json"
+"""The trial's whole configuration."""
+METRICS = "metrics.jsonl"
+"""What each epoch reported, one JSON object a line."""
+CHECKPOINTS, BEST = "checkpoints", "best"
+"""Folders: checkpoints to go on from, and the weights of the best epoch."""
 STATE = "state.json"
 """Metadata of a checkpoint; one without it does not count."""
 _NAME = re.compile(r"epoch_(\d{6})")
@@ -14,7 +20,7 @@ _NAME = re.compile(r"epoch_(\d{6})")
 
 def checkpoints_of(out_dir: Path) -> Path:
     """The folder of a trial's checkpoints."""
-    return out_dir / "checkpoints"
+    return out_dir / CHECKPOINTS
 
 
 def checkpoint_name(epoch: int) -> str:
@@ -37,6 +43,11 @@ def latest_checkpoint(out_dir: Path) -> Path | None:
     root = checkpoints_of(out_dir)
     complete = complete_checkpoints(root) if root.is_dir() else []
     return complete[-1] if complete else None
+
+
+def has_best(out_dir: Path) -> bool:
+    """Whether a trial has whole weights of a best epoch."""
+    return (out_dir / BEST / STATE).is_file()
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:

@@ -2,19 +2,14 @@
 
 import contextlib
 import os
-import signal
 import socket
-import threading
-import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import ray
 from ray.exceptions import AuthenticationError
-from ray.tune.execution import class_cache
 
-from deepmlf.errors import DeepMLFError, SearchError
-from deepmlf.progress import bar
+from deepmlf.errors import SearchError
 
 _ANSWER_SECONDS = 5
 
@@ -61,20 +56,6 @@ def connected(address: str | None, *, verbose: bool = False) -> Iterator[None]:
         ray.shutdown()
 
 
-@contextlib.contextmanager
-def signal_handlers_stay() -> Iterator[None]:
-    """Give SIGINT and SIGUSR1 back to whom they belong: Tune keeps them after a run, and swallows the next Ctrl-C."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGUSR1)}
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-
-
 def can_grow(address: str | None) -> bool:
     """Whether the cluster that :func:`connected` takes may get more nodes: not if it is this machine's own."""
     return _given(address) not in (None, "local")
@@ -100,21 +81,6 @@ def _check_address(address: str) -> None:
         socket.create_connection((host, int(port)), _ANSWER_SECONDS).close()
     except OSError as error:
         raise SearchError(f"--address {address}: nothing answers there ({error}); is the cluster up?") from None
-
-
-@contextlib.contextmanager
-def credentials_stay() -> Iterator[None]:
-    """Keep Ray Tune from handing the driver's credentials to its workers.
-
-    Ray 2.60 would put ``AWS_SECRET_ACCESS_KEY`` and its like into their runtime environment, which it writes in plain
-    text into a log on every node. Workers have the credentials of the process that started Ray on their node.
-    """
-    handed_on = class_cache.ENV_VARS_TO_PROPAGATE
-    class_cache.ENV_VARS_TO_PROPAGATE = {name for name in handed_on if not name.startswith("AWS_")}
-    try:
-        yield
-    finally:
-        class_cache.ENV_VARS_TO_PROPAGATE = handed_on
 
 
 def check_room(cpus: float, gpus: float, *, may_grow: bool) -> str | None:
@@ -147,41 +113,3 @@ def _alive_nodes() -> list[dict[str, Any]]:
 
 def _first_sentence(error: Exception) -> str:
     return " ".join(str(error).split()).partition(". ")[0]
-
-
-def map_on_cluster(
-    function: Callable[..., Any], items: Sequence[Any], description: str, *, cpus: float, gpus: float
-) -> list[Any]:
-    """`function` of each item, in the items' order, as many at a time as the cluster has room for.
-
-    Args:
-        function: Must be importable by the workers, or picklable.
-        items: Its only arguments.
-        description: What is done with them, for the bar.
-        cpus: CPUs of one call; also its torch threads.
-        gpus: GPUs of one call.
-
-    Raises:
-        DeepMLFError: The first call's that raised one, as it was raised there; its stack trace there is a note of it.
-    """
-
-    def call(item: Any) -> Any:
-        import torch
-
-        torch.set_num_threads(max(1, int(cpus)))
-        try:
-            return function(item)
-        except DeepMLFError as error:
-            # Raised here, Ray would wrap it in a text of many lines, and print those of the other calls by itself.
-            error.add_note(traceback.format_exc())
-            return error
-
-    remote = ray.remote(num_cpus=cpus, num_gpus=gpus)(call)
-    references = [remote.remote(item) for item in items]
-    results = []
-    for reference in bar(references, description):
-        result = ray.get(reference)
-        if isinstance(result, DeepMLFError):
-            raise result
-        results.append(result)
-    return results

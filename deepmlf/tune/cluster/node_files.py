@@ -11,19 +11,21 @@ import os
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from deepmlf.errors import LanguageModelError, PlaceError
+from deepmlf.config import TrialConfig
+from deepmlf.errors import LanguageModelError, PlaceError, first_line
 from deepmlf.model import lm_store
-from deepmlf.places import first_line, home, is_remote, keep_copy
+from deepmlf.places import Place, home, keep_copy
+from deepmlf.tune.messages import Served
 
 CHUNK = 8 * 2**20
 """Bytes of a file that are on their way at a time."""
 DATA, LANGUAGE_MODEL = "data.path", "model.language_model"
+"""Settings that name a folder."""
 _FILES = ("*.json", "*.arrow", "*.safetensors", "tokenizer*", "vocab.*", "merges.txt")
 _SAMPLES, _SAMPLE = 16, 2**16
 
@@ -50,7 +52,7 @@ def fingerprint_of(folder: Path) -> str:
 
 def folder_here(name: str, place: str) -> Path | None:
     """Where this node has what a setting names; None if it has not, or if the setting needs no folder."""
-    if is_remote(place) or place == lm_store.TINY_RANDOM:
+    if Place.of(place).is_remote or place == lm_store.TINY_RANDOM:
         return None
     if name == DATA:
         return Path(place) if Path(place).is_dir() else None
@@ -82,50 +84,55 @@ class FileServer:
 
 
 @contextlib.contextmanager
-def serving(base: Mapping[str, Any], address: str | None) -> Iterator[dict[str, Any]]:
-    """Serve what `base` names and this node has, if the connected cluster has or may get other nodes.
+def serving(config: TrialConfig, address: str | None) -> Iterator[Served]:
+    """Serve what `config` names and this node has, if the connected cluster has or may get other nodes.
 
-    Yields what `overrides_here` needs to know, as plain values.
+    Yields what `config_here` needs to know.
     """
     is_cluster = address is not None or "RAY_ADDRESS" in os.environ or len(ray.nodes()) > 1
-    folders = {name: folder_here(name, str(base[name])) for name in (DATA, LANGUAGE_MODEL) if name in base}
+    places = {DATA: config.data.path, LANGUAGE_MODEL: config.model.language_model}
+    folders = {name: folder_here(name, place) for name, place in places.items()}
     known = {name: (fingerprint_of(folder), folder) for name, folder in folders.items() if folder is not None}
     if not is_cluster or not known:
-        yield {"fingerprints": {}, "server": None}
+        yield Served()
         return
     server_name = f"deepmlf-files-{uuid.uuid4().hex}"
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    this_node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     server = (
         ray.remote(FileServer)
-        .options(name=server_name, num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)
+        .options(name=server_name, num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=this_node)
         .remote(dict(known.values()))
     )
     try:
-        yield {"fingerprints": {name: key for name, (key, _) in known.items()}, "server": server_name}
+        yield Served({name: key for name, (key, _) in known.items()}, server_name)
     finally:
         ray.kill(server)
 
 
-def overrides_here(base: Mapping[str, Any], served: Mapping[str, Any]) -> dict[str, str]:
-    """Settings that name this node's folders in place of the driver's, fetched if they are not there.
+def config_here(config: TrialConfig, served: Served) -> TrialConfig:
+    """A trial's configuration with this node's folders in place of the driver's, fetched if they are not there.
 
     Raises:
         PlaceError: If one is neither here nor to be had from the driver's node.
     """
-    return {
-        name: str(on_this_node(base[name], key, served["server"], folder_here(name, base[name])))
-        for name, key in served["fingerprints"].items()
+    if served.server is None:
+        return config
+    places = {DATA: config.data.path, LANGUAGE_MODEL: config.model.language_model}
+    found = {
+        name: str(on_this_node(places[name], key, served.server, folder_here(name, places[name])))
+        for name, key in served.fingerprints.items()
     }
+    return config.placed(data=found.get(DATA), language_model=found.get(LANGUAGE_MODEL))
 
 
-def on_this_node(place: str, key: str, server: str, here: Path | None) -> Path:
-    """The folder that a user calls `place`: `here` if its fingerprint is `key`, else a copy of what `server` has.
+def on_this_node(place: str, key: str, server: str, found: Path | None) -> Path:
+    """The folder that a user calls `place`: the one `found` if its fingerprint is `key`, else a copy from `server`.
 
     Raises:
         PlaceError: If this node has not, and the driver's node does not give it.
     """
-    if here is not None and fingerprint_of(here) == key:
-        return here
+    if found is not None and fingerprint_of(found) == key:
+        return found
     copy = home() / "from_driver" / key[:16] / (Path(place).name or "folder")
     try:
         keep_copy(copy, lambda folder: fingerprint_of(folder) == key, lambda folder: _fetch(server, key, folder))

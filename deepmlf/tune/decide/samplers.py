@@ -10,8 +10,8 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from deepmlf.errors import SearchError
-from deepmlf.model.lm_store import LanguageModelFacts
-from deepmlf.tune.space.load import SearchSpace
+from deepmlf.tune.experiment.study import Excerpt
+from deepmlf.tune.space.bound import BoundSpace
 
 SAMPLERS = ("tpe", "random", "gp", "cmaes", "grid", "nsga2")
 _ONE_OBJECTIVE = ("cmaes",)
@@ -93,17 +93,6 @@ class BoundedTPESampler(samplers.TPESampler):
         return super().sample_independent(_excerpt(study), trial, *param)
 
 
-class _Excerpt(optuna.Study):
-    """A study of which some trials can be seen."""
-
-    def __init__(self, study: optuna.Study, trials: list[FrozenTrial]) -> None:
-        self.__dict__ |= study.__dict__
-        self._seen = trials
-
-    def _get_trials(self, deepcopy: bool = True, states: Any = None, use_cache: bool = False) -> list[FrozenTrial]:
-        return [trial for trial in self._seen if states is None or trial.state in states]
-
-
 def _excerpt(study: optuna.Study) -> optuna.Study:
     trials = study.get_trials(deepcopy=False)
     if len(trials) <= _LATEST or len(study.directions) > 1:
@@ -111,17 +100,14 @@ def _excerpt(study: optuna.Study) -> optuna.Study:
     complete = [trial for trial in trials[:-_LATEST] if trial.state == TrialState.COMPLETE]
     sign = 1 if study.direction == StudyDirection.MINIMIZE else -1
     best = heapq.nsmallest(_BEST, complete, key=lambda trial: sign * (trial.value or 0.0))
-    return _Excerpt(study, best + trials[-_LATEST:])
+    return Excerpt(study, best + trials[-_LATEST:])
 
 
-def grid_points(
-    space: SearchSpace, lm: LanguageModelFacts, wanted: int | None, seed: int
-) -> tuple[list[dict[str, Any]], bool]:
+def grid_points(space: BoundSpace, wanted: int | None, seed: int) -> tuple[list[dict[str, Any]], bool]:
     """The points of a space whose parameters all have finitely many values, in random order, conditions obeyed.
 
     Args:
         space: The space.
-        lm: Sizes of the language model in use.
         wanted: Points wanted at most; None for all.
         seed: Seed of the order.
 
@@ -133,7 +119,7 @@ def grid_points(
     """
 
     def visit(trial: optuna.Trial) -> float:
-        space.sample(trial, lm)
+        space.sample(trial)
         return 0.0
 
     with warnings.catch_warnings():

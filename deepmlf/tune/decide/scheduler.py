@@ -1,4 +1,7 @@
-"""Schedulers by name, on fusion epochs, that survive the driver: a resume fills them again from the study."""
+"""Schedulers by name, on fusion epochs, that survive the driver: a resume fills them again from the study.
+
+The door to what is used of the insides of Ray's schedulers.
+"""
 
 import math
 from collections.abc import Mapping
@@ -10,10 +13,12 @@ import optuna
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
 from deepmlf.errors import SearchError
+from deepmlf.training.reports import FIDELITY
+from deepmlf.tune.engines import require_insides
 from deepmlf.tune.experiment.study import own_trials
 from deepmlf.tune.objective import Objective
+from deepmlf.tune.worker.wire import RayTrial, bare_config, number_of
 
-FIDELITY = "fusion_epoch"
 _STUDY = "study_"
 SCHEDULERS = ("asha", "hyperband", "median", "none")
 
@@ -90,7 +95,7 @@ def rungs_of(scheduler: TrialScheduler) -> list[Rung]:
     ]
 
 
-def number_of(trial_id: str) -> int | None:
+def number_in_study(trial_id: str) -> int | None:
     """The study's number of a trial that had ended when the scheduler was made; None for any other."""
     return int(trial_id.removeprefix(_STUDY)) if trial_id.startswith(_STUDY) else None
 
@@ -100,7 +105,7 @@ class _StandIn:
 
     def __init__(self, number: int) -> None:
         self.trial_id = f"{_STUDY}{number}"
-        self.config = {"number": number}
+        self.config = bare_config(number)
 
 
 class _Resumable(FIFOScheduler):
@@ -123,12 +128,12 @@ class _Resumable(FIFOScheduler):
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """Enter a trial, with its past if a dead driver had begun it."""
         self._enter(trial)
-        self._replay(trial, self._unfinished.pop(trial.config["number"], {}))
+        self._replay(trial, self._unfinished.pop(number_of(trial.config), {}))
 
-    def _enter(self, trial: Any) -> None:
+    def _enter(self, trial: RayTrial) -> None:
         super().on_trial_add(None, trial)
 
-    def _replay(self, trial: Any, values: Mapping[int, float]) -> None:
+    def _replay(self, trial: RayTrial, values: Mapping[int, float]) -> None:
         # Decisions are discarded: they were taken, and obeyed, when the values came in.
         for step, value in sorted(values.items()):
             self.on_trial_result(None, trial, {FIDELITY: step, self._metric: value})
@@ -167,14 +172,16 @@ class ResumableASHA(_Resumable, ASHAScheduler):
             reduction_factor=reduction_factor,
             brackets=brackets,
         )
+        require_insides("ray", [(self, "_brackets"), (self, "_trial_info"), (self, "_metric_op"), (self, "_metric")])
+        require_insides("ray", [(self._brackets[0], "_rungs"), (self._brackets[0], "cutoff")])
         self._seed = seed
         self._refill(study)
 
-    def _enter(self, trial: Any) -> None:
+    def _enter(self, trial: RayTrial) -> None:
         # As Ray does it, a bracket is the likelier the more rungs it has, but Ray draws from the global generator.
         sizes = np.array([len(bracket._rungs) for bracket in self._brackets])
         weights = np.exp(sizes - sizes.max())
-        generator = np.random.default_rng((self._seed, trial.config["number"]))
+        generator = np.random.default_rng((self._seed, number_of(trial.config)))
         chosen = generator.choice(len(self._brackets), p=weights / weights.sum())
         self._trial_info[trial.trial_id] = self._brackets[chosen]
 
@@ -190,6 +197,7 @@ class ResumableMedian(_Resumable, MedianStoppingRule):
 
     def __init__(self, study: optuna.Study, objective: Objective, grace_period: int) -> None:
         super().__init__(metric=objective.name, mode=objective.mode, time_attr=FIDELITY, grace_period=grace_period)
+        require_insides("ray", [(self, "_results"), (MedianStoppingRule, "_on_insufficient_samples")])
         self._refill(study)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:

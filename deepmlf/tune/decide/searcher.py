@@ -15,19 +15,24 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
-from deepmlf.model.lm_store import LanguageModelFacts
-from deepmlf.tune.decide.scheduler import FIDELITY
-from deepmlf.tune.experiment.study import get_trial, own_trials
+from deepmlf.training.reports import EpochReport
+from deepmlf.tune.decide.orders import Orders
+from deepmlf.tune.experiment.layout import ERROR
+from deepmlf.tune.experiment.study import (
+    BEST_VALUES,
+    FAIL_REASON,
+    OVERRIDES,
+    begun_trial,
+    get_trial,
+    note,
+    own_trials,
+    report_value,
+)
+from deepmlf.tune.messages import SearchHalted, TrialFailed, TrialOrder
 from deepmlf.tune.objective import Objective, values_of
-from deepmlf.tune.space.load import SearchSpace
-from deepmlf.tune.worker.trainable import ONLY_RECORD
+from deepmlf.tune.worker.wire import config_of, message_in
 
-OVERRIDES = "overrides"
-FAIL_REASON = "fail_reason"
-BEST_VALUES = "best_values"
 _FIRST_FAILURES = 3
-
-Check = Callable[[dict[str, Any]], None]
 
 
 class OptunaSearcher(Searcher):
@@ -35,12 +40,10 @@ class OptunaSearcher(Searcher):
 
     Args:
         study: The study; created or loaded by the caller.
-        space: Where settings come from.
         objectives: What is optimised; the first one picks a trial's best epoch.
         sampler: The sampler for a trial, from its number.
+        orders: Draws settings and checks them; a trial for which that fails is FAIL at once.
         trials: Trials the search is to end with, failed ones included.
-        lm: Sizes of the language model in use.
-        check: Raises DeepMLFError for a setting that cannot be trained; such a trial is FAIL at once.
         unrecorded: Finished trials that a killed driver's Ray had not yet written down; they pass through Ray again,
             without training, so that its records are whole.
     """
@@ -48,18 +51,16 @@ class OptunaSearcher(Searcher):
     def __init__(
         self,
         study: optuna.Study,
-        space: SearchSpace,
         objectives: tuple[Objective, ...],
         sampler: Callable[[int], BaseSampler],
+        orders: Orders,
         *,
         trials: int,
-        lm: LanguageModelFacts,
-        check: Check,
         unrecorded: list[int],
     ) -> None:
         super().__init__(metric=objectives[0].name, mode=objectives[0].mode)
-        self._study, self._space, self._objectives, self._sampler = study, space, objectives, sampler
-        self._trials, self._lm, self._check = trials, lm, check
+        self._study, self._objectives, self._sampler, self._orders = study, objectives, sampler, orders
+        self._trials = trials
         self._lock = threading.Lock()
         self._numbers: dict[str, int] = {}  # Ray's trial id → Optuna's number
         earlier = own_trials(study)
@@ -78,95 +79,104 @@ class OptunaSearcher(Searcher):
         return object, ()
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next trial's number and overrides, FINISHED, or None as long as it is open whether to go on."""
+        """The next trial, as Ray carries it; FINISHED; or None as long as it is open whether to go on."""
         with self._lock:
             while True:
                 if self._unrecorded:
-                    self._numbers[trial_id] = self._unrecorded.pop()
-                    return {"number": self._numbers[trial_id], OVERRIDES: {}, ONLY_RECORD: True}
-                if self._unfinished:
-                    trial = self._unfinished.pop(0)
-                    overrides = trial.user_attrs.get(OVERRIDES)
-                    if overrides is None:  # killed between ask and the note of what was asked
-                        self._study.sampler = self._sampler(trial.number)
-                        suggested = self._begin(trial_id, optuna.Trial(self._study, trial._trial_id))
-                        if suggested is None:
-                            continue
-                        return suggested
-                    self._numbers[trial_id] = trial.number
-                    return {"number": trial.number, OVERRIDES: json.loads(overrides)}
-                trials = own_trials(self._study)
-                failed = self._first_failures(trials)
-                if failed and any(t.state == TrialState.RUNNING for t in trials):
-                    return None  # before fusion a trial is silent: it may be the first to come to anything
-                if failed:
-                    reason = failed[-1].user_attrs.get(FAIL_REASON)
-                    self.stop_reason = f"the first {len(failed)} trials all failed: {reason}"
-                asked = sum(t.state != TrialState.WAITING for t in trials)
-                if failed or asked >= self._trials:
-                    return str(Searcher.FINISHED)
-                suggested = self._ask(trial_id)
-                if suggested is not None:
-                    return suggested
+                    order: TrialOrder | None = self._orders.record_only(self._unrecorded.pop())
+                elif self._unfinished:
+                    order = self._hand_out_again(self._unfinished.pop(0))
+                else:
+                    trials = own_trials(self._study)
+                    failed = self._first_failures(trials)
+                    if failed and any(t.state == TrialState.RUNNING for t in trials):
+                        return None  # before fusion a trial is silent: it may be the first to come to anything
+                    if failed:
+                        reason = failed[-1].user_attrs.get(FAIL_REASON)
+                        self.stop_reason = f"the first {len(failed)} trials all failed: {reason}"
+                    if failed or sum(t.state != TrialState.WAITING for t in trials) >= self._trials:
+                        return str(Searcher.FINISHED)
+                    order = self._ask()
+                if order is not None:
+                    self._numbers[trial_id] = order.number
+                    return config_of(order)
 
-    def _ask(self, trial_id: str) -> dict[str, Any] | None:
+    def _hand_out_again(self, trial: FrozenTrial) -> TrialOrder | None:
+        """The order of a trial that a dead driver left behind; None if it cannot be trained, which is a FAIL."""
+        overrides = trial.user_attrs.get(OVERRIDES)
+        if overrides is None:  # killed between ask and the note of what was asked
+            self._study.sampler = self._sampler(trial.number)
+            return self._draw(begun_trial(self._study, trial.number))
+        return self._made(trial.number, lambda: self._orders.again(trial.number, json.loads(overrides)))
+
+    def _ask(self) -> TrialOrder | None:
         # Priors that wait in the study have their number, but have not been asked for yet.
         trials = self._study.get_trials(deepcopy=False)
         self._study.sampler = self._sampler(sum(t.state != TrialState.WAITING for t in trials))
-        return self._begin(trial_id, self._study.ask())
+        return self._draw(self._study.ask())
 
-    def _begin(self, trial_id: str, trial: optuna.Trial) -> dict[str, Any] | None:
+    def _draw(self, trial: optuna.Trial) -> TrialOrder | None:
         """Draw a trial's setting and note it; None if it cannot be trained, which is a FAIL."""
+
+        def draw() -> TrialOrder:
+            order = self._orders.draw(trial)
+            trial.set_user_attr(OVERRIDES, json.dumps(order.overrides))
+            return order
+
+        return self._made(trial.number, draw)
+
+    def _made(self, number: int, make: Callable[[], TrialOrder]) -> TrialOrder | None:
         try:
-            overrides = self._space.sample(trial, self._lm)
-            self._check(overrides)
-            trial.set_user_attr(OVERRIDES, json.dumps(overrides))
+            return make()
         except Exception as error:  # a user's space may raise anything
-            self._fail(trial.number, f"{type(error).__name__}: {error}")
+            self._fail(number, f"{type(error).__name__}: {error}")
             return None
-        self._numbers[trial_id] = trial.number
-        return {"number": trial.number, OVERRIDES: overrides}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Report a fusion epoch's objective at its fidelity, once; a non-finite one fails the trial."""
-        step, values = result.get(FIDELITY), values_of(self._objectives, result)
-        if step is None or values is None:
-            return
-        frozen = self._frozen(self._numbers[trial_id])
-        if frozen.state != TrialState.RUNNING or step in frozen.intermediate_values:
-            return
-        for objective, value in zip(self._objectives, values, strict=True):
-            if not math.isfinite(value):
-                self._fail(frozen.number, f"{objective.name} became {value} in fusion epoch {step}")
-                return
-        first, earlier = self._objectives[0], frozen.intermediate_values.values()
-        if len(values) > 1 and first.is_better(values[0], first.best(earlier) if earlier else None):
-            self._study._storage.set_trial_user_attr(frozen._trial_id, BEST_VALUES, values)
-        # Trial.report refuses several objectives; the first one's curve is worth keeping all the same.
-        self._study._storage.set_trial_intermediate_value(frozen._trial_id, step, values[0])
+        message = message_in(result)
+        if isinstance(message, EpochReport):
+            self._record(self._numbers[trial_id], message)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tell the ending: COMPLETE, PRUNED by the scheduler, or FAIL with its reason. Never told twice."""
-        number = self._numbers[trial_id]
-        if result is not None:
-            self.on_trial_result(trial_id, result)
+        number, message = self._numbers[trial_id], message_in(result)
+        if isinstance(message, EpochReport):
+            self._record(number, message)
         frozen = self._frozen(number)
-        if frozen.state.is_finished():
-            return
-        failed = (result or {}).get("failed")
-        if failed or error:
-            self._fail(number, failed or "the worker died too often; see error.txt")
+        if frozen.state.is_finished() or isinstance(message, SearchHalted):
+            return  # what a halted search leaves unfinished, a resume goes on with
+        if isinstance(message, TrialFailed):
+            self._fail(number, message.reason)
+        elif error:
+            self._fail(number, f"the worker died too often; see {ERROR}")
         elif not frozen.intermediate_values:
             self._fail(number, "ended without a fusion epoch")
-        elif (result or {}).get("finished"):
+        elif isinstance(message, EpochReport) and message.is_last:
             # The best epoch's weights are kept, so its values are the trial's.
             best = self._objectives[0].best(frozen.intermediate_values.values())
             self._study.tell(number, frozen.user_attrs.get(BEST_VALUES, best))
         else:
             self._study.tell(number, state=TrialState.PRUNED)
 
+    def _record(self, number: int, report: EpochReport) -> None:
+        step, values = report.fidelity, values_of(self._objectives, report)
+        if step is None or values is None:
+            return
+        frozen = self._frozen(number)
+        if frozen.state != TrialState.RUNNING or step in frozen.intermediate_values:
+            return
+        for objective, value in zip(self._objectives, values, strict=True):
+            if not math.isfinite(value):
+                self._fail(number, f"{objective.name} became {value} in fusion epoch {step}")
+                return
+        first, earlier = self._objectives[0], frozen.intermediate_values.values()
+        if len(values) > 1 and first.is_better(values[0], first.best(earlier) if earlier else None):
+            note(self._study, number, BEST_VALUES, values)
+        report_value(self._study, number, step, values[0])
+
     def _fail(self, number: int, reason: str) -> None:
-        self._study._storage.set_trial_user_attr(self._frozen(number)._trial_id, FAIL_REASON, reason)
+        note(self._study, number, FAIL_REASON, reason)
         self._study.tell(number, state=TrialState.FAIL)
 
     def _first_failures(self, trials: list[FrozenTrial]) -> list[FrozenTrial]:

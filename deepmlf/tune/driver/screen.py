@@ -10,7 +10,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from deepmlf.tune.decide.scheduler import FIDELITY, Rung
+from deepmlf.training.reports import EPOCH_SECONDS, EpochReport
+from deepmlf.tune.decide.scheduler import Rung
 from deepmlf.tune.objective import Objective
 
 _REFRESH_SECONDS = 0.5
@@ -22,8 +23,8 @@ class RunningTrial:
     """A trial under way."""
 
     number: int
-    epochs: Sequence[Mapping[str, Any]]
-    """The metrics that it has reported, epoch by epoch."""
+    reports: Sequence[EpochReport]
+    """What it has reported, epoch by epoch."""
     best: Mapping[str, float]
     """Those of its best epoch, by short name."""
     planned_epochs: int
@@ -33,15 +34,12 @@ class RunningTrial:
     @property
     def seconds_left(self) -> float | None:
         """Seconds to the end of its training if nothing stops it; None before its first epoch in this stage."""
-        if not self.epochs:
+        if not self.reports:
             return None
-        last = self.epochs[-1]
-        times = [epoch["time/epoch_seconds"] for epoch in self.epochs if epoch.get("stage") == last.get("stage")
-                 and "time/epoch_seconds" in epoch]  # fmt: skip
-        if not times:
-            return None
-        recent = sorted(times[-3:])
-        return (self.planned_epochs - last["epoch"]) * recent[len(recent) // 2]
+        last = self.reports[-1]
+        times = [report.get(EPOCH_SECONDS) for report in self.reports if report.stage == last.stage]
+        recent = sorted([seconds for seconds in times if seconds is not None][-3:])
+        return (self.planned_epochs - last.epoch) * recent[len(recent) // 2] if recent else None
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ class Best:
     params: Mapping[str, Any]
 
 
-class Progress:
+class SearchScreen:
     """Shows how a search goes.
 
     Args:
@@ -76,7 +74,7 @@ class Progress:
         rungs: Callable[[], list[Rung]],
     ) -> None:
         self._console, self._name, self._objectives = console, name, objectives
-        self._trials, self._ended_before, self._rungs = trials, ended, rungs
+        self._trials, self._ended_before, self._rungs_now = trials, ended, rungs
         self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
         self._started = time.monotonic()
         self._next_refresh = 0.0
@@ -111,18 +109,19 @@ class Progress:
         head = f"{self._name}: {ended} of {self._trials} trials" + (f" ({counts})" if counts else "")
         parts: list[Any] = [Text(f"{head}; {duration(seconds)}{left}", style="bold")]
         if best is not None:
-            settings = ", ".join(f"{name.rpartition('.')[2]} {_short(value)}" for name, value in best.params.items())
+            settings = settings_line(best.params)
             parts.append(Text(f"best {self._objectives[0].name} {best.value:.4f}, trial {best.number}: {settings}"))
         parts.append(self._table(running))
         parts += [Text(line, style="dim") for line in self._footer(running, here / seconds if seconds else 0.0)]
         return Group(*parts)
 
-    def epoch(self, number: int, metrics: Mapping[str, Any]) -> None:
+    def epoch(self, number: int, report: EpochReport) -> None:
         """Say that a trial has reported an epoch, where there is no screen."""
         if self._live is None:
             first = self._objectives[0].name
-            shown = f"{first} {metrics[first]:.4f}" if first in metrics else f"loss {metrics['train/loss']:.4f}"
-            self.say(f"trial {number}: {metrics['stage']} epoch {metrics['epoch']}, {shown}")
+            value = report.get(first)
+            shown = f"loss {report.get('train/loss'):.4f}" if value is None else f"{first} {value:.4f}"
+            self.say(f"trial {number}: {report.stage} epoch {report.epoch}, {shown}")
 
     def ended(self, number: int, state: str, reason: str | None, states: Mapping[str, int], best: Best | None) -> None:
         """Say that a trial has ended, where there is no screen; `states` and `best` as `draw` takes them."""
@@ -145,14 +144,14 @@ class Progress:
         columns = [column for objective in self._objectives for column in (objective.name, f"best {objective.short}")]
         table = Table("trial", "stage", "epoch", "fusion epoch", *columns, "left", expand=True)
         for trial in running:
-            last = trial.epochs[-1] if trial.epochs else {}
+            last = trial.reports[-1] if trial.reports else EpochReport({"stage": "starts", "epoch": 0})
             values = [value for one in self._objectives for value in (last.get(one.name), trial.best.get(one.short))]
             seconds = trial.seconds_left
             table.add_row(
                 str(trial.number),
-                str(last.get("stage", "starts")),
-                f"{last.get('epoch', 0)} of {trial.planned_epochs}",
-                f"{last.get(FIDELITY, 0)} of {trial.planned_fusion_epochs}",
+                last.stage,
+                f"{last.epoch} of {trial.planned_epochs}",
+                f"{last.fidelity or 0} of {trial.planned_fusion_epochs}",
                 *("" if value is None else f"{value:.4g}" for value in values),
                 "" if seconds is None else duration(seconds),
             )
@@ -163,11 +162,11 @@ class Progress:
         rungs = [
             f"epoch {rung.epochs}: {rung.trials} trials"
             + ("" if rung.cutoff is None else f", cut-off {rung.cutoff:.4g}")
-            for rung in self._rungs()
+            for rung in self._rungs_now()
         ]
         if rungs:
             lines.append("rungs: " + "; ".join(rungs))
-        speed = sum(trial.epochs[-1].get("speed/utterances_per_second", 0.0) for trial in running if trial.epochs)
+        speed = sum(trial.reports[-1].get("speed/utterances_per_second", 0.0) for trial in running if trial.reports)
         pace = [f"{speed:.0f} utterances/s"] if speed else []
         if trials_per_second:
             pace.append(f"{3600 * trials_per_second:.0f} trials/h")
@@ -184,5 +183,9 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+def settings_line(params: Mapping[str, Any]) -> str:
+    """Settings on one line, by the last part of their names, e.g. ``fusion_depth=5, lr_fusion=0.0001``."""
+    shown = {name.rpartition(".")[2]: value for name, value in params.items()}
+    return ", ".join(
+        f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}" for name, value in shown.items()
+    )

@@ -11,8 +11,8 @@ from typing import Any
 
 from deepmlf.errors import SearchError
 from deepmlf.places import RemoteFolder
+from deepmlf.tune.experiment.layout import LEASE
 
-LEASE = ".driver.json"
 BEAT_SECONDS = 5.0
 PATIENCE_SECONDS = 20.0
 """How long a driver may not have renewed its lease before it counts as dead."""

@@ -1,23 +1,33 @@
-"""The Optuna study of an experiment: a journal in its folder, or a database that others can read meanwhile."""
+"""The Optuna study of an experiment: a journal in its folder, or a database that others can read meanwhile.
+
+The one door to Optuna's insides: what it has no public way for is done here, and nowhere else.
+"""
 
 import os
 from pathlib import Path
+from typing import Any
 
 import optuna
 import sqlalchemy
+from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial
 from sqlalchemy.engine import URL
 
-from deepmlf.errors import SearchError
-from deepmlf.places import first_line
-from deepmlf.tune.experiment.remote import JOURNAL
+from deepmlf.errors import SearchError, first_line
+from deepmlf.files import drop_torn_line
+from deepmlf.tune.engines import require_insides
+from deepmlf.tune.experiment.layout import JOURNAL
 from deepmlf.tune.objective import Objective
-from deepmlf.tune.settings import read_manifest
+from deepmlf.tune.settings import SearchSettings
 
 STORAGE_VARIABLE = "DEEPMLF_STUDY_STORAGE"
-WARM_START = "warm_start"
+WARM_START, OVERRIDES, FAIL_REASON = "warm_start", "overrides", "fail_reason"
+BEST_VALUES, RESTARTS, PRIOR = "best_values", "restarts", "prior"
+"""User attributes of a trial: the trial of an earlier experiment that it was taken over from; what its space made of
+its parameters, as JSON; why it is FAIL; of two objectives those of its best epoch; why it started again, each time;
+whether its parameters were given rather than drawn."""
 _CONNECT_SECONDS = 5
 _SECRETS = ("password", "passwd", "sslpassword")
 
@@ -33,7 +43,7 @@ def create_study(experiment: Path, name: str, url: str | None, objectives: tuple
     try:
         return optuna.create_study(
             study_name=name,
-            storage=_storage(experiment, url),
+            storage=_open(experiment, url),
             directions=[objective.direction for objective in objectives],
             # A journal without a manifest is what a driver killed at its very start left behind.
             load_if_exists=url is None,
@@ -42,34 +52,33 @@ def create_study(experiment: Path, name: str, url: str | None, objectives: tuple
         raise SearchError(f"study {name} exists in --study-storage; choose another --name") from None
 
 
-def open_study(experiment: Path, url: str | None = None) -> optuna.Study:
+def open_study(experiment: Path, settings: SearchSettings, url: str | None = None) -> optuna.Study:
     """The study of an experiment.
 
     Args:
         experiment: The experiment's folder.
-        url: Where the database is reached; None takes what the manifest says. If it has no password, the environment
+        settings: What its manifest says of the search.
+        url: Where the database is reached; None takes what the settings say. If it has no password, the environment
             variable ``DEEPMLF_STUDY_STORAGE`` may hold the same URL with it.
 
     Raises:
         SearchError: If there is none, or its database cannot be reached.
     """
-    settings = read_manifest(experiment)["settings"]
-    kept = settings.get("study_storage")
-    if kept is None:
+    if settings.study_storage is None:
         if not (experiment / JOURNAL).is_file():
             raise SearchError(f"{experiment}: not an experiment (no {JOURNAL} there)")
         try:
             # The one study in the journal, whatever the folder is called by now.
-            return optuna.load_study(study_name=None, storage=_storage(experiment, None))
+            return optuna.load_study(study_name=None, storage=_open(experiment, None))
         except Exception as error:  # Optuna applies the lines as they are: a damaged one can raise nearly anything
             raise SearchError(
                 f"{experiment / JOURNAL}: damaged ({type(error).__name__}: {first_line(error)})"
             ) from None
-    url = url or kept
+    url = url or settings.study_storage
     try:
-        return optuna.load_study(study_name=settings["name"], storage=_storage(experiment, url))
+        return optuna.load_study(study_name=settings.name, storage=_open(experiment, url))
     except KeyError:
-        raise SearchError(f"--study-storage {without_password(url)}: has no study {settings['name']}") from None
+        raise SearchError(f"--study-storage {without_password(url)}: has no study {settings.name}") from None
 
 
 def own_trials(study: optuna.Study) -> list[FrozenTrial]:
@@ -77,10 +86,64 @@ def own_trials(study: optuna.Study) -> list[FrozenTrial]:
     return [trial for trial in study.get_trials(deepcopy=False) if WARM_START not in trial.user_attrs]
 
 
+def check_insides() -> None:
+    """Refuse an Optuna without the insides that this file uses.
+
+    Raises:
+        SearchError: With the releases that have them.
+    """
+    study = optuna.create_study()
+    storage = ("set_trial_user_attr", "set_trial_intermediate_value", "get_trial_id_from_study_id_trial_number")
+    require_insides(
+        "optuna",
+        [(study, "_storage"), (study, "_study_id"), (study, "_get_trials"), (BaseDistribution, "_contains")]
+        + [(BaseStorage, name) for name in storage],
+    )
+
+
 def get_trial(study: optuna.Study, number: int) -> FrozenTrial:
     """One trial of a study; a list of all of them would cost the more, the longer a search has run."""
-    storage = study._storage
-    return storage.get_trial(storage.get_trial_id_from_study_id_trial_number(study._study_id, number))
+    return study._storage.get_trial(_id_of(study, number))
+
+
+def begun_trial(study: optuna.Study, number: int) -> optuna.Trial:
+    """A trial that a driver has asked for and died before it was drawn: it can be drawn now."""
+    return optuna.Trial(study, _id_of(study, number))
+
+
+def note(study: optuna.Study, number: int, attribute: str, value: Any) -> None:
+    """Set a user attribute of a trial that has not ended, from outside of whoever has asked for it."""
+    study._storage.set_trial_user_attr(_id_of(study, number), attribute, value)
+
+
+def report_value(study: optuna.Study, number: int, step: int, value: float) -> None:
+    """Report a trial's value at a step; ``Trial.report`` refuses studies of several objectives."""
+    study._storage.set_trial_intermediate_value(_id_of(study, number), step, value)
+
+
+def is_in_range(distribution: BaseDistribution, value: Any) -> bool:
+    """Whether a distribution may draw a value."""
+    return distribution._contains(distribution.to_internal_repr(value))
+
+
+class Excerpt(optuna.Study):
+    """A study of which a sampler sees some trials only.
+
+    Args:
+        study: The whole study.
+        trials: Those that are seen.
+    """
+
+    def __init__(self, study: optuna.Study, trials: list[FrozenTrial]) -> None:
+        self.__dict__ |= study.__dict__
+        self._seen = trials
+
+    def _get_trials(self, deepcopy: bool = True, states: Any = None, use_cache: bool = False) -> list[FrozenTrial]:
+        return [trial for trial in self._seen if states is None or trial.state in states]
+
+
+def _id_of(study: optuna.Study, number: int) -> int:
+    return study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
 
 
 def without_password(url: str) -> str:
@@ -104,14 +167,7 @@ def repair_journal(experiment: Path) -> None:
     drop_torn_line(path)
 
 
-def drop_torn_line(path: Path) -> None:
-    """Cut off a last line that lacks its end: it would swallow the next one."""
-    content = path.read_bytes() if path.is_file() else b""
-    if content and not content.endswith(b"\n"):
-        os.truncate(path, content.rfind(b"\n") + 1)
-
-
-def _storage(experiment: Path, url: str | None) -> BaseStorage:
+def _open(experiment: Path, url: str | None) -> BaseStorage:
     if url is None:
         experiment.mkdir(parents=True, exist_ok=True)
         return JournalStorage(JournalFileBackend(str(experiment / JOURNAL)))

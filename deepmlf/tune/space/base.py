@@ -4,6 +4,7 @@ No heavy imports: the CLI checks ``--set`` before it fetches a language model.
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from deepmlf.config import TrialConfig
@@ -17,6 +18,25 @@ OPTION_OF = {
 }
 """Settings that a search itself depends on, and what sets them: one value for all trials, checked before it starts."""
 _SEED = "training.seed"
+
+
+@dataclass(frozen=True)
+class Base:
+    """What all trials of a search have in common."""
+
+    overrides: dict[str, Any]
+    """By dotted names."""
+    config: TrialConfig
+    """The trial that they make by themselves."""
+
+    @classmethod
+    def of(cls, overrides: Mapping[str, Any]) -> "Base":
+        """The base of these overrides.
+
+        Raises:
+            ConfigError: For a setting that does not exist or cannot be.
+        """
+        return cls(dict(overrides), TrialConfig.from_overrides(overrides))
 
 
 def check_given(overrides: Mapping[str, Any]) -> None:
@@ -46,7 +66,7 @@ def _refuse(overrides: Iterable[str], prefix: str) -> None:
 
 def make_base(
     space: str, space_base: Mapping[str, Any], own: Mapping[str, Any], given: Mapping[str, Any], seed: int
-) -> dict[str, Any]:
+) -> Base:
     """Overrides common to all trials: ``--set`` wins over the space's ``BASE``, both over the seed of the search.
 
     Args:
@@ -68,7 +88,6 @@ def make_base(
     base = {**space_base, **own, **given}
     base.setdefault(_SEED, seed)
     try:
-        TrialConfig.from_overrides(base)
+        return Base.of(base)
     except ConfigError as error:
         raise SearchError(f"--space {space}: BASE: {error}") from None
-    return base

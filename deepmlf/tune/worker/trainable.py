@@ -8,44 +8,37 @@ import importlib
 import math
 import os
 import socket
+import sys
 import traceback
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ray import tune
 from ray.tune.trainable import wrap_function
 
 from deepmlf.config import TrialConfig
 from deepmlf.data.dataset import Dataset
-from deepmlf.errors import DataError, DeepMLFError, LanguageModelError, NonFiniteLossError, PlaceError, StorageError
+from deepmlf.errors import (
+    DataError,
+    DeepMLFError,
+    LanguageModelError,
+    NonFiniteLossError,
+    PlaceError,
+    StorageError,
+    first_line,
+)
 from deepmlf.model import lm_store
-from deepmlf.places import first_line, is_remote
+from deepmlf.places import Place
 from deepmlf.training.checkpoints.files import latest_checkpoint
-from deepmlf.tune.cluster.node_files import DATA, LANGUAGE_MODEL, overrides_here
-from deepmlf.tune.experiment.remote import AV_STORE, TrialCopy
+from deepmlf.training.reports import EpochReport
+from deepmlf.tune.cluster.node_files import config_here
+from deepmlf.tune.experiment.layout import AV_STORE, CONFIG, ERROR, TRIALS, trial_name
+from deepmlf.tune.experiment.trial_copy import TrialCopy
+from deepmlf.tune.messages import SearchHalted, TrialFailed, TrialOrder
 from deepmlf.tune.worker.preemption import save_before_leaving, saved, training
+from deepmlf.tune.worker.wire import order_of, send
 
-DEFAULT_TRAIN = "deepmlf.training.trainer:train"
-ONLY_RECORD = "only_record"
-DOOMED = "doomed"
 NO_SPACE = "no space left on the device"
-NO_STORAGE = "no_storage"
-"""Reported, with what the storage says, by a trial that cannot reach it: like a full disk no fault of the trial."""
-OUT_OF_REACH = "out_of_reach"
-"""The same, with node and reason, by a trial whose data or language model its node does not have or cannot open."""
-
-
-def trial_folder(experiment: Path, number: int, name: str | None = None) -> Path:
-    """The folder of a trial, the same on every resume.
-
-    Args:
-        experiment: The experiment's folder.
-        number: The trial's number.
-        name: The name that the experiment began with; None takes its folder's, and looks around if that has changed.
-    """
-    trials = experiment / "trials"
-    folder = trials / f"{number:04d}_{name or experiment.name}"
-    return folder if name or folder.is_dir() else next(trials.glob(f"{number:04d}_*"), folder)
 
 
 def is_deterministic(error: Exception) -> bool:
@@ -61,20 +54,129 @@ def is_out_of_space(error: Exception) -> bool:
     return os.strerror(errno.ENOSPC) in str(error)
 
 
-def _reach(config: dict[str, Any]) -> dict[str, str]:
-    """Settings that name this node's folders of data and language model, which are there and can be opened.
+def halt_of(error: Exception) -> SearchHalted | None:
+    """What is to be said of an error that is no fault of the trial; None for one that is."""
+    if is_out_of_space(error):
+        return SearchHalted(f"{NO_SPACE}; free some and resume")
+    if isinstance(error, StorageError):
+        return SearchHalted(f"{error}; resume when it does")
+    if isinstance(error, (PlaceError, DataError)):  # no setting can spoil the data
+        return SearchHalted(f"node {socket.gethostname()}: {first_line(error)}; mend that and resume")
+    return None
+
+
+def run_trial(ray_config: dict[str, Any]) -> None:
+    """Train the trial that the driver ordered, from its newest checkpoint if it has one.
+
+    A deterministic failure is reported and recorded. What is no fault of the trial and would meet others, too, is
+    reported for the search to stop: no space, no storage, data or language model out of reach. Anything else is raised,
+    so that Ray tries again.
+
+    Args:
+        ray_config: Carries the order.
+    """
+    order = order_of(ray_config)
+    if order.only_record:
+        return
+    # How long Tune waits for a stopped trial to write its files before it starts another worker for the next one.
+    os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", "30")
+    if order.doomed is not None:
+        send(TrialFailed(order.doomed))
+        return
+    run = _Run(order)
+    try:
+        run.train()
+    except Exception as error:
+        halt = halt_of(error)
+        if halt is None:
+            run.note(error)
+            if not is_deterministic(error):
+                raise
+        if isinstance(error, StorageError):
+            run.copy = None  # what could not be sent stays on this node's disk
+        send(halt or TrialFailed(f"{type(error).__name__}: {first_line(error)}"))
+    finally:
+        saved()
+        if run.copy is not None:
+            run.copy.close()
+
+
+class _Run:
+    """A trial in this worker: where its files are, and what becomes of its reports."""
+
+    def __init__(self, order: TrialOrder) -> None:
+        place, name = Place.of(order.terms.place), trial_name(order.number, order.terms.name)
+        self._order = order
+        self.copy: TrialCopy | None = None
+        if place.is_remote:
+            self.copy = TrialCopy(place, order.terms.experiment_id, name)
+            self._folder, self._av_store = self.copy.folder, self.copy.av_store
+        else:
+            self._folder, self._av_store = place.folder / TRIALS / name, place.folder / AV_STORE
+        self._folder.mkdir(parents=True, exist_ok=True)
+        (self._folder / ERROR).unlink(missing_ok=True)  # of an attempt that this one repeats
+
+    def train(self) -> None:
+        """Train to the end; see `run_trial` for what is raised."""
+        training()
+        terms = self._order.terms
+        train = _function(terms.train, terms.threads)
+        if self.copy is None:
+            (self._folder / CONFIG).write_text(self._order.config.to_json())
+        else:
+            for metrics in self.copy.fetch(self._order.config):  # a driver that died may not have noted all of them
+                send(EpochReport(metrics))
+        _set_aside_what_stays()
+        train(
+            reachable(self._order),
+            self._report,
+            out_dir=self._folder,
+            resume_from=latest_checkpoint(self._folder),
+            av_store=self._av_store,
+            cache_gb=terms.cache_gb,
+            keep=terms.keep,
+        )
+
+    def note(self, error: Exception) -> None:
+        """Write the stack of an error into the trial's folder."""
+        (self._folder / ERROR).write_text("".join(traceback.format_exception(error)))
+        if self.copy is not None:
+            with contextlib.suppress(StorageError):  # the error is what matters
+                self.copy.send(ERROR)
+
+    def _report(self, metrics: Mapping[str, Any], checkpoint: Path | None) -> None:
+        for name in self._order.terms.objectives:
+            if not math.isfinite(metrics.get(name, 0.0)):
+                raise NonFiniteLossError(f"{name} became {metrics[name]} in epoch {metrics['epoch']}")
+        if self.copy is not None and checkpoint is not None:
+            self.copy.save(metrics, checkpoint)  # before the report: what the search knows of, any node can go on from
+        saved()
+        send(EpochReport(metrics))
+        training()
+
+
+def _function(name: str, threads: int) -> Callable[..., None]:
+    """The function that trains; what it imports decides whether there is a torch to give threads to."""
+    module, _, function = name.partition(":")
+    train: Callable[..., None] = getattr(importlib.import_module(module), function)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
+    return train
+
+
+def reachable(order: TrialOrder) -> TrialConfig:
+    """The trial's configuration with this node's folders of data and language model, which are there and can be opened.
 
     Raises:
         PlaceError: If one is not, which says nothing about the trial's own setting.
     """
-    here = overrides_here(config["base"], config["served"])
-    places = config["base"] | here
+    config = config_here(order.config, order.terms.served)
     try:
-        Dataset.open(places[DATA])
-        lm_store.facts(places[LANGUAGE_MODEL])
+        Dataset.open(config.data.path)
+        lm_store.facts(config.model.language_model)
     except (DataError, LanguageModelError) as error:
         raise PlaceError(str(error)) from error
-    return here
+    return config
 
 
 @functools.cache
@@ -85,91 +187,6 @@ def _set_aside_what_stays() -> None:
     """
     gc.collect()
     gc.freeze()
-
-
-def run_trial(config: dict[str, Any]) -> None:
-    """Train the trial that the searcher chose, from its newest checkpoint if it has one.
-
-    A deterministic failure is reported and recorded. What is no fault of the trial and would meet others, too, is
-    reported for the search to stop: no space, no storage, data or language model out of reach. Anything else is raised,
-    so that Ray tries again.
-
-    Args:
-        config: ``number`` and ``overrides`` from the searcher; ``experiment`` (a path or a URI), ``id``, ``name``,
-            ``base``, ``served``, ``objectives``, ``train``, ``threads``, ``cache_gb`` and ``keep`` from the search.
-    """
-    if config.get(ONLY_RECORD):
-        return
-    # How long Tune waits for a stopped trial to write its files before it starts another worker for the next one.
-    os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", "30")
-    if DOOMED in config:
-        tune.report({"failed": config[DOOMED]})
-        return
-    copy: TrialCopy | None = None
-    if is_remote(config["experiment"]):
-        copy = TrialCopy(config["experiment"], config["id"], f"{config['number']:04d}_{config['name']}")
-        out_dir, av_store = copy.folder, copy.av_store
-    else:
-        experiment = Path(config["experiment"])
-        out_dir, av_store = trial_folder(experiment, config["number"], config["name"]), experiment / AV_STORE
-    out_dir.mkdir(parents=True, exist_ok=True)
-    (out_dir / "error.txt").unlink(missing_ok=True)  # of an attempt that this one repeats
-    module, _, name = config["train"].partition(":")
-
-    def report(metrics: dict[str, Any], checkpoint: Path | None) -> None:
-        for name in config["objectives"]:
-            if not math.isfinite(metrics.get(name, 0.0)):
-                raise NonFiniteLossError(f"{name} became {metrics[name]} in epoch {metrics['epoch']}")
-        if copy is not None and checkpoint is not None:
-            copy.save(metrics, checkpoint)  # before the report: what the search knows of, any node can go on from
-        saved()
-        tune.report(metrics)
-        training()
-
-    try:
-        import torch
-
-        training()
-        torch.set_num_threads(config["threads"])
-        trial = TrialConfig.from_overrides(config["base"], config["overrides"])
-        if copy is None:
-            (out_dir / "config.json").write_text(trial.to_json())
-        else:
-            for metrics in copy.fetch(trial):  # a driver that died may not have noted all of them
-                tune.report(metrics)
-        train = getattr(importlib.import_module(module), name)
-        _set_aside_what_stays()
-        train(
-            TrialConfig.from_overrides(config["base"], config["overrides"], _reach(config)),
-            report,
-            out_dir=out_dir,
-            resume_from=latest_checkpoint(out_dir),
-            av_store=av_store,
-            cache_gb=config["cache_gb"],
-            keep=config["keep"],
-        )
-    except Exception as error:
-        if is_out_of_space(error):
-            tune.report({NO_SPACE: True})  # no fault of the trial: the search stops and can be resumed
-            return
-        if isinstance(error, StorageError):
-            copy = None  # what could not be sent stays on this node's disk
-            tune.report({NO_STORAGE: str(error)})
-            return
-        if isinstance(error, (PlaceError, DataError)):  # no setting can spoil the data
-            tune.report({OUT_OF_REACH: f"node {socket.gethostname()}: {first_line(error)}"})
-            return
-        (out_dir / "error.txt").write_text(traceback.format_exc())
-        if copy is not None:
-            with contextlib.suppress(StorageError):  # the error is what matters
-                copy.send("error.txt")
-        if not is_deterministic(error):
-            raise
-        tune.report({"failed": f"{type(error).__name__}: {first_line(error)}"})
-    finally:
-        saved()
-        if copy is not None:
-            copy.close()
 
 
 class TrialWorker(wrap_function(run_trial)):  # type: ignore[misc]

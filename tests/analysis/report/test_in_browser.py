@@ -12,7 +12,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 from benchmarks.parts.synthetic_experiment import make_experiment
 from deepmlf.analysis.report.page import analyze
-from deepmlf.tune.experiment.study import open_study
+from deepmlf.tune.experiment.stored import open_experiment
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 DRAWN = "return [...document.querySelectorAll('.plot')].every(plot => plot.querySelector('.main-svg'))"
@@ -130,7 +130,7 @@ def test_every_number_of_the_tables_is_that_of_the_results(offline: Chrome, expe
     rows: dict[int, list[dict[str, Any]]] = {}
     for row in pq.read_table(experiment / "results.parquet").to_pylist():
         rows.setdefault(row["trial"], []).append(row)
-    trials = open_study(experiment).get_trials()
+    trials = open_experiment(experiment).study.get_trials()
     shown = offline.execute_script(CELLS)
     assert [int(cells["trial"]) for cells in shown] == list(rows)
     for cells in shown:

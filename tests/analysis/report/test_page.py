@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from benchmarks.parts.synthetic_experiment import FAILURE, REFUSAL, make_experiment
+from benchmarks.parts.synthetic_experiment import FAILURE, LM, REFUSAL, make_experiment
 from deepmlf.analysis.records import Records, TrialRecord, load_records
 from deepmlf.analysis.report.answers import QUESTIONS, Group, answer
 from deepmlf.analysis.report.page import analyze, leads, statement
@@ -17,11 +17,12 @@ from deepmlf.analysis.results import write_results
 from deepmlf.analysis.spending import failures_by_reason, rungs_of, spending_of
 from deepmlf.cli import cli
 from deepmlf.config import TrialConfig, as_override, read_overrides
-from deepmlf.tune.experiment.remote import open_experiment
+from deepmlf.tune.experiment.layout import trial_folder
+from deepmlf.tune.experiment.manifest import Manifest
+from deepmlf.tune.experiment.stored import open_experiment
 from deepmlf.tune.experiment.study import WARM_START, create_study
 from deepmlf.tune.objective import make_objectives
 from deepmlf.tune.settings import SearchSettings
-from deepmlf.tune.worker.trainable import trial_folder
 
 DEPTH = QUESTIONS[0]
 
@@ -30,7 +31,7 @@ DEPTH = QUESTIONS[0]
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """40 trials under ASHA, two of which failed."""
     experiment = make_experiment(tmp_path_factory.mktemp("finished"), 40, failed=(3, 7))
-    write_results(experiment)
+    write_results(open_experiment(experiment))
     return experiment
 
 
@@ -45,7 +46,8 @@ def records_of(values: dict[int, list[float | None]], objective: str = "valid/MA
         for number, (depth, value) in enumerate(pairs)
     ]  # fmt: skip
     settings = SearchSettings(data="set", space="mosi")
-    return Records({}, settings, make_objectives([objective]), trials, optuna.create_study())
+    manifest = Manifest.now(settings, space_source="", base={}, language_model=LM, data_fingerprint="", secret=None)
+    return Records(manifest, make_objectives([objective]), trials, optuna.create_study())
 
 
 def test_a_group_has_a_mean_and_from_three_values_on_an_interval() -> None:
@@ -107,7 +109,7 @@ def test_leads_are_over_the_next_two_and_the_median_whatever_the_direction() -> 
 
 
 def test_rungs_and_spending_add_up(finished: Path) -> None:
-    records = load_records(finished)
+    records = load_records(open_experiment(finished))
     rungs = rungs_of(records)
     assert [rung.epoch for rung in rungs] == [3, 9]
     for rung in rungs:
@@ -159,7 +161,7 @@ def test_the_command_that_trains_the_best_again_gives_its_configuration(finished
     assert command
     pairs = command[1].replace("&#39;", "'").replace("&#34;", '"').split("--set ")[1:]
     config = TrialConfig.from_overrides(read_overrides([pair.strip().strip("'") for pair in pairs])).flat()
-    best = load_records(finished).complete[0]
+    best = load_records(open_experiment(finished)).complete[0]
     assert {name: value for name, value in config.items() if name != "data.path"} == {
         name: value for name, value in best.settings.items() if name != "data.path"
     }
@@ -214,7 +216,7 @@ def test_confirm_is_advised_only_where_it_has_something_to_compare(tmp_path: Pat
 def test_rungs_count_trials_that_have_ended_and_say_so(tmp_path: Path) -> None:
     experiment = make_experiment(tmp_path, 12, running=3)
     page = Path(analyze(experiment, quiet=True)["report"]).read_text()
-    records = load_records(experiment)
+    records = load_records(open_experiment(experiment))
     assert any(trial.state == "RUNNING" and trial.epochs >= 3 for trial in records.trials)
     reached = rungs_of(records)[0].reached
     assert reached == [t.number for t in records.trials if t.state != "RUNNING" and t.epochs >= 3]
@@ -234,7 +236,7 @@ def test_two_objectives_have_a_front_and_each_its_history(tmp_path: Path) -> Non
 def test_trials_of_an_earlier_experiment_are_left_out_and_numbers_stay(tmp_path: Path) -> None:
     experiment = make_experiment(tmp_path, 12, scheduler="none", warm=5)
     facts = analyze(experiment, quiet=True)
-    records = load_records(experiment)
+    records = load_records(open_experiment(experiment))
     assert [trial.number for trial in records.trials] == list(range(5, 17))
     assert facts["best_trial"] == records.complete[0].number == records.study.best_trial.number
     assert not any(WARM_START in trial.user_attrs for trial in records.study.trials)
@@ -263,7 +265,7 @@ def test_objectives_that_never_differ_leave_nothing_to_explain(tmp_path: Path) -
 def test_what_was_drawn_is_shown_of_a_setting_that_could_not_be_built(tmp_path: Path) -> None:
     experiment = make_experiment(tmp_path, 6, refused=(1, 4), scheduler="none")
     page = Path(analyze(experiment, quiet=True)["report"]).read_text()
-    records = load_records(experiment)
+    records = load_records(open_experiment(experiment))
     refused = records.trials[4]
     assert refused.settings == {}
     assert refused.drawn == refused.params
@@ -288,7 +290,7 @@ def test_a_best_trial_whose_metrics_are_lost_has_a_report(tmp_path: Path) -> Non
 def test_only_stopped_trials_save_epochs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     experiment = make_experiment(tmp_path, 12, failed=(2,), running=2, epochs=9)
     facts = analyze(experiment)
-    stopped = [trial.epochs for trial in load_records(experiment).trials if trial.state == "PRUNED"]
+    stopped = [trial.epochs for trial in load_records(open_experiment(experiment)).trials if trial.state == "PRUNED"]
     assert stopped
     assert facts["fusion_epochs_saved"] == sum(9 - epochs for epochs in stopped)
     assert f"({facts['fusion_epochs_saved'] / (12 * 9):.0%} saved)" in capsys.readouterr().out
@@ -316,8 +318,8 @@ def test_a_curve_of_conditional_parameters_has_each_value_below_its_name(
 
 def test_a_grid_over_seeds_is_recognised(tmp_path: Path) -> None:
     experiment = make_experiment(tmp_path, 18, space="ablations/depth", scheduler="none")
-    write_results(experiment)
-    records = load_records(experiment)
+    write_results(open_experiment(experiment))
+    records = load_records(open_experiment(experiment))
     assert answer(DEPTH, records).is_controlled
     assert not answer(QUESTIONS[1], records).is_controlled
     said = statement(answer(QUESTIONS[1], records), records)
@@ -358,7 +360,7 @@ def test_the_report_of_an_experiment_at_a_uri_is_put_there_and_not_fetched_again
     assert facts["report"] == f"{place}/report/index.html"
     page = experiment / "report" / "index.html"
     assert f"deepmlf evaluate {place}/trials/" in page.read_text()
-    copy = open_experiment(place) / "report" / "index.html"
+    copy = open_experiment(place).folder / "report" / "index.html"
     copy.unlink()
     open_experiment(place)
     assert not copy.exists()

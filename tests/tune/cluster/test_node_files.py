@@ -12,18 +12,19 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 import ray
 from ray.cluster_utils import Cluster
 
+from deepmlf.config import TrialConfig
 from deepmlf.data.synthetic import make_synthetic
 from deepmlf.errors import DeepMLFError, PlaceError
 from deepmlf.tune import search
 from deepmlf.tune.cluster.node_files import CHUNK, FileServer, fingerprint_of, on_this_node, serving
-from deepmlf.tune.experiment.study import open_study
+from deepmlf.tune.experiment.stored import open_experiment
+from deepmlf.tune.messages import Served
 from deepmlf.tune.search import resume_search, run_search
 from tests.model.small_lm import make_folder
 from tests.tune.experiments import assert_whole, drive, settings, space_of, wait_for_epochs
@@ -95,7 +96,7 @@ def test_a_server_reads_nothing_but_its_folders(folder: Path) -> None:
 
 @pytest.mark.ray
 def test_a_folder_that_a_node_has_is_used_in_place(server: str, folder: Path, home: Path) -> None:
-    assert on_this_node("place", fingerprint_of(folder), "nonsuch", here=folder) == folder
+    assert on_this_node("place", fingerprint_of(folder), "nonsuch", found=folder) == folder
     assert not home.exists()
 
 
@@ -104,7 +105,7 @@ def test_trials_that_start_at_once_fetch_once(server: str, folder: Path, home: P
     @ray.remote(num_cpus=0.25)
     def start(key: str) -> tuple[str, int]:
         os.environ["DEEPMLF_HOME"] = str(home)
-        found = on_this_node("data/place", key, server, here=None)
+        found = on_this_node("data/place", key, server, found=None)
         time.sleep(0.5)
         return str(found), (found / "train.arrow").stat().st_ino
 
@@ -122,10 +123,10 @@ def test_another_content_and_a_spoilt_copy_are_replaced(server: str, folder: Pat
     other = tmp_path / "other"
     other.mkdir()
     (other / "info.json").write_text("[]")
-    found = on_this_node("place", key, server, here=other)
+    found = on_this_node("place", key, server, found=other)
     assert found.is_relative_to(home)
     (found / "train.arrow").write_bytes(b"torn")
-    assert on_this_node("place", key, server, here=None) == found
+    assert on_this_node("place", key, server, found=None) == found
     assert fingerprint_of(found) == key
 
 
@@ -134,15 +135,15 @@ def test_a_folder_that_has_changed_or_is_gone_is_told(server: str, folder: Path,
     key = fingerprint_of(folder)
     (folder / "info.json").write_text("{ }")
     with pytest.raises(PlaceError, match=TOLD.format("it has changed on the driver's node since the search began")):
-        on_this_node("place", key, server, here=None)
+        on_this_node("place", key, server, found=None)
     shutil.rmtree(folder)
     with pytest.raises(PlaceError, match=TOLD.format(".*No such file or directory.*")) as caught:
-        on_this_node("place", key, server, here=None)
+        on_this_node("place", key, server, found=None)
     assert "\n" not in str(caught.value)
     assert not list(home.glob("from_driver/*/place"))
     ray.kill(ray.get_actor(server))
     with pytest.raises(PlaceError, match=TOLD.format(".*")):
-        on_this_node("place", key, server, here=None)
+        on_this_node("place", key, server, found=None)
 
 
 @pytest.fixture
@@ -154,8 +155,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.ray
 def test_one_machine_serves_nothing(ray_cluster: None, small_data: Path) -> None:
-    with serving({"data.path": str(small_data), "model.language_model": "tiny-random"}, None) as served:
-        assert served == {"fingerprints": {}, "server": None}
+    base = TrialConfig.from_overrides({"data.path": str(small_data), "model.language_model": "tiny-random"})
+    with serving(base, None) as served:
+        assert served == Served()
 
 
 @pytest.mark.ray
@@ -163,8 +165,8 @@ def test_data_that_no_worker_reaches_end_the_search(
     ray_cluster: None, tmp_path: Path, small_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @contextlib.contextmanager
-    def dead(base: dict[str, Any], address: str | None) -> Iterator[dict[str, Any]]:
-        yield {"fingerprints": {"data.path": "of data that are not here"}, "server": "nonsuch"}
+    def dead(base: TrialConfig, address: str | None) -> Iterator[Served]:
+        yield Served({"data.path": "of data that are not here"}, "nonsuch")
 
     monkeypatch.setattr(search, "serving", dead)
     summary = run_search(settings(small_data, tmp_path, trials=8, concurrent=1))
@@ -214,12 +216,14 @@ def test_a_folder_that_is_gone_under_way_stops_the_search_and_costs_no_trial(
     )
     thief.join()
     assert told in (summary.stop_reason or "")
-    trials = open_study(experiment).get_trials()
+    trials = open_experiment(experiment).study.get_trials()
     assert {trial.state.name for trial in trials} <= {"COMPLETE", "RUNNING"}
     assert not list(experiment.glob("trials/*/error.txt"))
     with pytest.raises(DeepMLFError, match=told):
         resume_search(experiment)
-    assert [trial.state for trial in open_study(experiment).get_trials()] == [trial.state for trial in trials]
+    assert [trial.state for trial in open_experiment(experiment).study.get_trials()] == [
+        trial.state for trial in trials
+    ]
     (tmp_path / "elsewhere").rename(tmp_path / gone)
     assert resume_search(experiment).states["COMPLETE"] == 6
     assert_whole(experiment, 6)
@@ -287,7 +291,7 @@ def test_a_node_fetches_data_and_language_model_that_only_the_driver_has(
     driver.start()
     driver.join(150)
     assert driver.exitcode == 0
-    trials = open_study(tmp_path / "search").get_trials()
+    trials = open_experiment(tmp_path / "search").study.get_trials()
     assert [trial.state.name for trial in trials] == ["COMPLETE"] * 2, [trial.user_attrs for trial in trials]
     fetched = sorted(path.name for path in blind_node.glob("from_driver/*/[!.]*"))
     assert fetched == ["data", "lm"]

@@ -1,6 +1,5 @@
 """Samplers by name, and the points of a grid."""
 
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -10,13 +9,14 @@ from deepmlf.errors import SearchError
 from deepmlf.model.lm_store import LanguageModelFacts
 from deepmlf.tune.decide import samplers
 from deepmlf.tune.decide.samplers import SAMPLERS, check_sampler, grid_points, make_sampler
-from deepmlf.tune.space.load import SearchSpace
+from deepmlf.tune.space.bound import BoundSpace
+from tests.tune.parts import bound
 
 LM = LanguageModelFacts(num_layers=3, width=64)
 
 
-def loaded(space: Any) -> SearchSpace:
-    return SearchSpace("space", space, {}, [], Path("space.py"))
+def loaded(space: Any) -> BoundSpace:
+    return bound(space, LM)
 
 
 def conditional(trial: optuna.Trial, lm: LanguageModelFacts) -> dict[str, Any]:
@@ -28,20 +28,20 @@ def conditional(trial: optuna.Trial, lm: LanguageModelFacts) -> dict[str, Any]:
 
 
 def test_a_grid_has_each_point_once_and_obeys_conditions() -> None:
-    points, is_cut = grid_points(loaded(conditional), LM, None, seed=0)
+    points, is_cut = grid_points(loaded(conditional), None, seed=0)
     assert not is_cut
     assert len(points) == len({tuple(sorted(point.items())) for point in points}) == 3 * (1 + 3)
     assert all(("model.lora_dropout" in point) == (point["model.ffn"] == "lora") for point in points)
-    assert grid_points(loaded(conditional), LM, 12, seed=0) == (points, False)
-    assert grid_points(loaded(conditional), LM, 11, seed=0) == (points[:11], True)
+    assert grid_points(loaded(conditional), 12, seed=0) == (points, False)
+    assert grid_points(loaded(conditional), 11, seed=0) == (points[:11], True)
 
 
 def test_a_grid_of_too_many_points_wants_to_be_told_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(samplers, "_GRID_LIMIT", 11)
     with pytest.raises(SearchError, match="--sampler grid: the space has more than 11 points; say with --trials how"):
-        grid_points(loaded(conditional), LM, None, seed=0)
+        grid_points(loaded(conditional), None, seed=0)
     monkeypatch.setattr(samplers, "_GRID_LIMIT", 12)
-    assert len(grid_points(loaded(conditional), LM, None, seed=0)[0]) == 12
+    assert len(grid_points(loaded(conditional), None, seed=0)[0]) == 12
 
 
 def test_a_grid_without_end_is_refused() -> None:
@@ -49,7 +49,7 @@ def test_a_grid_without_end_is_refused() -> None:
         return {"training.lr_av": trial.suggest_float("training.lr_av", 1e-4, 1e-2, log=True)}
 
     with pytest.raises(SearchError, match="--sampler grid: every float of the space needs a step"):
-        grid_points(loaded(endless), LM, 100, seed=0)
+        grid_points(loaded(endless), 100, seed=0)
 
 
 @pytest.mark.parametrize(

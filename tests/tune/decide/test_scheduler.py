@@ -10,13 +10,9 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from deepmlf.errors import SearchError
 from deepmlf.tune.decide.scheduler import ResumableASHA, check_scheduler, make_scheduler
 from deepmlf.tune.objective import make_objectives
+from tests.tune.parts import RayTrial
 
 OBJECTIVE = "valid/MAE"
-
-
-class RayTrial:
-    def __init__(self, number: int) -> None:
-        self.trial_id, self.config = f"ray{number}", {"number": number}
 
 
 def scheduler(name: str, study: optuna.Study, objective: str = OBJECTIVE, **changes: Any) -> Any:
@@ -38,7 +34,7 @@ def run(study: optuna.Study, stopped_at: Any, curves: Sequence[Sequence[float]],
     """Feed curves to a scheduler and to the study, as searcher and Ray do; the first so many trials end."""
     decisions = []
     for number, values in enumerate(curves):
-        trial, told = RayTrial(number), study.ask()
+        trial, told = RayTrial.of(number), study.ask()
         stopped_at.on_trial_add(None, trial)
         for step, value in enumerate(values, start=1):
             decision = stopped_at.on_trial_result(None, trial, epoch(step, value))
@@ -58,7 +54,7 @@ def test_a_resume_finds_the_rungs_as_the_dead_driver_left_them(name: str) -> Non
     before = scheduler(name, study)
     run(study, before, CURVES, finished=4)  # the last one is under way
     after = scheduler(name, study)
-    resumed = RayTrial(4)
+    resumed = RayTrial.of(4)
     after.on_trial_add(None, resumed)
     for one in (before, after):  # the resumed worker reports its checkpoint's epoch again, then goes on
         for step in (5, 6, 7):
@@ -74,7 +70,7 @@ def test_hyperband_has_a_bracket_per_rung_and_puts_trials_into_them_by_number() 
     places = []
     for hyperband, numbers in ((one, range(30)), (other, reversed(range(30)))):
         for number in numbers:
-            hyperband.on_trial_add(None, RayTrial(number))
+            hyperband.on_trial_add(None, RayTrial.of(number))
         brackets = hyperband._brackets
         places.append({trial: brackets.index(chosen) for trial, chosen in hyperband._trial_info.items()})
     assert places[0] == places[1]
@@ -87,7 +83,7 @@ def test_median_stops_what_is_worse_than_half_of_the_others_also_after_a_resume(
     decisions = run(study, before, [[1.0] * 4, [2.0] * 4, [3.0] * 4], finished=3)
     assert decisions == [TrialScheduler.CONTINUE] * 3  # too few to compare with
     for median in (before, scheduler("median", study, grace_period=2)):
-        good, bad = RayTrial(3), RayTrial(4)
+        good, bad = RayTrial.of(3), RayTrial.of(4)
         for trial, value in ((good, 1.5), (bad, 2.5)):
             median.on_trial_add(None, trial)
             assert median.on_trial_result(None, trial, epoch(1, value)) == TrialScheduler.CONTINUE  # grace
@@ -98,7 +94,7 @@ def test_median_stops_what_is_worse_than_half_of_the_others_also_after_a_resume(
 
 def test_an_epoch_that_a_resumed_trial_reports_again_counts_once_for_the_median() -> None:
     median = scheduler("median", optuna.create_study())
-    trial = RayTrial(0)
+    trial = RayTrial.of(0)
     median.on_trial_add(None, trial)
     for step in (1, 2, 2):
         median.on_trial_result(None, trial, epoch(step, 1.0))
@@ -110,7 +106,7 @@ def test_a_metric_to_maximise_stops_the_low_ones(name: str) -> None:
     stopping = scheduler(name, optuna.create_study(), "valid/Corr")
     decisions = []
     for number, value in enumerate([0.5, 0.6, 0.7, 0.1]):
-        trial = RayTrial(number)
+        trial = RayTrial.of(number)
         stopping.on_trial_add(None, trial)
         decisions.append(stopping.on_trial_result(None, trial, epoch(1, value, "valid/Corr")))
     assert decisions == [TrialScheduler.CONTINUE] * 3 + [TrialScheduler.STOP]

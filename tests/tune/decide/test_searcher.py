@@ -3,7 +3,6 @@
 import json
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -12,11 +11,13 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from deepmlf.errors import ConfigError
-from deepmlf.model.lm_store import LanguageModelFacts
+from deepmlf.tune.decide.orders import Orders
 from deepmlf.tune.decide.samplers import make_sampler
 from deepmlf.tune.decide.searcher import OptunaSearcher
+from deepmlf.tune.messages import TrialOrder
 from deepmlf.tune.objective import make_objectives
-from deepmlf.tune.space.load import SearchSpace
+from deepmlf.tune.worker.wire import order_of
+from tests.tune.parts import TERMS, bound
 
 TOKENS = "model.num_fusion_tokens"
 OBJECTIVE = "valid/MAE"
@@ -30,30 +31,39 @@ def searcher(
     study: optuna.Study,
     trials: int = 8,
     space: Callable[..., dict[str, Any]] = space,
-    check: Any = lambda setting: None,
+    refused: str | None = None,
     sampler: str = "tpe",
     objectives: tuple[str, ...] = (OBJECTIVE,),
     unrecorded: tuple[int, ...] = (),
 ) -> OptunaSearcher:
     return OptunaSearcher(
         study,
-        SearchSpace("space", space, {}, [], Path("space.py")),
         make_objectives(objectives),
         lambda number: make_sampler(sampler, 0, number, trials=trials, concurrent=1),
+        Refusing(refused) if refused else Orders(bound(space), TERMS),
         trials=trials,
-        lm=LanguageModelFacts(4, 64),
-        check=check,
         unrecorded=list(unrecorded),
     )
 
 
+class Refusing(Orders):
+    """Orders of settings none of which can be trained."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(bound(space), TERMS)
+        self._reason = reason
+
+    def again(self, number: int, overrides: dict[str, Any]) -> TrialOrder:
+        raise ConfigError(self._reason)
+
+
 def epoch(number: int, value: float, **more: Any) -> dict[str, Any]:
-    return {"fusion_epoch": number, OBJECTIVE: value} | more
+    return {"stage": "fusion", "epoch": number, "fusion_epoch": number, OBJECTIVE: value} | more
 
 
-def number_of(suggested: dict[str, Any] | str | None) -> int:
+def asked(suggested: dict[str, Any] | str | None) -> TrialOrder:
     assert isinstance(suggested, dict)
-    return int(suggested["number"])
+    return order_of(suggested)
 
 
 def test_a_finished_trial_is_complete_with_its_best_epoch() -> None:
@@ -124,9 +134,9 @@ def test_priors_come_first_and_count_as_trials(priors: int) -> None:
     for tokens in range(3, 3 + priors):
         study.enqueue_trial({TOKENS: tokens})
     search = searcher(study, trials=priors)
-    asked = [search.suggest(str(index)) for index in range(priors + 1)]
-    assert [one["overrides"][TOKENS] for one in asked if isinstance(one, dict)] == list(range(3, 3 + priors))
-    assert asked[-1] == Searcher.FINISHED
+    *suggested, last = [search.suggest(str(index)) for index in range(priors + 1)]
+    assert [asked(one).overrides[TOKENS] for one in suggested] == list(range(3, 3 + priors))
+    assert last == Searcher.FINISHED
 
 
 def test_a_dead_drivers_trials_are_handed_out_again_under_their_number() -> None:
@@ -136,7 +146,7 @@ def test_a_dead_drivers_trials_are_handed_out_again_under_their_number() -> None
     dead.on_trial_complete("a", epoch(9, 0.5, finished="full"))
     search = searcher(study, trials=3)
     assert search.suggest("c") == before[1]
-    assert number_of(search.suggest("d")) == 2
+    assert asked(search.suggest("d")).number == 2
     assert search.suggest("e") == Searcher.FINISHED
 
 
@@ -164,8 +174,8 @@ def test_trials_told_by_a_metric_to_maximise_keep_their_highest_value() -> None:
     search = searcher(study, objectives=("valid/Corr",))
     search.suggest("a")
     for number, value in enumerate([0.2, 0.6, 0.5], start=1):
-        search.on_trial_result("a", {"fusion_epoch": number, "valid/Corr": value, "finished": "full"})
-    search.on_trial_complete("a", {"fusion_epoch": 3, "valid/Corr": 0.5, "finished": "full"})
+        search.on_trial_result("a", {"epoch": number, "fusion_epoch": number, "valid/Corr": value, "finished": "full"})
+    search.on_trial_complete("a", {"epoch": 3, "fusion_epoch": 3, "valid/Corr": 0.5, "finished": "full"})
     assert study.trials[0].value == 0.6
 
 
@@ -197,7 +207,7 @@ def test_trials_of_an_earlier_experiment_do_not_count() -> None:
             )  # fmt: skip
         )
     search = searcher(study, trials=2)
-    assert [number_of(search.suggest("a")), number_of(search.suggest("b"))] == [2, 3]
+    assert [asked(search.suggest("a")).number, asked(search.suggest("b")).number] == [2, 3]
     assert search.suggest("c") == Searcher.FINISHED
 
 
@@ -209,33 +219,27 @@ def test_a_setting_that_cannot_be_trained_fails_and_the_next_is_asked(error: Exc
         return space(trial)
 
     study = optuna.create_study()
-    assert number_of(searcher(study, space=sometimes).suggest("a")) == 1
+    assert asked(searcher(study, space=sometimes).suggest("a")).number == 1
     assert study.trials[0].state == TrialState.FAIL
     assert study.trials[0].user_attrs["fail_reason"] == f"{type(error).__name__}: {error}"
 
 
 def test_three_failures_at_the_start_end_the_search() -> None:
-    def never(setting: dict[str, Any]) -> None:
-        raise ConfigError("no such setting")
-
     study = optuna.create_study()
-    search = searcher(study, trials=20, check=never)
+    search = searcher(study, trials=20, refused="no such setting")
     assert search.suggest("a") == Searcher.FINISHED
     assert search.stop_reason == "the first 3 trials all failed: ConfigError: no such setting"
     assert len(study.trials) == 3
 
 
 def test_a_resume_tries_again_after_three_failures_at_the_start() -> None:
-    def never(setting: dict[str, Any]) -> None:
-        raise ConfigError("no such setting")
-
     study = optuna.create_study()
-    assert searcher(study, trials=20, check=never).suggest("a") == Searcher.FINISHED
+    assert searcher(study, trials=20, refused="no such setting").suggest("a") == Searcher.FINISHED
     mended = searcher(study, trials=20)
-    assert number_of(mended.suggest("b")) == 3
+    assert asked(mended.suggest("b")).number == 3
     assert mended.stop_reason is None
     mended.on_trial_complete("b", error=True)
-    still = searcher(study, trials=20, check=never)
+    still = searcher(study, trials=20, refused="no such setting")
     assert still.suggest("c") == Searcher.FINISHED
     assert len(study.trials) == 7
 
@@ -248,7 +252,7 @@ def test_failures_do_not_end_the_search_while_another_trial_learns() -> None:
     for name in "abc":  # what diverges ends first
         search.suggest(name)
         search.on_trial_complete(name, {"failed": "the loss became nan"})
-    assert number_of(search.suggest("d")) == 4
+    assert asked(search.suggest("d")).number == 4
     assert search.stop_reason is None
 
 
@@ -262,7 +266,7 @@ def test_failures_wait_for_a_trial_that_may_be_in_a_stage_before_fusion() -> Non
     assert search.suggest("d") is None
     assert search.stop_reason is None
     search.on_trial_result("silent", epoch(1, 0.9))
-    assert number_of(search.suggest("d")) == 4
+    assert asked(search.suggest("d")).number == 4
 
 
 def test_when_the_last_of_the_first_trials_fails_too_the_search_ends() -> None:
@@ -283,7 +287,8 @@ def test_trials_that_ray_has_not_written_down_pass_through_it_untrained_and_unch
     first.suggest("a")
     first.on_trial_complete("a", epoch(1, 0.5, finished="full"))
     search = searcher(study, trials=1, unrecorded=(0,))
-    assert search.suggest("b") == {"number": 0, "overrides": {}, "only_record": True}
+    order = asked(search.suggest("b"))
+    assert (order.number, order.only_record) == (0, True)
     search.on_trial_complete("b", None)
     assert search.suggest("c") == Searcher.FINISHED
     assert [(trial.state, trial.value) for trial in study.trials] == [(TrialState.COMPLETE, 0.5)]
@@ -291,6 +296,6 @@ def test_trials_that_ray_has_not_written_down_pass_through_it_untrained_and_unch
 
 def test_an_override_is_stored_as_json() -> None:
     study = optuna.create_study()
-    suggested = searcher(study).suggest("a")
-    assert isinstance(suggested, dict)
-    assert json.loads(study.trials[0].user_attrs["overrides"]) == suggested["overrides"]
+    order = asked(searcher(study).suggest("a"))
+    assert json.loads(study.trials[0].user_attrs["overrides"]) == order.overrides
+    assert order.config.model.num_fusion_tokens == order.overrides[TOKENS]

@@ -1,6 +1,5 @@
 """What an earlier experiment hands to a new one, and what is refused."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +8,13 @@ import pytest
 from optuna.trial import TrialState
 
 from deepmlf.errors import SearchError
+from deepmlf.places import Place
 from deepmlf.tune.decide.warm_start import add_trials, fitting_trials
 from deepmlf.tune.experiment.study import create_study, own_trials
 from deepmlf.tune.objective import make_objectives
 from deepmlf.tune.settings import SearchSettings
 from deepmlf.tune.space.load import SearchSpace
+from tests.tune.parts import bound, write_experiment
 
 TOKENS, CURRICULUM = "model.num_fusion_tokens", "curriculum.name"
 
@@ -29,7 +30,7 @@ def earlier(folder: Path, **changes: Any) -> Path:
     """An experiment of three finished trials, a failed one and one under way."""
     folder.mkdir()
     settings = SearchSettings(data="set", space="demo", name="earlier", epochs=3).model_dump() | changes
-    (folder / "search.json").write_text(json.dumps({"settings": settings, "data_fingerprint": "abc"}))
+    write_experiment(folder, SearchSettings.model_validate(settings), data_fingerprint="abc")
     study = create_study(folder, "earlier", None, make_objectives(settings["objectives"]))
     for params in (
         {CURRICULUM: "joint", TOKENS: 4},
@@ -53,7 +54,8 @@ def earlier(folder: Path, **changes: Any) -> Path:
 def take(folder: Path, wanted: Any = space, **changes: Any) -> list[optuna.trial.FrozenTrial]:
     fingerprint = changes.pop("fingerprint", "abc")
     settings = SearchSettings.model_validate({"data": "set", "space": "demo", "epochs": 3} | changes)
-    return fitting_trials(folder, settings, SearchSpace("mine", wanted, {}, [], Path("mine.py")), 4, fingerprint)
+    space = bound(SearchSpace("mine", wanted, {}, [], ""))
+    return fitting_trials(Place.of(folder), settings, space, fingerprint)
 
 
 def test_finished_trials_are_taken_over_once_and_are_not_the_experiments_own(tmp_path: Path) -> None:
@@ -121,9 +123,7 @@ def test_a_folder_that_is_no_experiment_and_one_without_a_finished_trial_are_ref
     with pytest.raises(SearchError, match="not an experiment"):
         take(tmp_path)
     folder = tmp_path / "fresh"
-    folder.mkdir()
-    settings = SearchSettings(data="set", space="demo", name="fresh").model_dump()
-    (folder / "search.json").write_text(json.dumps({"settings": settings, "data_fingerprint": "abc"}))
+    write_experiment(folder, SearchSettings(data="set", space="demo", name="fresh"), data_fingerprint="abc")
     create_study(folder, "fresh", None, make_objectives(["valid/MAE"])).ask()
     with pytest.raises(SearchError, match="has no finished trial yet"):
         take(folder)

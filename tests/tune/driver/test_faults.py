@@ -13,10 +13,9 @@ import pytest
 from ray import tune
 from ray.cluster_utils import Cluster
 
-from deepmlf.analysis.results import summarise
-from deepmlf.tune.cluster.connect import signal_handlers_stay
-from deepmlf.tune.driver.faults import deaths_are_survived
-from deepmlf.tune.experiment.study import open_study
+from deepmlf.analysis.standing import standing_of
+from deepmlf.tune.cluster.ray_patches import deaths_are_survived, signal_handlers_stay
+from deepmlf.tune.experiment.stored import open_experiment
 from deepmlf.tune.search import run_search
 from deepmlf.tune.settings import SearchSettings
 from tests.tune.experiments import assert_whole, drive, epochs_trained, settings, space_of, start, wait_for_epochs
@@ -30,11 +29,11 @@ def test_a_worker_that_hangs_is_started_again(ray_cluster: None, tmp_path: Path,
     run_search(settings(small_data, tmp_path, space=space, trials=2, epochs=3, scheduler="none", trial_timeout=4.0))
     experiment = tmp_path / "search"
     assert_whole(experiment, 2)
-    trials = open_study(experiment).get_trials()
+    trials = open_experiment(experiment).study.get_trials()
     assert [trial.state.name for trial in trials] == ["COMPLETE", "COMPLETE"]
     assert trials[0].user_attrs["restarts"] == ["no report for 4 s"]
     assert "restarts" not in trials[1].user_attrs
-    assert summarise(experiment, quiet=True)["restarts"] == {0: ["no report for 4 s"]}
+    assert standing_of(open_experiment(experiment)).to_dict()["restarts"] == {0: ["no report for 4 s"]}
     assert epochs_trained(experiment)["0000_search", 1] <= 2
 
 
@@ -116,7 +115,7 @@ def test_a_node_that_is_killed_costs_the_epoch_in_progress(
     driver.join(110)
     assert driver.exitcode == 0
     assert_whole(experiment, 10)
-    trials = open_study(experiment).get_trials()
+    trials = open_experiment(experiment).study.get_trials()
     assert {trial.state.name for trial in trials} == {"COMPLETE"}
     restarted = [trial for trial in trials if "restarts" in trial.user_attrs]
     assert restarted
@@ -138,7 +137,7 @@ def test_a_trial_that_needs_too_much_memory_is_ended_after_its_second_worker(tmp
     driver.start()
     driver.join(200)
     assert driver.exitcode == 0
-    trials = open_study(tmp_path / "search").get_trials()
+    trials = open_experiment(tmp_path / "search").study.get_trials()
     assert [trial.state.name for trial in trials] == ["FAIL", "COMPLETE"]
     assert trials[0].user_attrs["restarts"] == ["its node ran out of memory"] * 2
     assert trials[0].user_attrs["fail_reason"] == "killed 2 times because its node ran out of memory"

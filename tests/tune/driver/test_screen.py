@@ -7,29 +7,31 @@ import optuna
 import pytest
 from rich.console import Console
 
+from deepmlf.training.reports import EpochReport
 from deepmlf.tune.decide.scheduler import Rung, make_scheduler, rungs_of
-from deepmlf.tune.driver.screen import Best, Progress, RunningTrial, duration
+from deepmlf.tune.driver.screen import Best, RunningTrial, SearchScreen, duration
 from deepmlf.tune.objective import make_objectives
+from tests.tune.parts import RayTrial
 
 OBJECTIVES = make_objectives(["valid/MAE"])
 
 
-def epoch(number: int, stage: str = "fusion", **more: Any) -> dict[str, Any]:
-    return {"stage": stage, "epoch": number, "train/loss": 1.0, "time/epoch_seconds": 60.0} | more
+def epoch(number: int, stage: str = "fusion", **more: Any) -> EpochReport:
+    return EpochReport({"stage": stage, "epoch": number, "train/loss": 1.0, "time/epoch_seconds": 60.0} | more)
 
 
-def trial(number: int, *epochs: dict[str, Any]) -> RunningTrial:
+def trial(number: int, *epochs: EpochReport) -> RunningTrial:
     return RunningTrial(number, epochs, {"MAE": 0.61}, planned_epochs=9, planned_fusion_epochs=6)
 
 
-def progress(width: int = 100, *, terminal: bool = True, **changes: Any) -> tuple[Progress, io.StringIO]:
+def progress(width: int = 100, *, terminal: bool = True, **changes: Any) -> tuple[SearchScreen, io.StringIO]:
     out = io.StringIO()
     console = Console(file=out, width=width, force_terminal=terminal, color_system=None)
     facts: dict[str, Any] = {"trials": 20, "ended": 0, "rungs": list} | changes
-    return Progress(console, "mosi", OBJECTIVES, **facts), out
+    return SearchScreen(console, "mosi", OBJECTIVES, **facts), out
 
 
-def drawn(shown: Progress, *arguments: Any) -> str:
+def drawn(shown: SearchScreen, *arguments: Any) -> str:
     console = Console(width=100, color_system=None, file=io.StringIO())
     with console.capture() as capture:
         console.print(shown.screen(*arguments))
@@ -49,7 +51,7 @@ def test_the_screen_has_all_that_one_asks_of_a_search(monkeypatch: pytest.Monkey
     text = drawn(shown, running, {"COMPLETE": 3, "PRUNED": 9, "RUNNING": 2}, best)
     # Ten trials in 600 s of this driver, eight to go.
     assert "mosi: 12 of 20 trials (3 COMPLETE, 9 PRUNED); 10 min, about 8 min left" in text
-    assert "best valid/MAE 0.5703, trial 7: num_fusion_tokens 12, lr 0.000123" in text
+    assert "best valid/MAE 0.5703, trial 7: num_fusion_tokens=12, lr=0.000123" in text
     rows = [line.replace("│", " ").split() for line in text.splitlines()]
     assert ["12", "fusion", "4", "of", "9", "1", "of", "6", "0.62", "0.61", "5", "min"] in rows
     assert ["13", "starts", "0", "of", "9", "0", "of", "6", "0.61"] in rows
@@ -63,7 +65,7 @@ def test_seconds_left_are_those_of_the_stage_that_runs() -> None:
     assert trial(0, epoch(1, "av")).seconds_left == 8 * 60
     assert trial(0, epoch(1, "av"), epoch(2, **slow)).seconds_left == 7 * 500
     assert trial(0, epoch(1, **slow), epoch(2), epoch(3), epoch(4)).seconds_left == 5 * 60
-    assert trial(0, {"stage": "fusion", "epoch": 1}).seconds_left is None
+    assert trial(0, EpochReport({"stage": "fusion", "epoch": 1})).seconds_left is None
 
 
 def test_a_terminal_gets_a_screen_and_a_file_gets_lines() -> None:
@@ -98,11 +100,6 @@ def test_durations_are_read_at_a_glance(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
-class _RayTrial:
-    def __init__(self, number: int) -> None:
-        self.trial_id, self.config = f"ray{number}", {"number": number}
-
-
 @pytest.mark.parametrize(("objective", "cutoff"), [("valid/MAE", 5 / 3), ("valid/Corr", 7 / 3)])
 def test_rungs_say_how_many_came_and_what_it_takes(objective: str, cutoff: float) -> None:
     asha = make_scheduler(
@@ -110,8 +107,8 @@ def test_rungs_say_how_many_came_and_what_it_takes(objective: str, cutoff: float
         seed=0,
     )  # fmt: skip
     for number, value in enumerate([1.0, 2.0, 3.0]):
-        asha.on_trial_add(None, _RayTrial(number))
-        asha.on_trial_result(None, _RayTrial(number), {"fusion_epoch": 1, objective: value})
+        asha.on_trial_add(None, RayTrial.of(number))
+        asha.on_trial_result(None, RayTrial.of(number), {"fusion_epoch": 1, objective: value})
     lowest, *higher = rungs_of(asha)
     assert lowest == Rung(1, 3, pytest.approx(cutoff), 0, ("ray0", "ray1", "ray2"))
     assert higher == [Rung(3, 0, None), Rung(9, 0, None)]

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from deepmlf.errors import SearchError
-from deepmlf.places import RemoteFolder, local_copy
+from deepmlf.places import Place, RemoteFolder
 from deepmlf.tune.experiment import lease
-from deepmlf.tune.experiment.lease import LEASE, Lease
-from deepmlf.tune.experiment.remote import Uploader
+from deepmlf.tune.experiment.layout import LEASE
+from deepmlf.tune.experiment.lease import Lease
+from deepmlf.tune.experiment.uploader import Uploader
 from deepmlf.tune.search import resume_search, run_search
 from tests.tune.experiments import assert_whole, settings
 from tests.tune.s3 import S3
@@ -66,7 +67,7 @@ def test_a_search_that_another_driver_took_over_stops_and_says_so(
 ) -> None:
     monkeypatch.setattr(lease, "BEAT_SECONDS", 0.2)
     monkeypatch.setattr(lease, "PATIENCE_SECONDS", 1.5)
-    place, local = s3.uri("over/search"), local_copy(s3.uri("over/search"))
+    place, local = s3.uri("over/search"), Place.of(s3.uri("over/search")).folder
     held: list[Lease] = []
     enter = Lease.__enter__
 

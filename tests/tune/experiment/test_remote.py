@@ -11,17 +11,22 @@ from deepmlf.data.dataset import Dataset
 from deepmlf.data.synthetic import make_synthetic
 from deepmlf.errors import DataError, LanguageModelError, SearchError
 from deepmlf.model import lm_store
-from deepmlf.places import RemoteFolder, check_uri, fetch, join, local_copy
-from deepmlf.tune.experiment.remote import TrialCopy, open_experiment
+from deepmlf.places import Place, RemoteFolder, check_uri
+from deepmlf.tune.experiment.remote import refresh
+from deepmlf.tune.experiment.trial_copy import TrialCopy
 from deepmlf.tune.search import run_search
 from tests.tune.experiments import settings
 from tests.tune.s3 import S3
 
 
 def test_a_uri_keeps_its_options_at_the_end() -> None:
-    assert join("s3://b/runs?region=x", "name", "trials") == "s3://b/runs/name/trials?region=x"
-    assert local_copy("s3://b/runs/name?region=x") == local_copy("s3://b/runs/name") == local_copy("s3://b/runs/name/")
-    assert local_copy("s3://b/runs/name") != local_copy("s3://c/runs/name")
+    assert str(Place.of("s3://b/runs?region=x") / "name" / "trials") == "s3://b/runs/name/trials?region=x"
+    assert (
+        Place.of("s3://b/runs/name?region=x").folder
+        == Place.of("s3://b/runs/name").folder
+        == Place.of("s3://b/runs/name/").folder
+    )
+    assert Place.of("s3://b/runs/name").folder != Place.of("s3://c/runs/name").folder
 
 
 @pytest.mark.parametrize(
@@ -58,7 +63,7 @@ def test_storage_that_cannot_be_written_is_told_before_anything_starts(
 
 def test_a_file_that_only_grows_is_taken_where_it_is_longer(s3: S3, elsewhere: Path, tmp_path: Path) -> None:
     place = s3.uri("grows")
-    remote, local = RemoteFolder(place), local_copy(place)
+    remote, local = RemoteFolder(place), Place.of(place).folder
     for name, here, there in (
         ("optuna.journal", "one\ntwo\nthree\n", "one\ntwo\n"),
         ("trials/0000_x/metrics.jsonl", "one\n", "one\ntwo\n"),
@@ -69,7 +74,7 @@ def test_a_file_that_only_grows_is_taken_where_it_is_longer(s3: S3, elsewhere: P
         remote.upload(source.read_bytes(), name)
         (local / name).parent.mkdir(parents=True, exist_ok=True)
         (local / name).write_text(here)
-    assert open_experiment(place) == local
+    refresh(Place.of(place))
     assert (local / "optuna.journal").read_text() == "one\ntwo\nthree\n"
     assert (local / "trials/0000_x/metrics.jsonl").read_text() == "one\ntwo\n"
     assert json.loads((local / "search.json").read_text())["n"] == 2
@@ -77,7 +82,7 @@ def test_a_file_that_only_grows_is_taken_where_it_is_longer(s3: S3, elsewhere: P
 
 def test_what_is_left_of_an_earlier_experiment_is_not_mixed_in(s3: S3, elsewhere: Path, tmp_path: Path) -> None:
     place = s3.uri("again")
-    remote, local = RemoteFolder(place), local_copy(place)
+    remote, local = RemoteFolder(place), Place.of(place).folder
     for name, here, there in (
         ("search.json", '{"id": "earlier"}', '{"id": "later"}'),
         ("optuna.journal", "one\ntwo\n", "one\n"),
@@ -87,7 +92,8 @@ def test_what_is_left_of_an_earlier_experiment_is_not_mixed_in(s3: S3, elsewhere
         remote.upload(source.read_bytes(), name)
         local.mkdir(parents=True, exist_ok=True)
         (local / name).write_text(here)
-    assert (open_experiment(place) / "optuna.journal").read_text() == "one\n"
+    refresh(Place.of(place))
+    assert (local / "optuna.journal").read_text() == "one\n"
 
 
 def _checkpoint(trial: TrialCopy, epoch: int) -> Path:
@@ -101,7 +107,7 @@ def _checkpoint(trial: TrialCopy, epoch: int) -> Path:
 def test_a_checkpoint_without_its_last_file_is_not_taken(
     s3: S3, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trial = TrialCopy(s3.uri("torn"), "id", "0000_x")
+    trial = TrialCopy(Place.of(s3.uri("torn")), "id", "0000_x")
     trial.fetch(TrialConfig())
     for epoch in (1, 2):
         trial.save({"epoch": epoch}, _checkpoint(trial, epoch))
@@ -109,7 +115,7 @@ def test_a_checkpoint_without_its_last_file_is_not_taken(
     assert "checkpoints/epoch_000002/state.json" in remote.sizes()
     remote.upload(b"3", "checkpoints/epoch_000003/model.safetensors")
     monkeypatch.setenv("DEEPMLF_HOME", str(elsewhere / "other"))
-    other = TrialCopy(s3.uri("torn"), "id", "0000_x")
+    other = TrialCopy(Place.of(s3.uri("torn")), "id", "0000_x")
     assert other.fetch(TrialConfig()) == [{"epoch": 1}, {"epoch": 2}]
     assert [path.name for path in (other.folder / "checkpoints").iterdir()] == ["epoch_000002"]
     assert (other.folder / "checkpoints/epoch_000002/model.safetensors").read_text() == "2"
@@ -119,7 +125,7 @@ def test_what_another_trial_has_left_under_the_same_number_is_removed(
     s3: S3, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     earlier, later = (TrialConfig.from_overrides({"training.seed": seed}) for seed in (1, 2))
-    trial = TrialCopy(s3.uri("left"), "id", "0000_x")
+    trial = TrialCopy(Place.of(s3.uri("left")), "id", "0000_x")
     assert trial.fetch(earlier) == []
     trial.save({"epoch": 1}, _checkpoint(trial, 1))
     assert trial.fetch(earlier) == [{"epoch": 1}]
@@ -158,11 +164,11 @@ def test_processes_that_ask_at_once_fetch_once(s3: S3, elsewhere: Path, small_da
     for path in small_data.glob("*.*"):
         RemoteFolder(place).upload(path.read_bytes(), path.name)
     with multiprocessing.get_context("spawn").Pool(8) as pool:
-        folders = pool.map(fetch, [place] * 8)
-    assert set(folders) == {local_copy(place)}
-    made = {path.stat().st_ino for path in local_copy(place).glob("*.arrow")}
+        folders = pool.map(Place.fetched, [Place.of(place)] * 8)
+    assert set(folders) == {Place.of(place).folder}
+    made = {path.stat().st_ino for path in Place.of(place).folder.glob("*.arrow")}
     assert len(made) == 3
-    assert not list(local_copy(place).parent.glob(".*.[0-9]*"))
+    assert not list(Place.of(place).folder.parent.glob(".*.[0-9]*"))
 
 
 def test_a_language_model_on_s3_that_is_none_is_told(s3: S3, elsewhere: Path) -> None:

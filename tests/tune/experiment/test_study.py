@@ -1,6 +1,5 @@
 """Where a study lives: a journal, SQLite, PostgreSQL; what is written down of its URL; what is told if it is away."""
 
-import json
 import socket
 from pathlib import Path
 
@@ -9,8 +8,11 @@ import pytest
 from optuna.trial import TrialState
 
 from deepmlf.errors import SearchError
-from deepmlf.tune.experiment.study import create_study, open_study, without_password
+from deepmlf.tune.experiment.stored import open_experiment
+from deepmlf.tune.experiment.study import create_study, without_password
 from deepmlf.tune.objective import make_objectives
+from deepmlf.tune.settings import SearchSettings
+from tests.tune.parts import write_experiment
 from tests.tune.postgres import SECRET
 
 OBJECTIVES = make_objectives(["valid/MAE"])
@@ -18,9 +20,8 @@ OBJECTIVES = make_objectives(["valid/MAE"])
 
 def experiment(folder: Path, url: str | None) -> Path:
     """The folder of an experiment whose manifest names a database, without the password."""
-    folder.mkdir(parents=True, exist_ok=True)
-    settings = {"data": "set", "space": "demo", "name": "search", "study_storage": url and without_password(url)}
-    (folder / "search.json").write_text(json.dumps({"settings": settings}))
+    storage = url and without_password(url)
+    write_experiment(folder, SearchSettings(data="set", space="demo", name="search", study_storage=storage))
     return folder
 
 
@@ -51,11 +52,11 @@ def test_a_study_in_sqlite_can_be_read_while_the_search_runs(tmp_path: Path, mon
     fill(study)
     assert_others_can_read(f"sqlite:///{tmp_path}/study.db")
     monkeypatch.chdir("/")  # the manifest holds the absolute path
-    assert [trial.state.name for trial in open_study(folder).get_trials()] == ["COMPLETE", "RUNNING"]
+    assert [trial.state.name for trial in open_experiment(folder).study.get_trials()] == ["COMPLETE", "RUNNING"]
     with pytest.raises(SearchError, match="study search exists in --study-storage; choose another --name"):
         create_study(folder, "search", f"sqlite:///{tmp_path}/study.db", OBJECTIVES)
     with pytest.raises(SearchError, match=r"other.db: has no study search"):
-        open_study(folder, f"sqlite:///{tmp_path}/other.db")
+        _ = open_experiment(folder, f"sqlite:///{tmp_path}/other.db").study
 
 
 @pytest.mark.parametrize(
@@ -119,10 +120,10 @@ def test_a_study_in_postgresql_can_be_read_while_the_search_runs(
     fill(create_study(folder, "search", postgres, OBJECTIVES))
     assert_others_can_read(postgres.replace("postgresql:", "postgresql+psycopg:"))
     monkeypatch.setenv("DEEPMLF_STUDY_STORAGE", postgres)
-    assert len(open_study(folder).get_trials()) == 2
+    assert len(open_experiment(folder).study.get_trials()) == 2
     monkeypatch.delenv("DEEPMLF_STUDY_STORAGE")
-    assert len(open_study(folder, postgres).get_trials()) == 2
+    assert len(open_experiment(folder, postgres).study.get_trials()) == 2
     with pytest.raises(SearchError, match="cannot be reached .*password.* is given by DEEPMLF_STUDY_STORAGE"):
-        open_study(folder)
+        _ = open_experiment(folder).study
     with pytest.raises(SearchError, match="study search exists in --study-storage; choose another --name"):
         create_study(folder, "search", postgres, OBJECTIVES)

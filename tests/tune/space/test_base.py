@@ -36,13 +36,13 @@ def test_what_an_option_sets_is_refused_elsewhere(name: str, value: Any, option:
 
 def test_the_base_of_another_search_may_be_that_of_this_one() -> None:
     base = make_base("demo", {"model.dropout": 0.2}, OWN, {"model.lm_layers": 4}, 7)
-    assert base == OWN | {"model.dropout": 0.2, "model.lm_layers": 4, "training.seed": 7}
-    assert make_base("confirm.py", base, OWN, {"model.lm_layers": 4}, 8) == base
+    assert base.overrides == OWN | {"model.dropout": 0.2, "model.lm_layers": 4, "training.seed": 7}
+    assert make_base("confirm.py", base.overrides, OWN, {"model.lm_layers": 4}, 8) == base
 
 
 def test_a_seed_is_that_of_the_command_line_or_of_the_space_or_of_the_search() -> None:
     seeds = [
-        make_base("mine", base, OWN, given, 7)["training.seed"]
+        make_base("mine", base, OWN, given, 7).config.training.seed
         for base, given in (({}, {}), ({"training.seed": 5}, {}), ({"training.seed": 5}, {"training.seed": 3}))
     ]
     assert seeds == [7, 5, 3]

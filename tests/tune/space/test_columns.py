@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from deepmlf.config import TrialConfig
 from deepmlf.events.dashboard import Parameter
 from deepmlf.model import lm_store
 from deepmlf.tune.space.columns import parameters_of, shown_settings
 from deepmlf.tune.space.load import load_space
+from tests.tune.parts import bound
 
 LM = lm_store.facts(lm_store.TINY_RANDOM)
 SPACE = """
@@ -30,7 +32,7 @@ def space(trial):
 
 def test_types_ranges_and_conditional_parameters(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(SPACE)
-    assert parameters_of(load_space(str(tmp_path / "mine.py")), {}, LM) == [
+    assert parameters_of(bound(load_space(str(tmp_path / "mine.py")), LM, {})) == [
         Parameter("curriculum.name", choices=("av_first", "joint")),
         Parameter("data.standardize", choices=(False, True)),
         Parameter("training.lr_av", low=1e-5, high=1e-3),
@@ -45,12 +47,13 @@ def test_types_ranges_and_conditional_parameters(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["mosi", "mosei", "sims", "demo"])
 def test_every_setting_of_a_space_has_its_column(name: str) -> None:
     space = load_space(name)
-    names = {parameter.name for parameter in parameters_of(space, space.base, LM)}
+    names = {parameter.name for parameter in parameters_of(bound(space, LM, space.base))}
     assert {setting for prior in space.priors for setting in prior} <= names
 
 
 def test_a_whole_number_drawn_for_a_fraction_is_one() -> None:
-    shown = shown_settings({"training.epochs": 3}, {"model.dropout": 0, "model.fusion_layers": [1]})
+    drawn = {"model.dropout": 0, "model.fusion_layers": [1]}
+    shown = shown_settings(TrialConfig.from_overrides({"training.epochs": 3}, drawn), drawn)
     assert {name: (value, type(value)) for name, value in shown.items()} == {
         "model.dropout": (0.0, float),
         "model.fusion_layers": ([1], list),

@@ -14,7 +14,9 @@ from deepmlf.errors import ConfigError, SearchError
 from deepmlf.model.deepmlf import DeepMLF
 from deepmlf.model.language_model import Family, LanguageModel, tiny_random
 from deepmlf.model.lm_store import LanguageModelFacts
-from deepmlf.tune.space.load import SearchSpace, check_setting, check_space, known_spaces, lm_in_use, load_space
+from deepmlf.tune.space.bound import check_space
+from deepmlf.tune.space.load import SearchSpace, known_spaces, load_space
+from tests.tune.parts import bound
 
 SPACES = known_spaces()
 EMPTY = "def space(trial):\n    return {}\n"
@@ -44,8 +46,9 @@ def test_the_known_spaces_are_those_of_the_readme() -> None:
 @pytest.mark.parametrize("name", SPACES)
 def test_a_space_is_legal_by_construction_and_so_are_its_priors(name: str, lm: LanguageModelFacts) -> None:
     space = load_space(name)
+    on_lm = bound(space, lm, space.base)
     for _, overrides in draw(space, lm, count=40):
-        check_setting(space.base, overrides, lm)
+        on_lm.config_of(overrides)
 
 
 @lru_cache
@@ -196,19 +199,22 @@ def test_a_fault_of_a_space_is_told_in_one_line(
     (tmp_path / "mine.py").write_text(f"PRIORS = {priors}\ndef space(trial):\n    return {body}\n")
     space = load_space(str(tmp_path / "mine.py"))
     with pytest.raises(SearchError) as caught:
-        check_space(space, "mine", base, TINY, {"training.patience"}, seed=0)
+        check_space(bound(space, TINY, base), "mine", {"training.patience"}, seed=0)
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
 
 
 def test_a_trial_may_keep_more_or_fewer_layers_than_the_others() -> None:
     base = {"model.lm_layers": 4, "model.fusion_start": 0.0, "model.cross_attention_heads": 8}
-    assert lm_in_use(base, SMOLLM2) == LanguageModelFacts(4, 576)
-    check_setting(base, {"model.lm_layers": 8, "model.fusion_depth": 5}, SMOLLM2)
+    space = bound(load_space("demo"), SMOLLM2, base)
+    assert space.lm == LanguageModelFacts(4, 576)
+    space.config_of({"model.lm_layers": 8, "model.fusion_depth": 5})
     with pytest.raises(ConfigError, match="model.fusion_depth=5: at most 4 of the language model's 4 layers"):
-        check_setting({}, {"model.fusion_start": 0.0, "model.lm_layers": 4, "model.fusion_depth": 5}, SMOLLM2)
+        bound(load_space("demo"), SMOLLM2, {}).config_of(
+            {"model.fusion_start": 0.0, "model.lm_layers": 4, "model.fusion_depth": 5}
+        )
     with pytest.raises(ConfigError, match=r"^model.lm_layers=31: the language model has 30 layers$"):
-        lm_in_use({"model.lm_layers": 31}, SMOLLM2)
+        _ = bound(load_space("demo"), SMOLLM2, {"model.lm_layers": 31}).lm
 
 
 def test_the_second_argument_of_a_space_is_the_language_model(tmp_path: Path) -> None:

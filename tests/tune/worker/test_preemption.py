@@ -10,10 +10,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from deepmlf.analysis.results import summarise
+from deepmlf.analysis.standing import standing_of
 from deepmlf.places import RemoteFolder
 from deepmlf.tune.driver.faults import reason_of
-from deepmlf.tune.experiment.remote import open_experiment
+from deepmlf.tune.experiment.stored import open_experiment
 from deepmlf.tune.search import run_search
 from deepmlf.tune.worker import preemption
 from tests.tune.experiments import assert_whole, epochs_trained, settings, space_of, wait_for_epochs
@@ -95,7 +95,7 @@ def test_a_preempted_trial_goes_on_from_the_epoch_it_was_in(
     run_search(settings(small_data, tmp_path, space=space, trials=1, epochs=3, concurrent=1, scheduler="none"))
     notice.join()
     assert_whole(experiment, 1)
-    assert summarise(experiment, quiet=True)["restarts"] == {0: ["preempted"]}
+    assert standing_of(open_experiment(experiment)).to_dict()["restarts"] == {0: ["preempted"]}
     # The mock trainer goes through a checkpoint's own epoch again: the second one, which the first worker has finished.
     assert {epoch: times for (_, epoch), times in epochs_trained(experiment).items()} == {1: 1, 2: 2, 3: 1}
 
@@ -123,8 +123,8 @@ def test_a_preempted_trial_leaves_when_storage_has_its_epoch(
     run_search(search.model_copy(update={"storage": s3.uri("left")}))
     notice.join()
     experiment = open_experiment(s3.uri("left/search"))
-    assert_whole(experiment, 1)
-    assert summarise(experiment, quiet=True)["restarts"] == {0: ["preempted"]}
+    assert_whole(experiment.folder, 1)
+    assert standing_of(experiment).to_dict()["restarts"] == {0: ["preempted"]}
     reported = (trial.read("reported.jsonl") or b"").splitlines()
     assert [json.loads(line)["epoch"] for line in reported] == [1, 2, 2, 3]  # the second one by both workers
 

@@ -1,0 +1,148 @@
+"""The Python face of a search: what the commands do, and an experiment as an object."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from deepmlf.analysis.report.page import analyze
+from deepmlf.analysis.results import results_of
+from deepmlf.analysis.standing import Standing, standing_of
+from deepmlf.analysis.verdict import confirm as confirm_experiment
+from deepmlf.errors import SearchError
+from deepmlf.places import Place
+from deepmlf.tune.experiment.stored import open_experiment
+from deepmlf.tune.plan import get_material, plan_resume, plan_search
+from deepmlf.tune.search import begin, run
+from deepmlf.tune.settings import SearchSettings
+from deepmlf.tune.summary import SearchSummary
+
+
+@dataclass(frozen=True)
+class BestTrial:
+    """The best trial of an experiment by its first objective."""
+
+    number: int
+    folder: str
+    """Path or URI, as `evaluate`, `export` and `predict` take it."""
+    value: float
+    params: dict[str, Any]
+    """What the search drew for it, by dotted names."""
+
+
+class Experiment:
+    """A search's experiment, finished, stopped or running.
+
+    >>> experiment = Experiment("runs/first")
+    >>> experiment.best.params
+    {'model.num_fusion_tokens': 4}
+    >>> experiment.trials.column_names[:4]
+    ['trial', 'state', 'fail_reason', 'objective']
+    >>> experiment.report()
+    '.../runs/first/report/index.html'
+
+    Args:
+        place: Its folder or URI.
+        study_storage: URL of the study's database, if its password is needed.
+
+    Raises:
+        SearchError: If there is none, it is damaged, or its file system cannot be reached.
+    """
+
+    def __init__(self, place: str | Path | Place, study_storage: str | None = None) -> None:
+        self._place, self._study_storage = Place.of(place), study_storage
+        open_experiment(self._place, study_storage)
+
+    def __repr__(self) -> str:
+        return f"Experiment({str(self._place)!r})"
+
+    @property
+    def place(self) -> str:
+        """Its path or URI."""
+        return str(self._place)
+
+    @property
+    def trials(self) -> pa.Table:
+        """One row per trial and fusion epoch as they are now, dotted settings as columns; see `analyze`."""
+        return results_of(open_experiment(self._place, self._study_storage))
+
+    @property
+    def standing(self) -> Standing:
+        """States, failures, epochs spent and saved, the complete trials best first."""
+        return standing_of(open_experiment(self._place, self._study_storage))
+
+    @property
+    def best(self) -> BestTrial | None:
+        """Its best trial so far; None before one is complete."""
+        standing = self.standing
+        if not standing.complete:
+            return None
+        best = standing.complete[0]
+        return BestTrial(best.number, str(standing.best_folder), best.values[0], dict(best.params))
+
+    def report(self) -> str:
+        """Write ``report/index.html`` and ``results.parquet`` into it, and return the page's path or URI."""
+        return str(analyze(self._place, quiet=True)["report"])
+
+    def confirm(self, **options: Any) -> dict[str, Any]:
+        """Train the best settings again with fresh seeds and compare them on the test split; see `deepmlf.confirm`."""
+        return confirm_experiment(self._place, quiet=True, **options)
+
+    def resume(self, *, address: str | None = None, time_budget: float | None = None) -> "Experiment":
+        """Go on with the search to its end; see `deepmlf.resume`."""
+        return resume(self._place, address=address, time_budget=time_budget, study_storage=self._study_storage)
+
+
+def search(data: str | Path, *, space: str | None = None, lm: str = "smollm2-135m", **settings: Any) -> Experiment:
+    """Search for the best DeepMLF, from a dataset to a finished experiment.
+
+    >>> search("runs/mosi", space="mine.py", lm="tiny-random", trials=2, epochs=1, name="second", quiet=True)
+    Experiment('.../runs/second')
+
+    Args:
+        data: An imported dataset: its folder or URI.
+        space: A space's name or a ``.py`` file; None takes the one of the dataset's name.
+        lm: Language model, fetched if it is not on this machine.
+        **settings: What else is asked: the fields of :class:`deepmlf.tune.settings.SearchSettings`, as ``trials``,
+            ``epochs``, ``concurrent``, ``storage``, ``name``, ``objectives``, ``overrides``, ``quiet``.
+
+    Raises:
+        SearchError: If the experiment exists already, cannot start, or was stopped before its end.
+        DeepMLFError: For data, language model, space or settings that cannot be used.
+    """
+    material = get_material(str(data), lm)
+    asked = {"data": str(data), "lm": lm, "space": space or material.dataset.info.name} | settings
+    plan = plan_search(SearchSettings.model_validate(asked), material)
+    return _ended(begin(plan), settings.get("study_storage"))
+
+
+def resume(
+    place: str | Path | Place,
+    *,
+    address: str | None = None,
+    time_budget: float | None = None,
+    study_storage: str | None = None,
+) -> Experiment:
+    """Go on with a search after a crash, a kill, Ctrl-C or the end of its time budget.
+
+    >>> resume("runs/first")
+    Experiment('.../runs/first')
+
+    Args:
+        place: The experiment's folder or URI, wherever it is by now.
+        address: Of the Ray cluster to go on with; None takes the one that the search began on.
+        time_budget: Seconds for this run; None takes the budget that the search began with.
+        study_storage: URL of the study's database, if its password is needed.
+
+    Raises:
+        SearchError: If there is no experiment, a driver is still at it, or it was stopped before its end.
+    """
+    plan = plan_resume(open_experiment(place, study_storage), address=address, time_budget=time_budget)
+    return _ended(run(plan), study_storage)
+
+
+def _ended(summary: SearchSummary, study_storage: str | None) -> Experiment:
+    if summary.stop_reason:
+        raise SearchError(f"{summary.experiment}: the search stopped: {summary.stop_reason}")
+    return Experiment(summary.experiment, study_storage)

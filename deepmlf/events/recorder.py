@@ -1,0 +1,77 @@
+"""The record of one trial: its epochs as JSON lines and as TensorBoard events, and its best epoch so far.
+
+Kept by ``deepmlf train`` for its own trial, and by a search's driver for each of its trials.
+"""
+
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from deepmlf.config import TrialConfig
+from deepmlf.events.note import trial_note
+from deepmlf.events.writer import TrialWriter
+from deepmlf.files import drop_torn_line
+from deepmlf.training.checkpoints.files import METRICS
+from deepmlf.training.curriculum import stages_of
+from deepmlf.training.reports import VALID, EpochReport, best_epoch, read_reports
+
+
+class TrialRecorder:
+    """Records a trial as it reports, across restarts of who records.
+
+    Args:
+        folder: The trial's, made if missing.
+        config: The trial.
+        select_by: Whole name of the metric that picks the best epoch, e.g. ``valid/MAE``.
+        also_shown: Whole names of what is shown of the best epoch beside its validation metrics.
+    """
+
+    def __init__(self, folder: Path, config: TrialConfig, select_by: str, also_shown: Collection[str] = ()) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        drop_torn_line(folder / METRICS)
+        self.folder = folder
+        self.reports = read_reports(folder)
+        self.planned_epochs = sum(stage.epochs for stage in stages_of(config))
+        self.planned_fusion_epochs = config.training.epochs
+        self._config, self._select_by, self._also_shown = config, select_by, also_shown
+        self._best = best_epoch(self.reports, select_by)
+        # What an earlier writer wrote after the last recorded epoch is hidden, so that curves stay one line.
+        self._writer = TrialWriter(folder, purge_step=self.reports[-1].epoch + 1 if self.reports else None)
+
+    @property
+    def best(self) -> dict[str, float]:
+        """What is shown of the best epoch, by short names; empty before the first fusion epoch."""
+        return {} if self._best is None else self._shown(self._best)
+
+    def start(self, shown: Mapping[str, Any], overrides: Mapping[str, Any]) -> None:
+        """Show the trial in TensorBoard before it reports; a restart adds nothing.
+
+        Args:
+            shown: Its row in the HParams tab, by dotted names.
+            overrides: What it takes to train it alone.
+        """
+        self._writer.start(shown, trial_note(self._config, overrides))
+
+    def add(self, report: EpochReport) -> bool:
+        """Record one epoch; False if it is known already (a resumed trial reports its last epoch again)."""
+        if self.reports and report.epoch <= self.reports[-1].epoch:
+            return False
+        self.reports.append(report)
+        with (self.folder / METRICS).open("a") as file:
+            file.write(json.dumps(report.metrics) + "\n")
+        if report.is_better(self._best, self._select_by):
+            self._best = report
+        self._writer.write(report.metrics, self.best)
+        return True
+
+    def close(self, state: str) -> None:
+        """End the trial in TensorBoard; its state is COMPLETE, PRUNED or FAIL."""
+        self._writer.close(state, {} if self._best is None else self._best.metrics)
+
+    def _shown(self, report: EpochReport) -> dict[str, float]:
+        return {
+            name.rpartition("/")[2]: value
+            for name, value in report.metrics.items()
+            if name.startswith(VALID) or name in self._also_shown
+        }

@@ -1,0 +1,106 @@
+"""What a trial reports after an epoch, and which of its epochs is the best."""
+
+import contextlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deepmlf.training.checkpoints.files import METRICS
+from deepmlf.training.metrics import is_better
+
+FIDELITY = "fusion_epoch"
+"""Fusion epochs: what trials are compared at. Stages before fusion have none."""
+VALID = "valid/"
+"""Section of validation metrics."""
+TRAINED_PARAMETERS = "model/trained_parameters"
+EPOCH_SECONDS = "time/epoch_seconds"
+AV_REUSED = "curriculum/av_reused"
+"""1 in the one report of a stage that was taken from the store instead of trained."""
+_POSITION = ("stage", "epoch", FIDELITY, "finished")
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """One epoch of a trial.
+
+    >>> report = EpochReport({"stage": "fusion", "epoch": 6, "fusion_epoch": 1, "valid/MAE": 0.7, "train/loss": 1.2})
+    >>> report.fidelity, report.valid
+    (1, {'MAE': 0.7})
+    """
+
+    metrics: Mapping[str, Any]
+    """Flat, as reported: where the trial stands, and measurements under ``section/name``."""
+
+    @classmethod
+    def among(cls, result: Mapping[str, Any]) -> "EpochReport | None":
+        """What the trial itself has reported in a result to which others added; None if that is no epoch."""
+        own = {name: value for name, value in result.items() if name in _POSITION or "/" in name}
+        return cls(own) if "epoch" in own else None
+
+    @property
+    def stage(self) -> str:
+        """Name of the curriculum's stage."""
+        return str(self.metrics["stage"])
+
+    @property
+    def epoch(self) -> int:
+        """Finished epochs of all stages."""
+        return int(self.metrics["epoch"])
+
+    @property
+    def fidelity(self) -> int | None:
+        """Finished fusion epochs; None in a stage before fusion."""
+        return self.metrics.get(FIDELITY)
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the trial ends with it, at full length or by its own patience."""
+        return "finished" in self.metrics
+
+    @property
+    def valid(self) -> dict[str, float]:
+        """Validation metrics by their short names; none before fusion."""
+        return {name.removeprefix(VALID): value for name, value in self.metrics.items() if name.startswith(VALID)}
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """A measurement by its whole name."""
+        return self.metrics.get(name, default)
+
+    def is_better(self, than: "EpochReport | None", metric: str) -> bool:
+        """Whether this epoch beats another one, or is the first that has the metric.
+
+        Args:
+            than: The best epoch so far.
+            metric: Whole name of the metric that decides, e.g. ``valid/MAE``.
+        """
+        value = self.metrics.get(metric)
+        return value is not None and is_better(metric, value, None if than is None else than.metrics[metric])
+
+
+def best_epoch(reports: Iterable[EpochReport], metric: str) -> EpochReport | None:
+    """The first of a trial's epochs that no other one beats; None if none has the metric.
+
+    Args:
+        reports: In their order.
+        metric: Whole name of the metric that decides.
+    """
+    best: EpochReport | None = None
+    for report in reports:
+        if report.is_better(best, metric):
+            best = report
+    return best
+
+
+def read_reports(folder: Path) -> list[EpochReport]:
+    """The recorded epochs of a trial, in order; a line torn by a kill or damaged is left out."""
+    path = folder / METRICS
+    if not path.is_file():
+        return []
+    reports: dict[int, EpochReport] = {}
+    for line in path.read_bytes().splitlines():
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            report = EpochReport(json.loads(line))
+            reports[report.epoch] = report
+    return [reports[epoch] for epoch in sorted(reports)]

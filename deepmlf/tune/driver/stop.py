@@ -1,0 +1,51 @@
+"""The end of a search before its end."""
+
+import signal
+import time
+from typing import Any
+
+from deepmlf.tune.driver.callback import DriverCallback
+from deepmlf.tune.experiment.lease import Lease
+from deepmlf.tune.messages import SearchHalted
+from deepmlf.tune.worker.wire import message_in
+
+
+class Stop(DriverCallback):
+    """Ends a search as Ctrl-C does, so that what runs can be resumed.
+
+    It ends when its time is up, when the disk is full, when workers cannot reach data, language model or storage, or
+    when another driver has taken it over.
+
+    Args:
+        time_budget: Seconds from now; None for no end.
+        lease: The driver's own, of a remote experiment.
+    """
+
+    def __init__(self, time_budget: float | None, lease: Lease | None = None) -> None:
+        self._lease = lease
+        self._deadline = None if time_budget is None else time.monotonic() + time_budget
+        self._stopped = False
+        self.out_of_time = False
+        self.reason: str | None = None
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        message = message_in(result)
+        if isinstance(message, SearchHalted) and not self._stopped:
+            self.reason = message.reason
+            self._stop()
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        if self._stopped:
+            return
+        if self._lease is not None and self._lease.lost:
+            self.reason = "another driver has taken it over"
+            self._stop()
+        elif self._deadline is not None and time.monotonic() > self._deadline:
+            self.out_of_time = True
+            self._stop()
+
+    def _stop(self) -> None:
+        self._stopped = True
+        signal.raise_signal(signal.SIGINT)  # Ray's handler of it ends the run after this step

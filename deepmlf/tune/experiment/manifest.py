@@ -1,0 +1,108 @@
+"""The manifest of an experiment: what was asked and found when its search began, never changed afterwards."""
+
+import importlib.metadata
+import json
+import subprocess
+import sys
+import uuid
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from deepmlf.config import first_fault
+from deepmlf.errors import SearchError, first_line
+from deepmlf.files import new_file
+from deepmlf.model.lm_store import LanguageModelFacts
+from deepmlf.places import Place
+from deepmlf.tune.experiment.layout import MANIFEST
+from deepmlf.tune.settings import SearchSettings
+
+_PACKAGES = ("torch", "transformers", "ray", "optuna", "pyarrow")
+
+
+class Manifest(BaseModel):
+    """What ``search.json`` holds. A later version may write more there."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    id: str
+    """Tells the experiment from any other that was or will be at the same place."""
+    settings: SearchSettings
+    """Without any password."""
+    space_source: str
+    """The space's module: a resume uses the space that the search began with."""
+    base: dict[str, Any]
+    """Overrides common to all trials."""
+    language_model: LanguageModelFacts
+    """Sizes of what trials use of it."""
+    data_fingerprint: str
+    versions: dict[str, str]
+    """Of the packages that matter."""
+    git_commit: str | None
+    """Of the code, if it ran from a repository."""
+    command: list[str]
+    """The command line, without any password."""
+    started: str
+    """Local time, ISO 8601."""
+
+    @classmethod
+    def now(
+        cls,
+        settings: SearchSettings,
+        *,
+        space_source: str,
+        base: dict[str, Any],
+        language_model: LanguageModelFacts,
+        data_fingerprint: str,
+        secret: str | None,
+    ) -> "Manifest":
+        """The manifest of a search that begins now, on this machine, by this command.
+
+        Args:
+            secret: What the command line may hold and must not be written: the study storage's URL with its password.
+        """
+        command = [word.replace(secret, settings.study_storage or "") if secret else word for word in sys.argv]
+        return cls(
+            id=uuid.uuid4().hex,
+            settings=settings,
+            space_source=space_source,
+            base=base,
+            language_model=language_model,
+            data_fingerprint=data_fingerprint,
+            versions={package: importlib.metadata.version(package) for package in _PACKAGES},
+            git_commit=_git_commit(),
+            command=command,
+            started=datetime.now().isoformat(timespec="seconds"),
+        )
+
+
+def read_manifest(place: Place) -> Manifest:
+    """The manifest of an experiment, from its folder on this machine.
+
+    Raises:
+        SearchError: If there is none, or it is damaged.
+    """
+    try:
+        return Manifest.model_validate(json.loads((place.folder / MANIFEST).read_text()))
+    except OSError:
+        raise SearchError(f"{place}: not an experiment (no {MANIFEST} there)") from None
+    except ValueError as error:
+        reason = first_fault(error) if isinstance(error, ValidationError) else first_line(error)
+        raise SearchError(f"{place / MANIFEST}: damaged, or of another version ({reason})") from None
+
+
+def write_manifest(experiment: Path, manifest: Manifest) -> None:
+    """Write the manifest, whole or not at all."""
+    with new_file(experiment / MANIFEST) as temporary:
+        temporary.write_text(json.dumps(manifest.model_dump(), indent=2))
+
+
+def _git_commit() -> str | None:
+    """The commit of the code, if it runs from a repository."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

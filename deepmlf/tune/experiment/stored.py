@@ -1,0 +1,67 @@
+"""An experiment that is there: opened once per command, and handed on."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from deepmlf.places import Place
+from deepmlf.tune.experiment.layout import TRIALS, trial_folder
+from deepmlf.tune.experiment.manifest import Manifest, read_manifest
+from deepmlf.tune.experiment.remote import refresh
+from deepmlf.tune.experiment.study import open_study, own_trials
+from deepmlf.tune.objective import Objective, make_objectives
+
+
+@dataclass(frozen=True)
+class StoredExperiment:
+    """An experiment with its manifest read; its study is opened when it is first asked for."""
+
+    place: Place
+    manifest: Manifest
+    study_url: str | None = None
+    """URL of the study's database, with its password; None takes what the manifest and the environment say."""
+
+    @property
+    def folder(self) -> Path:
+        """Its folder on this machine."""
+        return self.place.folder
+
+    @cached_property
+    def objectives(self) -> tuple[Objective, ...]:
+        """What its search optimises, with directions."""
+        return make_objectives(self.manifest.settings.objectives)
+
+    @cached_property
+    def study(self) -> optuna.Study:
+        """Its study.
+
+        Raises:
+            SearchError: If there is none, or its database cannot be reached.
+        """
+        return open_study(self.folder, self.manifest.settings, self.study_url)
+
+    def trials(self) -> list[FrozenTrial]:
+        """Its trials as they are now: asked for, and not taken over from an earlier experiment."""
+        return [trial for trial in own_trials(self.study) if trial.state != TrialState.WAITING]
+
+    def place_of_trial(self, number: int) -> Place:
+        """Where one of its trials is."""
+        return self.place / TRIALS / trial_folder(self.folder, number).name
+
+
+def open_experiment(name: str | Path | Place, study_url: str | None = None) -> StoredExperiment:
+    """Open an experiment; this machine's copy of one behind a URI is brought up to date.
+
+    Args:
+        name: Its path or URI, wherever it is by now.
+        study_url: URL of the study's database, if its password is needed.
+
+    Raises:
+        SearchError: If there is none, it is damaged, or its file system cannot be reached.
+    """
+    place = Place.of(name)
+    refresh(place)
+    return StoredExperiment(place, read_manifest(place), study_url)

@@ -1,0 +1,76 @@
+"""What driver and workers tell each other. How Ray carries it is known in :mod:`deepmlf.tune.worker.wire` alone."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from deepmlf.config import TrialConfig
+
+
+@dataclass(frozen=True)
+class Served:
+    """What workers of other nodes may copy from the driver's disk."""
+
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
+    """Of the folders' contents, by the setting that names the folder."""
+    server: str | None = None
+    """Name of the actor that reads them; None where nothing is served."""
+
+
+class SearchTerms(BaseModel):
+    """What holds for all trials of a search."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    place: str
+    """Path or URI of the experiment."""
+    experiment_id: str
+    name: str
+    """The name that the experiment began with."""
+    objectives: tuple[str, ...]
+    """Metrics that must be finite."""
+    train: str
+    """The function that trains, as ``module:name``."""
+    threads: int
+    """Torch's threads."""
+    cache_gb: float
+    keep: int
+    served: Served = Served()
+
+
+class TrialOrder(BaseModel):
+    """One trial, from the driver to the worker that trains it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    number: int
+    """In the study."""
+    config: TrialConfig
+    overrides: dict[str, Any]
+    """What the space said of it, by dotted names."""
+    terms: SearchTerms
+    only_record: bool = False
+    """The trial has ended before: it passes through Ray, whose records lack it, and nothing is trained."""
+    doomed: str | None = None
+    """Why it is not trained any more, but fails."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Ray writes every trial's order into its records; what a config leaves at its default would be most of it.
+        return TrialOrder.model_validate_json, (self.model_dump_json(exclude_defaults=True),)
+
+
+@dataclass(frozen=True)
+class TrialFailed:
+    """A worker's last word on a trial that would fail again the same way."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class SearchHalted:
+    """A worker met what is no fault of its trial and would meet the others, too: the search must stop."""
+
+    reason: str
+    """What is wrong, and what to do before a resume."""

@@ -1,0 +1,139 @@
+"""Settings of an experiment, trained again with fresh seeds and measured on the test split."""
+
+import json
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from deepmlf.config import TrialConfig
+from deepmlf.errors import SearchError
+from deepmlf.inference.evaluate import evaluate_trial
+from deepmlf.tune.cluster.connect import connected
+from deepmlf.tune.cluster.map import map_on_cluster
+from deepmlf.tune.cluster.node_files import config_here, serving
+from deepmlf.tune.experiment.layout import confirmation_name
+from deepmlf.tune.experiment.remote import exists, open_trial
+from deepmlf.tune.experiment.stored import StoredExperiment, open_experiment
+from deepmlf.tune.experiment.study import OVERRIDES
+from deepmlf.tune.messages import Served
+from deepmlf.tune.plan import Material, SearchPlan, open_material, plan_resume, plan_search
+from deepmlf.tune.search import begin, run
+
+_TRIAL, _SEED = "confirmed_trial", "training.seed"
+
+Measured = dict[int, dict[int, dict[str, float]]]
+"""Test metrics by trial of the search, and by seed."""
+
+
+def retrain(
+    experiment: StoredExperiment,
+    best: list[FrozenTrial],
+    seeds: int,
+    *,
+    concurrent: int | None = None,
+    address: str | None = None,
+    quiet: bool = False,
+) -> tuple[StoredExperiment, Measured]:
+    """Train trials of an experiment again, each with the same fresh seeds, and measure them on the test split.
+
+    The retrained trials are an experiment of their own inside the first one: what a kill left unfinished goes on when
+    it is asked for again.
+
+    Args:
+        experiment: The search's experiment.
+        best: Its trials to train again.
+        seeds: Seeds of each, none of them one that the search trained any of them with.
+        concurrent: Trials at a time; None takes the search's number.
+        address: Of the Ray cluster to run on; None takes the one that the search began on.
+        quiet: Print nothing.
+
+    Returns:
+        The retrained trials' experiment, and what those of them that finished measure.
+
+    Raises:
+        SearchError: If the retraining stopped early.
+        DataError: If the test split lacks labels.
+        DeepMLFError: If a retrained trial cannot be measured on the test split.
+    """
+    settings = experiment.manifest.settings
+    address = address or settings.address
+    material = open_material(settings.data, settings.lm)
+    material.dataset.require_labels("test")
+    place = experiment.place / confirmation_name([trial.number for trial in best], seeds)
+    with connected(address):
+        if exists(place):
+            plan = plan_resume(open_experiment(place), address=address, material=material)
+            summary = run(plan)
+        else:
+            asked = {"name": place.folder.name, "address": address, "concurrent": concurrent or settings.concurrent}
+            plan = _plan(experiment, best, seeds, material, asked | {"quiet": quiet})
+            summary = begin(plan)
+        if summary.stop_reason:
+            reason = summary.stop_reason
+            raise SearchError(f"{place}: the retraining stopped ({reason}); ask for the same again to go on")
+        if summary.interrupted or summary.out_of_time:
+            raise SearchError(f"{place}: stopped; ask for the same again to go on")
+        return plan.experiment, _measure(plan, best)
+
+
+def _plan(
+    experiment: StoredExperiment, best: list[FrozenTrial], seeds: int, material: Material, asked: dict[str, Any]
+) -> SearchPlan:
+    """A search that trains each of the trials once with each seed, and is otherwise as the experiment's."""
+    settings = experiment.manifest.settings
+    with tempfile.TemporaryDirectory() as scratch:
+        space = Path(scratch) / "confirm.py"
+        space.write_text(_space_source(experiment.manifest.base, best, seeds))
+        changes = {
+            "space": str(space),
+            "storage": str(experiment.place),
+            "trials": len(best) * seeds,
+            "sampler": "grid",
+            "scheduler": "none",
+            "overrides": {key: value for key, value in settings.overrides.items() if key != _SEED},
+            "study_storage": None,
+            "warm_start": None,
+            "time_budget": None,
+        }
+        return plan_search(settings.model_copy(update=changes | asked), material)
+
+
+def _measure(plan: SearchPlan, best: list[FrozenTrial]) -> Measured:
+    finished = [trial for trial in plan.experiment.trials() if trial.state == TrialState.COMPLETE]
+    config = plan.space.base.config
+    with serving(config, plan.settings.address) as served:
+        metrics = map_on_cluster(
+            partial(_test_metrics, config, served),
+            [str(plan.experiment.place_of_trial(trial.number)) for trial in finished],
+            "measuring on test",
+            cpus=plan.settings.cpus_per_trial,
+            gpus=plan.settings.gpus_per_trial,
+        )
+    measured: Measured = {trial.number: {} for trial in best}
+    for trial, values in zip(finished, metrics, strict=True):
+        measured[trial.params[_TRIAL]][trial.params[_SEED]] = values
+    return measured
+
+
+def _test_metrics(config: TrialConfig, served: Served, trial: str) -> dict[str, float]:
+    placed = config_here(config, served)
+    if placed is config:
+        return evaluate_trial(open_trial(trial))
+    return evaluate_trial(open_trial(trial), language_model=placed.model.language_model, trained_on=placed.data.path)
+
+
+def _space_source(base: dict[str, object], best: list[FrozenTrial], seeds: int) -> str:
+    overrides = {trial.number: json.loads(trial.user_attrs[OVERRIDES]) for trial in best}
+    seed = max((base | chosen)[_SEED] for chosen in overrides.values())
+    return (
+        '"""The best settings of an experiment, each with several seeds."""\n\n'
+        f"BASE = {base!r}\n"
+        f"SETTINGS = {overrides!r}\n\n\n"
+        "def space(trial):\n"
+        f"    number = trial.suggest_categorical({_TRIAL!r}, list(SETTINGS))\n"
+        f"    seed = trial.suggest_int({_SEED!r}, {seed + 1}, {seed + seeds})\n"
+        f"    return SETTINGS[number] | {{{_SEED!r}: seed}}\n"
+    )

@@ -1,0 +1,121 @@
+"""A search space on a language model and a base: what a trial's setting is, checked."""
+
+import warnings
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+
+from deepmlf.config import ModelConfig, TrialConfig
+from deepmlf.errors import ConfigError, SearchError
+from deepmlf.model.lm_store import LanguageModelFacts
+from deepmlf.tune.experiment.study import is_in_range
+from deepmlf.tune.space.base import Base, check_drawn
+from deepmlf.tune.space.load import SearchSpace
+
+_PROBES = 20  # settings drawn before a search starts, to find faults of its space
+
+
+@dataclass(frozen=True)
+class BoundSpace:
+    """A search space with all that its settings depend on."""
+
+    space: SearchSpace
+    base: Base
+    whole_lm: LanguageModelFacts
+    """Sizes of the whole language model."""
+
+    @property
+    def name(self) -> str:
+        """The space's."""
+        return self.space.name
+
+    @property
+    def priors(self) -> list[dict[str, Any]]:
+        """Settings to evaluate first, under the space's parameter names."""
+        return self.space.priors
+
+    @cached_property
+    def lm(self) -> LanguageModelFacts:
+        """Sizes of what trials use of the language model: its first ``model.lm_layers``, unless the space draws those.
+
+        Raises:
+            ConfigError: If it has fewer layers.
+        """
+        return _cut(self.base.config.model, self.whole_lm)
+
+    def sample(self, trial: optuna.trial.BaseTrial) -> dict[str, Any]:
+        """What the space makes of a trial's parameters: overrides by dotted names, not yet checked."""
+        return self.space.sample(trial, self.lm)
+
+    def config_of(self, overrides: Mapping[str, Any]) -> TrialConfig:
+        """The trial that drawn overrides make.
+
+        Raises:
+            ConfigError: With the setting that is unknown, impossible or no trial's own, and what is allowed.
+        """
+        check_drawn(overrides)
+        config = TrialConfig.from_overrides(self.base.overrides, overrides)
+        sizes = _cut(config.model, self.whole_lm)
+        config.model.check_fits(sizes.num_layers, sizes.width)
+        return config
+
+
+def _cut(model: ModelConfig, lm: LanguageModelFacts) -> LanguageModelFacts:
+    kept = model.lm_layers or lm.num_layers
+    if kept > lm.num_layers:
+        raise ConfigError(f"model.lm_layers={kept}: the language model has {lm.num_layers} layers")
+    return replace(lm, num_layers=kept)
+
+
+def check_space(space: BoundSpace, name: str, given: Collection[str], seed: int) -> None:
+    """Draw every prior and a few more settings, so that a fault is told before anything starts.
+
+    Args:
+        space: The space.
+        name: What the user called it, for messages.
+        given: Settings that the user has fixed; the space must not draw them.
+        seed: Seed of the draws.
+
+    Raises:
+        SearchError: If the space raises, draws what cannot be built, or has a prior outside its range.
+    """
+    sampler = optuna.samplers.RandomSampler(seed=seed)
+    for index, prior in enumerate([*space.priors, *[None] * _PROBES]):
+        where = f"--space {name}" if prior is None else f"--space {name}: PRIORS[{index}]"
+        study = optuna.create_study(sampler=sampler)  # one each: a space may look at the trial's number
+        study.enqueue_trial(prior or {})
+        trial = study.ask()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Optuna warns of a prior outside its range, and takes it
+                overrides = space.sample(trial)
+        except Exception as error:  # a user's space may raise anything
+            raise SearchError(f"{where}: {type(error).__name__}: {error}") from error
+        _check_prior(where, prior or {}, trial.distributions)
+        clash = next((setting for setting in overrides if setting in given), None)
+        if clash is not None:
+            raise SearchError(
+                f"--set {clash}: the space {space.name} searches this setting; fix it in the space instead"
+            )
+        try:
+            space.config_of(overrides)
+        except ConfigError as error:
+            raise SearchError(f"{where}: {error}") from error
+
+
+def _check_prior(where: str, prior: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]) -> None:
+    for setting, value in prior.items():
+        distribution = distributions.get(setting)
+        if distribution is None:
+            raise SearchError(f"{where}: {setting}: the space does not draw this beside the prior's other settings")
+        if not is_in_range(distribution, value):
+            raise SearchError(f"{where}: {setting}={value!r}: the space draws {_range(distribution)}")
+
+
+def _range(distribution: Any) -> str:  # of a number: categorical ones raise on a value that is no choice of theirs
+    step = "" if distribution.step in (None, 1) else f" in steps of {distribution.step}"
+    return f"{distribution.low} to {distribution.high}{step}"

@@ -60,8 +60,9 @@ def shown_experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = make_experiment(tmp_path_factory.mktemp("board"), TRIALS, epochs=4, failed=(1,), running=1, events=True)
     columns(folder)
     first = trial_folder(folder, 0)
-    second = TrialWriter(first, purge_step=len([report.metrics for report in read_reports(first)]))
-    second.write([report.metrics for report in read_reports(first)][-1], {})
+    reports = read_reports(first)
+    second = TrialWriter(first, purge_step=len(reports))
+    second.write(reports[-1].metrics, {})
     second.close("COMPLETE", {})
     return folder
 

@@ -8,7 +8,12 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@
 
-.PHONY: demo test lint
+# Tests wait more than they compute: more processes than cores. Those of a group, which share what is expensive, go to
+# one process (tests/conftest.py); the groups that take longest begin first.
+PROCESSES ?= 3
+PYTEST := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -n $(PROCESSES) --dist loadgroup --no-loadscope-reorder
+
+.PHONY: demo lint quick test test-long coverage
 demo: $(INSTALLED)
 	$(BIN)/deepmlf search
 
@@ -17,5 +22,15 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy
 
+# No Ray, no browser, no server.
+quick: $(INSTALLED)
+	$(PYTEST) -m "not (slow or ray or cluster or browser or server or long)"
+
 test: lint
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q
+	$(PYTEST) -m "not long"
+
+test-long: $(INSTALLED)
+	$(PYTEST) -m long
+
+coverage: $(INSTALLED)
+	$(PYTEST) -m "not long" --cov --cov-report=term

@@ -1,12 +1,11 @@
 """Fixtures shared by all tests."""
 
+import gc
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from selenium import webdriver
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -20,6 +19,58 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"] = "planted-key", "planted-secret"
 # Ray's workers and driver processes import the mock trainer by name.
 os.environ["PYTHONPATH"] = os.pathsep.join(map(str, (ROOT, HERE / "tune")))
+
+# What is expensive is there once in a run of several processes: all tests that use it go to one of them.
+GROUPS = {"ray_cluster": "ray", "s3": "ray", "browser": "browser", "server": "browser"}
+"""Fixtures, and the group of tests that share them."""
+SERVERS = {"s3", "postgres", "server"}
+"""Fixtures that start a server in a process of its own."""
+
+
+def group_of(item: pytest.Item) -> str | None:
+    """The group that a test belongs to; one with several Ray nodes of its own shares them with no other test, but two
+    such at a time are too much for a small machine."""
+    if item.get_closest_marker("cluster"):
+        return "nodes"
+    return next((GROUPS[name] for name in GROUPS if name in item.fixturenames), None)
+
+
+def order_of(item: pytest.Item) -> int:
+    """What takes longest begins first, so that all processes end at about the same time."""
+    first = ["ray", "nodes", "browser"]
+    group = group_of(item)
+    if group is not None:
+        return first.index(group)
+    return len(first) if item.get_closest_marker("slow") else len(first) + 1
+
+
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist looks at the groups in the same hook
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if SERVERS & set(item.fixturenames):
+            item.add_marker("server")
+        if group := group_of(item):
+            item.add_marker(pytest.mark.xdist_group(group))
+    if hasattr(config, "workerinput"):  # one of several processes
+        items.sort(key=order_of)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    if getattr(session.config.option, "loadgroup", False):
+        hidden = [item for item in session.items if group_of(item) and not item.nodeid.endswith(f"@{group_of(item)}")]
+        if hidden:  # everything would pass, but slowly
+            raise pytest.UsageError("pytest-xdist does not see the groups of tests; see its pin in pyproject.toml")
+    # What has been imported stays. Every trial ends with a collection, which need not look through all that again.
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def home_of_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A home of this process's own: what a user keeps in theirs changes no test, and no two processes share one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DEEPMLF_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -73,27 +124,3 @@ def ray_cluster() -> Iterator[None]:
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    """Headless Chromium that calls nobody by itself; ``get_log("browser")`` has the console since the last call,
-    ``get_log("performance")`` the requests."""
-    program, driver = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
-    if program is None or driver is None:
-        reason = f"{'chromium' if program is None else 'chromedriver'} is not installed"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    options = webdriver.ChromeOptions()
-    options.binary_location = program
-    flags = (
-        "headless=new", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
-        "disable-component-update", "disable-sync", f"user-data-dir={tmp_path_factory.mktemp('profile')}",
-    )  # fmt: skip
-    for flag in flags:
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield browser
-    browser.quit()

@@ -1,7 +1,5 @@
 """The command line: errors as one line with exit status 2, and JSON for scripts."""
 
-import contextlib
-import io
 import json
 import shutil
 import subprocess
@@ -13,7 +11,7 @@ from click.testing import CliRunner
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from benchmarks.parts.synthetic_experiment import make_experiment
-from deepmlf.cli import cli, main
+from deepmlf.cli import cli
 from deepmlf.cli.search import _end_search
 from deepmlf.errors import CheckpointError, ConfigError
 from deepmlf.model import lm_store
@@ -22,19 +20,9 @@ from deepmlf.tune.experiment.stored import open_experiment
 from deepmlf.tune.plan import Material
 from deepmlf.tune.settings import SearchSettings
 from deepmlf.tune.summary import SearchSummary
+from tests.command import deepmlf
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-def deepmlf(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """A command as its process would end, in this one, which has imported everything already."""
-    words, status = list(map(str, arguments)), 0
-    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
-        try:
-            main(words)
-        except SystemExit as ended:
-            status = int(ended.code or 0)
-    return subprocess.CompletedProcess(words, status, out.getvalue(), err.getvalue())
 
 
 def assert_refused(result: subprocess.CompletedProcess[str], text: str) -> None:

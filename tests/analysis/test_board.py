@@ -3,45 +3,21 @@
 import json
 import shutil
 import socket
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.parts.served import ROOT, Served, columns, served
+from benchmarks.parts.served import Served, columns, served
 from benchmarks.parts.synthetic_experiment import make_experiment
 from deepmlf.events.writer import TrialWriter
 from deepmlf.training.reports import read_reports
 from deepmlf.tune.experiment.layout import trial_folder
 from deepmlf.tune.experiment.stored import open_experiment
 from deepmlf.tune.experiment.study import OVERRIDES
+from tests.command import deepmlf
 
-TRIALS, FAILED, RUNNING = 8, 1, 7
 ENDINGS = {"RUNNING": "STATUS_UNKNOWN", "FAIL": "STATUS_FAILURE"}
-
-
-@pytest.fixture(scope="module")
-def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Some trials of every state, of a space with conditional parameters; the first one is restarted."""
-    folder = make_experiment(
-        tmp_path_factory.mktemp("board"), TRIALS, epochs=4, failed=(FAILED,), running=1, events=True
-    )
-    columns(folder)
-    first = trial_folder(folder, 0)
-    second = TrialWriter(first, purge_step=len([report.metrics for report in read_reports(first)]))
-    second.write([report.metrics for report in read_reports(first)][-1], {})
-    second.close("COMPLETE", {})
-    return folder
-
-
-@pytest.fixture(scope="module")
-def server(experiment: Path) -> Iterator[Served]:
-    with served(experiment) as server:
-        server.until(lambda: len(server.get("text", "tags")) == TRIALS)
-        yield server
 
 
 def settings_of(experiment: Path) -> dict[str, tuple[str, dict[str, Any]]]:
@@ -53,15 +29,15 @@ def settings_of(experiment: Path) -> dict[str, tuple[str, dict[str, Any]]]:
 
 
 @pytest.mark.slow
-def test_hparams_have_every_trial_with_settings_metrics_and_state(experiment: Path, server: Served) -> None:
+def test_hparams_have_every_trial_with_settings_metrics_and_state(shown_experiment: Path, server: Served) -> None:
     about = server.experiment()
     rows = server.session_groups(about)
-    trials = settings_of(experiment)
+    trials = settings_of(shown_experiment)
     assert rows.keys() == trials.keys()
     known = {info["name"] for info in about["hparamInfos"]}
     lacking = 0
     for name, (state, setting) in trials.items():
-        row, lines = rows[name], [report.metrics for report in read_reports(experiment / "trials" / name)]
+        row, lines = rows[name], [report.metrics for report in read_reports(shown_experiment / "trials" / name)]
         assert row["hparams"] == setting  # and nothing of a conditional parameter that it lacks
         assert row["hparams"].keys() <= known
         lacking += len(known - row["hparams"].keys())
@@ -78,9 +54,9 @@ def test_hparams_have_every_trial_with_settings_metrics_and_state(experiment: Pa
 
 
 @pytest.mark.slow
-def test_no_curve_has_a_step_twice(experiment: Path, server: Served) -> None:
+def test_no_curve_has_a_step_twice(shown_experiment: Path, server: Served) -> None:
     for name, tags in server.get("scalars", "tags").items():
-        lines = [report.metrics for report in read_reports(experiment / "trials" / name)]
+        lines = [report.metrics for report in read_reports(shown_experiment / "trials" / name)]
         for tag in tags:
             steps = [step for step, _ in server.steps(name, tag)]
             assert steps == sorted(set(steps)), (name, tag)
@@ -88,28 +64,28 @@ def test_no_curve_has_a_step_twice(experiment: Path, server: Served) -> None:
 
 
 @pytest.mark.slow
-def test_every_chart_of_the_layout_has_data_and_every_trial_its_text(experiment: Path, server: Served) -> None:
+def test_every_chart_of_the_layout_has_data_and_every_trial_its_text(shown_experiment: Path, server: Served) -> None:
     charts = [chart for category in server.get("custom_scalars", "layout")["category"] for chart in category["chart"]]
     drawn = {
         chart["title"]
         for chart in charts
         for tag in chart["multiline"]["tag"]
-        for trial in settings_of(experiment)
+        for trial in settings_of(shown_experiment)
         if server.get("custom_scalars", "scalars", run=trial, tag=tag)["tag_to_events"]
     }
     # The made-up curves lack what these show.
     assert {chart["title"] for chart in charts} - drawn == {"FFN", "Phases of an epoch", "MM blocks in use"}
-    for name in settings_of(experiment):
+    for name in settings_of(shown_experiment):
         (note,) = server.get("text", "text", run=name, tag="trial/text_summary")
         assert "deepmlf train" in note["text"]
 
 
 @pytest.mark.slow
-def test_attention_is_shown_for_trials_that_have_ended(experiment: Path, server: Served) -> None:
+def test_attention_is_shown_for_trials_that_have_ended(shown_experiment: Path, server: Served) -> None:
     shown = server.get("histograms", "tags")
-    for folder in (experiment / "trials").glob("[0-9]*"):
+    for folder in (shown_experiment / "trials").glob("[0-9]*"):
         best = [line for line in [report.metrics for report in read_reports(folder)] if "attention/0" in line]
-        has_ended = open_experiment(experiment).study.trials[int(folder.name[:4])].state.is_finished()
+        has_ended = open_experiment(shown_experiment).study.trials[int(folder.name[:4])].state.is_finished()
         assert ("attention_over_frames" in shown.get(folder.name, {})) == bool(best and has_ended)
 
 
@@ -147,8 +123,7 @@ def test_what_cannot_be_shown_is_told_in_one_line(tmp_path: Path) -> None:
             ((experiment, "--port", port), f"port {port} is in use; choose another by --port, or --port 0 for a free"),
             ((experiment, "--host", "192.0.2.1"), "--host 192.0.2.1 --port 6006: cannot be listened on (Cannot assign"),
         ):
-            command = [sys.executable, "-m", "deepmlf", "tensorboard", *map(str, arguments)]
-            result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=100)
+            result = deepmlf("tensorboard", *arguments)
             assert result.returncode == 2
             assert result.stderr.startswith(f"deepmlf: {message}")
             assert result.stderr.count("\n") == 1

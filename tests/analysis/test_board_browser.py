@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,7 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.support.ui import WebDriverWait
 
-from benchmarks.parts.served import Served, columns, served
-from benchmarks.parts.synthetic_experiment import make_experiment
+from benchmarks.parts.served import Served, served
 from deepmlf.events.writer import TrialWriter
 from deepmlf.training.reports import read_reports
 from deepmlf.tune.experiment.layout import trial_folder
@@ -20,7 +19,6 @@ from deepmlf.tune.experiment.study import OVERRIDES
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-TRIALS = 6
 # What TensorBoard's own page and Chromium warn of on any data.
 NOISE = (
     "Multiple instances of Three.js",  # TensorBoard bundles the library twice
@@ -47,20 +45,6 @@ return all('vaadin-grid').flatMap(grid => ['#header', '#items'].flatMap(part =>
 LINES = """
 return all('vz-line-chart2').map(chart => all('path', chart.shadowRoot).length);
 """
-
-
-@pytest.fixture(scope="module")
-def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = make_experiment(tmp_path_factory.mktemp("board"), TRIALS, epochs=4, failed=(1,), running=1, events=True)
-    columns(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def server(experiment: Path) -> Iterator[Served]:
-    with served(experiment) as server:
-        server.until(lambda: len(server.get("text", "tags")) == TRIALS)
-        yield server
 
 
 def ask(browser: webdriver.Chrome, script: str, until: Callable[[Any], bool]) -> Any:
@@ -106,14 +90,14 @@ def assert_shown(cells: dict[str, str], title: str, value: Any) -> None:
 
 
 def test_hparams_show_every_trial_with_its_settings_and_metrics(
-    chromium: webdriver.Chrome, experiment: Path, server: Served
+    chromium: webdriver.Chrome, shown_experiment: Path, server: Served
 ) -> None:
+    trials = open_experiment(shown_experiment).study.get_trials()
     show(chromium, server.url, "hparams")
-    rows = table(chromium, TRIALS)
-    trials = open_experiment(experiment).study.get_trials()
-    assert rows.keys() == {trial_folder(experiment, trial.number).name for trial in trials}
+    rows = table(chromium, len(trials))
+    assert rows.keys() == {trial_folder(shown_experiment, trial.number).name for trial in trials}
     for trial in trials:
-        folder = trial_folder(experiment, trial.number)
+        folder = trial_folder(shown_experiment, trial.number)
         cells, setting = rows[folder.name], json.loads(trial.user_attrs[OVERRIDES])
         for name, value in setting.items():
             assert_shown(cells, name, value)
@@ -139,21 +123,23 @@ def test_scalars_and_the_custom_layout_are_drawn(chromium: webdriver.Chrome, ser
     assert_quiet(chromium)
 
 
-def test_a_running_search_grows_on_the_page(chromium: webdriver.Chrome, experiment: Path, tmp_path: Path) -> None:
+def test_a_running_search_grows_on_the_page(chromium: webdriver.Chrome, shown_experiment: Path, tmp_path: Path) -> None:
     running = tmp_path / "running"
-    shutil.copytree(experiment, running)
-    late = trial_folder(running, TRIALS - 1)
+    shutil.copytree(shown_experiment, running)
+    trials = len(open_experiment(running).study.get_trials())
+    late = trial_folder(running, trials - 1)
     shutil.move(late, tmp_path / late.name)
     with served(running) as server:
-        server.until(lambda: len(server.get("text", "tags")) == TRIALS - 1)
+        server.until(lambda: len(server.get("text", "tags")) == trials - 1)
         show(chromium, server.url, "hparams")
-        assert late.name not in table(chromium, TRIALS - 1)
+        assert late.name not in table(chromium, trials - 1)
         shutil.move(tmp_path / late.name, late)
-        last = dict(read_reports(late)[-1].metrics) | {"valid/MAE": 0.25}
+        lines = [report.metrics for report in read_reports(late)]
+        last = dict(lines[-1]) | {"valid/MAE": 0.25}
         TrialWriter(late, purge_step=last["epoch"] + 1).write(last | {"epoch": last["epoch"] + 1}, {"MAE": 0.25})
-        server.until(lambda: len(server.steps(late.name, "train/loss")) == last["epoch"] + 1)
+        server.until(lambda: len(server.steps(late.name, "train/loss")) == len(lines) + 1)
         show(chromium, server.url, "hparams")
-        cells = table(chromium, TRIALS)[late.name]
+        cells = table(chromium, trials)[late.name]
         assert_shown(cells, "best MAE", 0.25)
         assert_shown(cells, "last MAE", 0.25)
         assert_quiet(chromium)

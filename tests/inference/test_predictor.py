@@ -24,15 +24,9 @@ from deepmlf.inference.predictor import Predictor, read_trial_config
 from deepmlf.training.checkpoints.save import load_weights
 from deepmlf.training.forward import build_model, pick_device, predict
 from deepmlf.training.metrics import sentiment_classes
+from tests.command import deepmlf
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def deepmlf(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """A command in a process of its own, kept from the hub."""
-    command = [sys.executable, "-m", "deepmlf", *map(str, arguments)]
-    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=200)
 
 
 def copy_of(data: Path, out: Path, **changes: object) -> Dataset:
@@ -60,7 +54,10 @@ def test_a_fresh_process_predicts_what_the_trial_did(
     loader = Loader(dataset, "test", tokens_of, pad, 2 * config.training.batch_size, standardize=True)
     expected = predict(model, loader, "float32")
 
-    result = deepmlf("predict", small_export, small_data, "--out", tmp_path / "p.parquet", "--json")
+    words = ["predict", small_export, small_data, "--out", tmp_path / "p.parquet", "--json"]
+    command = [sys.executable, "-m", "deepmlf", *map(str, words)]
+    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=200)
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
     table = pq.read_table(tmp_path / "p.parquet")

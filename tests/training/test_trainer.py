@@ -14,17 +14,27 @@ from deepmlf.training.checkpoints.files import latest_checkpoint
 from deepmlf.training.trainer import Trainer
 from tests.training.small_trial import config_of, run, without_times
 
+ALL_RANDOM = {"model__softperm_text_features": 0.3, "model__softperm_text_apply": 0.5, "training__loss_lm": 0.5}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, small_data: Path) -> tuple[Path, list[dict]]:
+    """A trial that was never stopped, and its reports."""
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, run(folder, small_data, **ALL_RANDOM)
+
 
 @pytest.mark.parametrize("stop_after", [1, 2, 4])
-def test_resume_is_bit_equal(tmp_path: Path, small_data: Path, stop_after: int) -> None:
-    settings = {"model__softperm_text_features": 0.3, "model__softperm_text_apply": 0.5, "training__loss_lm": 0.5}
-    whole = run(tmp_path / "whole", small_data, **settings)
-    first = run(tmp_path / "parts", small_data, stop_after=stop_after, **settings)
-    rest = run(tmp_path / "parts", small_data, resume_from=latest_checkpoint(tmp_path / "parts"), **settings)
+def test_resume_is_bit_equal(
+    uninterrupted: tuple[Path, list[dict]], tmp_path: Path, small_data: Path, stop_after: int
+) -> None:
+    folder, whole = uninterrupted
+    first = run(tmp_path / "parts", small_data, stop_after=stop_after, **ALL_RANDOM)
+    rest = run(tmp_path / "parts", small_data, resume_from=latest_checkpoint(tmp_path / "parts"), **ALL_RANDOM)
     assert without_times(first + rest[1:]) == without_times(whole)
     assert without_times(rest[:1]) == without_times(first[-1:])
     for name in ("checkpoints/epoch_000005", "best"):
-        expected = load_file(tmp_path / "whole" / name / "model.safetensors")
+        expected = load_file(folder / name / "model.safetensors")
         actual = load_file(tmp_path / "parts" / name / "model.safetensors")
         assert expected.keys() == actual.keys()
         assert all(torch.equal(expected[key], actual[key]) for key in expected)

@@ -16,20 +16,18 @@ from deepmlf.tune.experiment.stored import open_experiment
 from deepmlf.tune.search import resume_search, run_search
 from tests.tune.experiments import assert_whole, drive, epochs_trained, settings, start, wait_for_epochs
 
-KILLS = 20
-TRIALS = 80
-
 
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_twenty_kills_lose_nothing_and_double_nothing(ray_cluster: None, tmp_path: Path, small_data: Path) -> None:
-    experiment = tmp_path / "search"
+@pytest.mark.parametrize("kills", [5, pytest.param(20, marks=pytest.mark.long)])
+def test_kills_lose_nothing_and_double_nothing(ray_cluster: None, tmp_path: Path, small_data: Path, kills: int) -> None:
+    experiment, trials = tmp_path / "search", 4 * kills
     address = ray.get_runtime_context().gcs_address
-    search = settings(small_data, tmp_path, trials=TRIALS, epochs=3, address=address)
+    search = settings(small_data, tmp_path, trials=trials, epochs=3, address=address)
     generator = np.random.default_rng(0)
     killed = 0
-    while killed < KILLS:
+    while killed < kills:
         driver = start(drive, experiment, search)
         epochs = int(generator.integers(0, 6))  # how much more is trained before the kill
         if epochs:
@@ -44,17 +42,17 @@ def test_twenty_kills_lose_nothing_and_double_nothing(ray_cluster: None, tmp_pat
         for trial in open_experiment(experiment).study.get_trials()
         if trial.state.is_finished()
     }
-    assert 0 < len(finished) < TRIALS
+    assert 0 < len(finished) < trials
     last = start(drive, experiment, search)
     last.join(300)
     assert last.exitcode == 0
-    assert_whole(experiment, TRIALS)
-    trials = open_experiment(experiment).study.get_trials()
-    assert all(trials[number].state == state for number, state in finished.items())
-    assert endings_told(experiment) == dict.fromkeys(range(TRIALS), 1)
-    assert len({str(sorted(trial.params.items())) for trial in trials}) == TRIALS
+    assert_whole(experiment, trials)
+    ended = open_experiment(experiment).study.get_trials()
+    assert all(ended[number].state == state for number, state in finished.items())
+    assert endings_told(experiment) == dict.fromkeys(range(trials), 1)
+    assert len({str(sorted(trial.params.items())) for trial in ended}) == trials
     # A trial under way at a kill reports its last epoch again; nothing else is trained twice.
-    assert sum(times - 1 for times in epochs_trained(experiment).values()) <= KILLS * search.concurrent
+    assert sum(times - 1 for times in epochs_trained(experiment).values()) <= kills * search.concurrent
 
 
 @pytest.fixture

@@ -109,16 +109,17 @@ def test_a_killed_driver_goes_on_from_another_machine(
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_storage_that_fails_for_twenty_seconds_loses_nothing(
-    ray_cluster: None, s3: S3, elsewhere: Path, small_data: Path, tmp_path: Path
+@pytest.mark.parametrize("seconds", [6, pytest.param(20, marks=pytest.mark.long)])
+def test_storage_that_fails_for_seconds_loses_nothing(
+    ray_cluster: None, s3: S3, elsewhere: Path, small_data: Path, tmp_path: Path, seconds: float
 ) -> None:
-    place = s3.uri("stalled/search")
+    place = s3.uri(f"stalled{seconds}/search")
     search = settings(small_data, tmp_path, trials=16, epochs=3, address=ray.get_runtime_context().gcs_address)
-    driver = start(_search, elsewhere, search.model_copy(update={"storage": s3.uri("stalled")}))
+    driver = start(_search, elsewhere, search.model_copy(update={"storage": s3.uri(f"stalled{seconds}")}))
     local = Place.of(place).folder
     _wait(lambda: len(list(local.glob("trials/*/metrics.jsonl"))) >= 3)
     s3.flag.touch()
-    time.sleep(20)
+    time.sleep(seconds)
     s3.flag.unlink()
     driver.join(120)
     assert driver.exitcode == 0

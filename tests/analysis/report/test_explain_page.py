@@ -3,15 +3,11 @@
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
-from selenium import webdriver
 
 from deepmlf.analysis.report.explain_page import explain_page
-from deepmlf.data.dataset import Dataset
-from deepmlf.inference.explain import Explanation, explain
-from deepmlf.inference.predictor import Predictor
+from deepmlf.inference.explain import Explanation
 
 
 class Page(HTMLParser):
@@ -57,11 +53,6 @@ class Page(HTMLParser):
                 self.tables[self._table][-1][-1] += data
 
 
-@pytest.fixture(scope="module")
-def explanation(small_export: Path, small_data: Path) -> Explanation:
-    return explain(Predictor.open(small_export), Dataset.open(small_data), "test_3")
-
-
 def test_the_page_has_the_numbers(explanation: Explanation) -> None:
     page = Page(explain_page(explanation))
     heads = dict(page.tables["heads"][1:])
@@ -98,37 +89,3 @@ def test_an_utterance_without_label_or_frames_has_a_page(explanation: Explanatio
     assert "There is no label." in page.text
     assert "neither audio nor vision" in page.text
     assert set(page.tables) == {"heads", "gate-table"}
-
-
-@pytest.mark.browser
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_phone_shows_it_whole(
-    explanation: Explanation, chromium: webdriver.Chrome, tmp_path: Path, scheme: str
-) -> None:
-    path = tmp_path / "page.html"
-    path.write_text(explain_page(explanation))
-    chromium.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride", {"width": 360, "height": 800, "deviceScaleFactor": 1, "mobile": True}
-    )
-    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
-    chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
-    chromium.get(path.as_uri())
-    assert chromium.execute_script("return document.documentElement.scrollWidth") <= 360
-    assert chromium.execute_script("return performance.getEntriesByType('resource').length") == 0
-    colours = "e => getComputedStyle(e)"
-    page, text, label = (
-        chromium.execute_script(f"return ({colours})(document.querySelector('{where}')).{what}")
-        for where, what in (("body", "backgroundColor"), ("body", "color"), (".xtick text", "fill"))
-    )
-    assert contrast(page, text) >= 7
-    assert label == text
-
-
-def contrast(first: str, second: str) -> float:
-    """The contrast ratio of two CSS colours, by WCAG."""
-    lights = []
-    for colour in (first, second):
-        parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
-        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
-        lights.append(0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2])
-    return (max(lights) + 0.05) / (min(lights) + 0.05)

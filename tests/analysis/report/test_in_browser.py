@@ -45,8 +45,6 @@ def offline(chromium: Chrome) -> Iterator[Chrome]:
         chromium.get_log(log)
     yield chromium
     chromium.execute_cdp_cmd("Network.emulateNetworkConditions", without | {"offline": False})
-    chromium.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-    chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 
 def show(browser: Chrome, experiment: Path, *, width: int, scheme: str) -> None:

@@ -1,6 +1,7 @@
 """What a trial says of its speed, against what is counted or measured another way."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -65,13 +66,30 @@ def test_the_estimate_is_near_what_is_counted_over_whole_epochs(
     assert estimated == pytest.approx(counted, rel=0.03)
 
 
-def test_phases_add_up_and_name_what_took_the_time(tmp_path: Path, small_data: Path) -> None:
+class Clock:
+    """Seconds that this process has computed, whatever else the machine does, and those that it was told to wait."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, computed: Callable[[], float]) -> None:
+        self._computed, self._waited = computed, 0.0
+        monkeypatch.setattr(speed, "time", self)
+
+    def perf_counter(self) -> float:
+        return self._computed() + self._waited
+
+    def sleep(self, seconds: float) -> None:
+        self._waited += seconds
+
+
+def test_phases_add_up_and_name_what_took_the_time(
+    tmp_path: Path, small_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch, time.process_time)
     trainer = Trainer(config_of(small_data, curriculum__name="joint"), tmp_path)
     step, losses, chunk = trainer.optimizer.step, trainer._losses, trainer.train_loader.batch
 
     def slowly(seconds: float, work):  # type: ignore[no-untyped-def]
         def slow(*parts):  # type: ignore[no-untyped-def]
-            time.sleep(seconds)
+            clock.sleep(seconds)
             return work(*parts)
 
         return slow
@@ -97,19 +115,20 @@ def test_phases_add_up_and_name_what_took_the_time(tmp_path: Path, small_data: P
 
 
 def test_a_checkpoint_is_in_the_time_of_the_epoch_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch, lambda: 0.0)
     monkeypatch.setattr(speed, "_device_rate", lambda *key: 1.0)
     meter = SpeedMeter(CPU, "float32")
     reports = []
     for _ in range(2):
         meter.start_epoch("fusion", 0.0)
         with meter.phase("train"), meter.step(1, 0):
-            pass
+            clock.sleep(0.5)
         reports.append(meter.metrics())
         with meter.phase("checkpoint"):
-            time.sleep(0.1)
-        time.sleep(0.1)  # the report
-    assert reports[0]["time/checkpoint_seconds"] == 0
-    assert 0.1 <= reports[1]["time/checkpoint_seconds"] <= reports[1]["time/epoch_seconds"] < 0.19
+            clock.sleep(0.25)
+        clock.sleep(0.125)  # the report
+    assert [report["time/checkpoint_seconds"] for report in reports] == [0, 0.25]
+    assert [report["time/epoch_seconds"] for report in reports] == [0.5, 0.75]
 
 
 def test_rates_agree_with_the_epochs_seconds_and_the_datasets_tokens(tmp_path: Path, small_data: Path) -> None:

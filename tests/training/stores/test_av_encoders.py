@@ -1,6 +1,7 @@
 """The store of audiovisual encoders: reused bit for bit, made once, never believed when torn or foreign."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -111,12 +112,20 @@ def change_a_shape(entry: Path) -> None:
     save_file(weights | {"av_head.weight": torch.zeros(1, 7)}, entry / "model.safetensors")
 
 
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory, small_data: Path) -> tuple[Path, list[dict]]:
+    """A store with one entry, and what the trial that made it reported."""
+    store = tmp_path_factory.mktemp("av") / "store"
+    return store, run(store.with_name("trial"), small_data, av_store=store, training__epochs=1)
+
+
 @pytest.mark.parametrize(
     "spoil", [tear_weights, flip_a_byte, tear_json, lose_the_moments, change_the_key, change_a_shape]
 )
-def test_a_torn_or_foreign_entry_is_made_anew(tmp_path: Path, small_data: Path, spoil: Any) -> None:
-    store = tmp_path / "store"
-    first = run(tmp_path / "first", small_data, av_store=store, training__epochs=1)
+def test_a_torn_or_foreign_entry_is_made_anew(
+    stored: tuple[Path, list[dict]], tmp_path: Path, small_data: Path, spoil: Any
+) -> None:
+    store, first = shutil.copytree(stored[0], tmp_path / "store"), stored[1]
     (entry,) = entries(store)
     spoil(entry)
     second = run(tmp_path / "second", small_data, av_store=store, training__epochs=1)

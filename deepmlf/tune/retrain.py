@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,8 @@ def retrain(
     place = experiment.place / confirmation_name([trial.number for trial in best], seeds)
     with connected(address):
         if exists(place):
-            plan = plan_resume(open_experiment(place), address=address, material=material)
+            begun = replace(open_experiment(place), made_objectives=experiment.objectives)
+            plan = plan_resume(begun, address=address, material=material)
             summary = run(plan)
         else:
             asked = {"name": place.folder.name, "address": address, "concurrent": concurrent or settings.concurrent}
@@ -98,7 +100,8 @@ def _plan(
             "warm_start": None,
             "time_budget": None,
         }
-        return plan_search(settings.model_copy(update=changes | asked), material)
+        plan = plan_search(settings.model_copy(update=changes | asked), material)
+    return replace(plan, experiment=replace(plan.experiment, made_objectives=experiment.objectives))
 
 
 def _measure(plan: SearchPlan, best: list[FrozenTrial]) -> Measured:

@@ -76,6 +76,8 @@ class Rung:
     bracket: int = 0
     trial_ids: tuple[str, ...] = ()
     """Of those trials, in the order in which they got there."""
+    values: tuple[float, ...] = ()
+    """What they had there, in the same order."""
 
 
 def rungs_of(scheduler: TrialScheduler) -> list[Rung]:
@@ -89,6 +91,7 @@ def rungs_of(scheduler: TrialScheduler) -> list[Rung]:
             None if not recorded else float(scheduler._metric_op * bracket.cutoff(recorded)),
             index,
             tuple(recorded),
+            tuple(float(scheduler._metric_op * value) for value in recorded.values()),
         )
         for index, bracket in enumerate(scheduler._brackets)
         for epochs, recorded in reversed(bracket._rungs)

@@ -74,7 +74,7 @@ class SearchScreen:
         rungs: Callable[[], list[Rung]],
     ) -> None:
         self._console, self._name, self._objectives = console, name, objectives
-        self._trials, self._ended_before, self._rungs_now = trials, ended, rungs
+        self._trials, self._ended_before, self._read_rungs = trials, ended, rungs
         self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
         self._started = time.monotonic()
         self._next_refresh = 0.0
@@ -162,7 +162,7 @@ class SearchScreen:
         rungs = [
             f"epoch {rung.epochs}: {rung.trials} trials"
             + ("" if rung.cutoff is None else f", cut-off {rung.cutoff:.4g}")
-            for rung in self._rungs_now()
+            for rung in self._read_rungs()
         ]
         if rungs:
             lines.append("rungs: " + "; ".join(rungs))

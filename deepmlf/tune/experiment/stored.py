@@ -23,6 +23,8 @@ class StoredExperiment:
     manifest: Manifest
     study_url: str | None = None
     """URL of the study's database, with its password; None takes what the manifest and the environment say."""
+    made_objectives: tuple[Objective, ...] | None = None
+    """Those of an experiment that optimises the same, if they are there already."""
 
     @property
     def folder(self) -> Path:
@@ -32,7 +34,7 @@ class StoredExperiment:
     @cached_property
     def objectives(self) -> tuple[Objective, ...]:
         """What its search optimises, with directions."""
-        return make_objectives(self.manifest.settings.objectives)
+        return self.made_objectives or make_objectives(self.manifest.settings.objectives)
 
     @cached_property
     def study(self) -> optuna.Study:

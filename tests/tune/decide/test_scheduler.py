@@ -8,7 +8,7 @@ import pytest
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from deepmlf.errors import SearchError
-from deepmlf.tune.decide.scheduler import ResumableASHA, check_scheduler, make_scheduler
+from deepmlf.tune.decide.scheduler import ResumableASHA, check_scheduler, make_scheduler, rungs_of
 from deepmlf.tune.objective import make_objectives
 from tests.tune.parts import RayTrial
 
@@ -25,9 +25,10 @@ def epoch(step: int, value: float, objective: str = OBJECTIVE) -> dict[str, Any]
 
 
 def rungs(asha: ResumableASHA) -> list[dict[int, list[float]]]:
-    return [
-        {milestone: sorted(recorded.values()) for milestone, recorded in bracket._rungs} for bracket in asha._brackets
-    ]
+    brackets: dict[int, dict[int, list[float]]] = {}
+    for rung in rungs_of(asha):
+        brackets.setdefault(rung.bracket, {})[rung.epochs] = sorted(rung.values)
+    return list(brackets.values())
 
 
 def run(study: optuna.Study, stopped_at: Any, curves: Sequence[Sequence[float]], *, finished: int) -> list[str]:
@@ -71,8 +72,10 @@ def test_hyperband_has_a_bracket_per_rung_and_puts_trials_into_them_by_number() 
     for hyperband, numbers in ((one, range(30)), (other, reversed(range(30)))):
         for number in numbers:
             hyperband.on_trial_add(None, RayTrial.of(number))
-        brackets = hyperband._brackets
-        places.append({trial: brackets.index(chosen) for trial, chosen in hyperband._trial_info.items()})
+            for step in (1, 3):  # the lowest rungs of two brackets; the third one has none below full fidelity
+                hyperband.on_trial_result(None, RayTrial.of(number), epoch(step, 1.0))
+        lowest = {trial: rung.bracket for rung in reversed(rungs_of(hyperband)) for trial in rung.trial_ids}
+        places.append({f"ray{number}": lowest.get(f"ray{number}", 2) for number in range(30)})
     assert places[0] == places[1]
     assert set(places[0].values()) == {0, 1, 2}
 

@@ -110,7 +110,7 @@ def test_rungs_say_how_many_came_and_what_it_takes(objective: str, cutoff: float
         asha.on_trial_add(None, RayTrial.of(number))
         asha.on_trial_result(None, RayTrial.of(number), {"fusion_epoch": 1, objective: value})
     lowest, *higher = rungs_of(asha)
-    assert lowest == Rung(1, 3, pytest.approx(cutoff), 0, ("ray0", "ray1", "ray2"))
+    assert lowest == Rung(1, 3, pytest.approx(cutoff), 0, ("ray0", "ray1", "ray2"), (1.0, 2.0, 3.0))
     assert higher == [Rung(3, 0, None), Rung(9, 0, None)]
 
 

@@ -1,0 +1,117 @@
+"""A search is planned once: what a command opens, checks and makes, and how often."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deepmlf import cli
+from deepmlf.config import TrialConfig
+from deepmlf.data.dataset import Dataset
+from deepmlf.model import lm_store
+from deepmlf.tune import plan
+from deepmlf.tune.decide.orders import Orders
+from deepmlf.tune.experiment import stored
+from deepmlf.tune.messages import TrialOrder
+from deepmlf.tune.plan import plan_search
+from deepmlf.tune.settings import SearchSettings
+from tests.tune.experiments import settings
+from tests.tune.parts import TERMS, bound
+
+SPACE = """
+BASE = {"model.fusion_depth": 1, "model.av_frames": 6, "model.av_layers": 1, "curriculum.name": "joint"}
+
+
+def space(trial):
+    return {"model.num_fusion_tokens": trial.suggest_int("model.num_fusion_tokens", 2, 5)}
+"""
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often this process, the driver, opens a dataset, reads a language model's facts, loads a space and makes
+    objectives."""
+    counts: Counter[str] = Counter()
+
+    def count(owner: Any, name: str, what: str) -> None:
+        before = getattr(owner, name)
+
+        def counting(*arguments: Any, **options: Any) -> Any:
+            counts[what] += 1
+            return before(*arguments, **options)
+
+        monkeypatch.setattr(owner, name, counting)
+
+    count(Dataset, "open", "dataset")
+    count(lm_store, "facts", "language model")
+    count(plan, "load_space", "space")
+    count(plan, "space_of", "space")
+    count(stored, "make_objectives", "objectives")
+    return counts
+
+
+ONCE = {"dataset": 1, "language model": 1, "space": 1, "objectives": 1}
+
+
+@pytest.mark.ray
+def test_search_resume_and_confirm_open_everything_once(
+    ray_cluster: None, tmp_path: Path, small_data: Path, counted: Counter[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.py").write_text(SPACE)
+    experiment = tmp_path / "first"
+    words = ["--space", str(tmp_path / "mine.py"), "--lm", "tiny-random", "--trials", "2", "--epochs", "1"]
+    words += ["--scheduler", "none", "--storage", str(tmp_path), "--name", "first", "--concurrent", "2", "--json"]
+    for command in (
+        ["search", str(small_data), *words],
+        ["resume", str(experiment), "--json"],
+        ["confirm", str(experiment), "--top", "2", "--seeds", "2", "--json"],
+        ["confirm", str(experiment), "--top", "2", "--seeds", "2", "--json"],  # all of it is there: a resume
+    ):
+        counted.clear()
+        cli.main(command)
+        assert counted == ONCE, command
+        assert json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def test_a_plan_writes_nothing(tmp_path: Path, small_data: Path) -> None:
+    (tmp_path / "mine.py").write_text(SPACE)
+    asked = settings(small_data, tmp_path / "runs", space=str(tmp_path / "mine.py"))
+    made = plan_search(asked)
+    assert made.experiment.place.folder == tmp_path / "runs" / "search"
+    assert made.experiment.manifest.settings == made.settings
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.py"]
+
+
+def test_a_trials_setting_is_validated_at_the_draw_and_in_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    import pickle
+
+    import optuna
+
+    validated: list[str] = []
+    from_dict = TrialConfig.from_dict.__func__  # type: ignore[attr-defined]
+
+    def noted(cls: type[TrialConfig], tree: Any) -> TrialConfig:
+        validated.append("draw")
+        return from_dict(cls, tree)
+
+    def space(trial: optuna.Trial) -> dict[str, Any]:
+        return {"model.num_fusion_tokens": trial.suggest_int("model.num_fusion_tokens", 2, 5)}
+
+    orders = Orders(bound(space), TERMS)
+    monkeypatch.setattr(TrialConfig, "from_dict", classmethod(noted))
+    order = orders.draw(optuna.create_study().ask())
+    assert validated == ["draw"]
+    sent = pickle.dumps(order)
+    here = pickle.loads(sent)
+    assert here == order
+    assert here.config.placed(data="elsewhere").data.path == "elsewhere"
+    assert validated == ["draw"]  # it is read back by TrialOrder itself, once
+    assert len(sent) < 1500  # Ray writes it into its records, for each trial
+    assert isinstance(here, TrialOrder)
+
+
+def test_settings_are_plain_and_read_back(small_data: Path, tmp_path: Path) -> None:
+    asked = settings(small_data, tmp_path)
+    assert SearchSettings.model_validate(json.loads(json.dumps(asked.model_dump()))) == asked

@@ -235,7 +235,14 @@ class CurriculumConfig(_Frozen):
 
 
 class TrialConfig(_Frozen):
-    """One trial, whole."""
+    """One trial, whole.
+
+    >>> config = TrialConfig.from_overrides({"model.fusion_depth": 3, "training.epochs": 5})
+    >>> config.model.fusion_depth, config.flat()["curriculum.name"]
+    (3, 'av_first')
+    >>> config.model.resolve_fusion_layers(30)
+    (13, 21, 29)
+    """
 
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()

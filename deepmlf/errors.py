@@ -2,7 +2,14 @@
 
 
 class DeepMLFError(Exception):
-    """A condition the user can mend. The CLI prints its text on one line and exits with 2."""
+    """A condition the user can mend. The CLI prints its text on one line and exits with 2.
+
+    >>> try:
+    ...     deepmlf.TrialConfig.from_overrides({"model.fusion_dept": 3})
+    ... except DeepMLFError as error:
+    ...     print(error)
+    model.fusion_dept: no such setting (did you mean model.fusion_depth?); model has language_model, ...
+    """
 
 
 class ConfigError(DeepMLFError):

@@ -1,9 +1,11 @@
 """The boundaries between rooms, and what a bare import costs."""
 
 import ast
+import importlib.metadata
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -92,7 +94,7 @@ def test_no_module_and_no_room_is_in_a_circle() -> None:
     faces = {PACKAGE.name, f"{PACKAGE.name}.__main__"}  # handing on and starting are what they are for
     modules = {name: needs - faces for name, needs in modules_of(PACKAGE).items() if name not in faces}
     order_of(modules)
-    # A room is a folder; of `tune`, whose files beside its folders are its front, each file is one.
+    # A room is a folder; of `tune` and `analysis`, whose files beside their folders are their front, each file is one.
     rooms: dict[str, set[str]] = {}
     for name, needs in modules.items():
         rooms.setdefault(room_of(name), set()).update(map(room_of, needs))
@@ -103,7 +105,8 @@ def test_no_module_and_no_room_is_in_a_circle() -> None:
 
 def room_of(module: str) -> str:
     path = ROOT.joinpath(*module.split("."))
-    return module if path.is_dir() or module.count(".") == 2 and ".tune." in module else module.rpartition(".")[0]
+    is_front = module.count(".") == 2 and module.split(".")[1] in ("tune", "analysis")
+    return module if path.is_dir() or is_front else module.rpartition(".")[0]
 
 
 def test_files_and_folders_stay_small() -> None:
@@ -145,3 +148,25 @@ def test_no_test_imports_a_test_and_no_benchmark_does() -> None:
     assert {(file, name) for file, name in benchmarks if name.split(".")[0] == "tests"} == set()
     tests = {(path.name, name) for path in (ROOT / "tests").rglob("*.py") for name in imports_of(path)}
     assert {(file, name) for file, name in tests if re.match(r"tests\b.*\b(test_\w+|conftest)\b", name)} == set()
+
+
+def distributions_of(folder: str) -> set[str]:
+    """Distributions that the files of a folder import from, by their normalised names."""
+    names = {name.split(".")[0] for path in (ROOT / folder).rglob("*.py") for name in imports_of(path)}
+    foreign = names - set(sys.stdlib_module_names) - {"deepmlf", "search_spaces", "benchmarks", "tests"}
+    known = importlib.metadata.packages_distributions()
+    return {known[name][0].lower().replace("_", "-") for name in foreign - {"google"}} | (
+        {"protobuf"} if "google" in foreign else set()  # several distributions share that name
+    )
+
+
+def test_what_is_imported_has_its_line_among_the_dependencies() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+    def named(lines: list[str]) -> set[str]:
+        return {re.split(r"[\[<>=!~; ]", line)[0].lower().replace("_", "-") for line in lines}
+
+    needed = named(project["dependencies"])
+    assert distributions_of("deepmlf") | distributions_of("search_spaces") <= needed
+    extras = named([line for lines in project["optional-dependencies"].values() for line in lines])
+    assert distributions_of("tests") | distributions_of("benchmarks") <= needed | extras

@@ -36,7 +36,7 @@ class Experiment:
 
     >>> experiment = Experiment("runs/first")
     >>> experiment.best.params
-    {'model.num_fusion_tokens': 4}
+    {'model.num_fusion_tokens': ...}
     >>> experiment.trials.column_names[:4]
     ['trial', 'state', 'fail_reason', 'objective']
     >>> experiment.report()

@@ -34,6 +34,10 @@ def confirm(
     The retrained trials are an experiment of their own inside the first one, ``confirm-`` with the numbers of the
     trials and how many seeds: what a kill left unfinished goes on when it is asked for again.
 
+    >>> report = confirm("runs/first", top=2, seeds=2, quiet=True)
+    >>> report["verdict"] in ("holds", "undecided", "fails"), len(report["settings"])
+    (True, 2)
+
     Args:
         place: The experiment's folder or URI.
         top: Settings, best first by the search's own objective.

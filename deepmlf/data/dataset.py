@@ -81,7 +81,15 @@ class Split:
 
 
 class Dataset:
-    """An imported dataset."""
+    """An imported dataset.
+
+    >>> dataset = Dataset.open("runs/mosi")
+    >>> dataset.info.splits
+    {'train': 49, 'valid': 24, 'test': 24}
+    >>> utterances = dataset.split("valid")
+    >>> utterances.labels.shape, utterances.audio(0).shape[1] == dataset.info.audio_dim
+    ((24,), True)
+    """
 
     def __init__(self, path: Path, info: DatasetInfo) -> None:
         self.path, self.info = path, info

@@ -38,8 +38,8 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def import_mmsa(
-    pickle_path: Path,
-    out: Path,
+    pickle_path: str | Path,
+    out: str | Path,
     dataset: str = "mosi",
     lowercase: bool = False,
     *,
@@ -50,6 +50,10 @@ def import_mmsa(
 
     Sequences are stored without their padding: by ``audio_lengths`` and ``vision_lengths`` where given, else by
     dropping trailing all-zero frames. A modality that is zero throughout is accepted and listed as missing.
+
+    >>> info = import_mmsa("MOSI.pkl", "runs/imported", "mosi", lowercase=True)
+    >>> info.splits, info.audio_dim, info.vision_dim
+    ({'train': 3, 'valid': 3, 'test': 3}, 2, 4)
 
     Args:
         pickle_path: The pickle, ``{"train" | "valid" | "test": {...}}``.
@@ -66,6 +70,7 @@ def import_mmsa(
     """
     if dataset not in LABEL_RANGE:
         raise DataError(f"--dataset must be one of {', '.join(LABEL_RANGE)}, but got {dataset!r}")
+    pickle_path, out = Path(pickle_path), Path(out)
     content = _load(pickle_path)
     splits: dict[str, SplitData] = {}
     dims: dict[str, int] = {}

@@ -55,6 +55,11 @@ class Predictor:
     """A model in eval mode with all that prepares its inputs.
 
     Features are scaled by the statistics of the training data, whatever dataset is predicted.
+
+    >>> predictor = Predictor.open("runs/model")
+    >>> table = predictor.predict(Dataset.open("runs/mosi"), "test")
+    >>> table.num_rows, table.column_names[:2]
+    (24, ['id', 'text'])
     """
 
     name: str
@@ -64,7 +69,7 @@ class Predictor:
     trained_on: TrainedOn
 
     @classmethod
-    def open(cls, folder: Path, language_model: str | None = None) -> "Predictor":
+    def open(cls, folder: str | Path, language_model: str | None = None) -> "Predictor":
         """Read an exported folder, or a trial's.
 
         Args:
@@ -76,6 +81,7 @@ class Predictor:
             LanguageModelError: If the language model is not on this machine, or is another one.
             DataError: If a trial's dataset is not in place.
         """
+        folder = Path(folder)
         if is_pretrained(folder):
             return cls._open_pretrained(folder, language_model)
         return cls.open_trial(folder, language_model)

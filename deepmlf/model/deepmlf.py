@@ -93,6 +93,12 @@ class DeepMLF(nn.Module):
     Holds trained weights only: the language model is shared, not registered, and is not part of the state dict.
     MM blocks outside ``active_layers`` (ascending, all ``fusion_layers`` at first) are skipped.
 
+    >>> model = DeepMLF.from_pretrained("runs/model")
+    >>> model.fusion_tokens.shape == (model.config.num_fusion_tokens, model.language_model.width)
+    True
+    >>> sorted(model.gates())[:2]  # open fractions, by layer
+    ['gate/0/attention', 'gate/0/ffn']
+
     Args:
         language_model: The frozen decoder, already cut to the layers in use.
         audio_dim: Features per audio frame.

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from tests.test_cli import deepmlf
+from tests.command import deepmlf
 
 FIXTURE = Path(__file__).resolve().parent / "fixtures" / "experiment_0_1_0"
 DATA = "/srv/deepmlf/data"

@@ -10,6 +10,8 @@ A name is imported when it is first used: ``import deepmlf`` alone takes neither
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from deepmlf.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from deepmlf.analysis.experiment import Experiment, resume, search
     from deepmlf.analysis.verdict import confirm
@@ -19,8 +21,6 @@ if TYPE_CHECKING:
     from deepmlf.errors import DeepMLFError
     from deepmlf.inference.predictor import Predictor
     from deepmlf.model.deepmlf import DeepMLF
-
-__version__ = "0.1.0"
 
 _WHERE = {
     "search": "analysis.experiment:search",

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import click
 
-from deepmlf import __version__
 from deepmlf.cli.board import tensorboard
 from deepmlf.cli.data import data, lm
 from deepmlf.cli.model import explain, export, predict
 from deepmlf.cli.search import analyze, confirm, resume, search
 from deepmlf.cli.trial import evaluate, import_reference_command, train
 from deepmlf.errors import DeepMLFError
+from deepmlf.version import __version__
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

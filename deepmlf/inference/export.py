@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from deepmlf import __version__
 from deepmlf.config import TrialConfig
 from deepmlf.inference.predictor import Predictor, read_trial_config, require_best
 from deepmlf.model.pretrained import refuse_occupied
 from deepmlf.places import Place
 from deepmlf.templates import templates_of
 from deepmlf.training.checkpoints.files import BEST, read_metadata
+from deepmlf.version import __version__
 
 _OF_THE_MACHINE = ("data.path", "training.device")
 

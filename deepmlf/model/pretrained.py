@@ -14,7 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from deepmlf import __version__
 from deepmlf.config import ModelConfig, first_fault
 from deepmlf.data.dataset import LABEL_RANGE, DatasetInfo
 from deepmlf.errors import CheckpointError, LanguageModelError
@@ -22,6 +21,7 @@ from deepmlf.files import new_folder
 from deepmlf.model import lm_store
 from deepmlf.model.language_model import ByteTokenizer, LanguageModel, Tokenizer, load_language_model
 from deepmlf.model.weights import read_tensors
+from deepmlf.version import __version__
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 MODEL_TYPE = "deepmlf"

@@ -103,16 +103,18 @@ class SearchScreen:
         """The screen; as `draw` takes them."""
         ended = sum(states.get(state, 0) for state in _ENDED)
         seconds = time.monotonic() - self._started
-        here = ended - self._ended_before
+        by_this_driver = ended - self._ended_before
         counts = ", ".join(f"{states[state]} {state}" for state in _ENDED if states.get(state))
-        left = f", about {duration(seconds / here * (self._trials - ended))} left" if here else ""
+        left = f", about {duration(seconds / by_this_driver * (self._trials - ended))} left" if by_this_driver else ""
         head = f"{self._name}: {ended} of {self._trials} trials" + (f" ({counts})" if counts else "")
         parts: list[Any] = [Text(f"{head}; {duration(seconds)}{left}", style="bold")]
         if best is not None:
             settings = settings_line(best.params)
             parts.append(Text(f"best {self._objectives[0].name} {best.value:.4f}, trial {best.number}: {settings}"))
         parts.append(self._table(running))
-        parts += [Text(line, style="dim") for line in self._footer(running, here / seconds if seconds else 0.0)]
+        parts += [
+            Text(line, style="dim") for line in self._footer(running, by_this_driver / seconds if seconds else 0.0)
+        ]
         return Group(*parts)
 
     def epoch(self, number: int, report: EpochReport) -> None:

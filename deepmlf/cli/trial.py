@@ -8,7 +8,6 @@ import click
 from deepmlf.cli.options import PATH, as_json, cache_option, emit, keep_option, set_option
 from deepmlf.config import TrialConfig, read_overrides, read_toml
 from deepmlf.errors import ConfigError
-from deepmlf.places import Place
 
 
 @click.command()
@@ -29,6 +28,8 @@ def train(
     json_output: bool,
 ) -> None:
     """Train one DeepMLF; run it again to resume."""
+    from deepmlf.places import Place
+
     place = str(Place.of(dataset))
     given = (read_toml(config) if config else {}) | read_overrides(pairs)
     if given.get("data.path", place) != place:

@@ -8,9 +8,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@
 
-# Tests wait more than they compute: more processes than cores. Those of a group, which share what is expensive, go to
-# one process (tests/conftest.py); the groups that take longest begin first.
-PROCESSES ?= 3
+# Tests of a group, which share what is expensive, go to one process (tests/conftest.py); the groups that take longest
+# begin first. Tests of Ray wait for processes that compute, too: more processes than cores make them late.
+PROCESSES ?= 2
 PYTEST := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -n $(PROCESSES) --dist loadgroup --no-loadscope-reorder
 
 .PHONY: demo lint quick test test-long coverage

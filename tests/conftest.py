@@ -15,8 +15,6 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Ray's workers are nicer than all else by default: next to other work they would get a few percent of a core.
 os.environ.setdefault("RAY_worker_niceness", "0")
-# A node that starts beside other work needs longer than Ray gives it.
-os.environ.setdefault("RAY_raylet_start_wait_time_s", "180")
 # The S3 server of the tests takes any; Ray's workers inherit them.
 os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"] = "planted-key", "planted-secret"
 # Ray's workers and driver processes import the mock trainer by name.

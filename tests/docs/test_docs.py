@@ -23,7 +23,9 @@ from tests.data.mmsa_split import make_split
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "benchmarks" / "README.md"])
 # What makes a command of the docs small enough for a test.
-SHRUNK = {"--lm": "tiny-random", "--trials": "2", "--epochs": "2", "--top": "2", "--seeds": "2"}
+SHRUNK = {"--lm": "tiny-random", "--trials": "1", "--epochs": "1", "--concurrent": "1", "--top": "2", "--seeds": "2"}
+SMALL = ["model.max_text_len=8", "model.av_frames=6"]
+COMPARED = "first"  # the search whose trials are compared: it needs two
 SERVES_FOR_EVER = "tensorboard"  # tests/analysis/test_board.py starts it
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 _TRIAL = re.compile(r"(?<=trials/)(\d{4})(?=_)")
@@ -53,8 +55,12 @@ def shrunk(words: list[str]) -> list[str]:
     for option, value in SHRUNK.items():
         if option in small:
             small[small.index(option) + 1] = value
+    if words[0] in ("search", "train"):
+        small += [word for setting in SMALL for word in ("--set", setting)]
+    if COMPARED in words:
+        small[small.index("--trials") + 1] = "2"
     if words[0] == "search" and "--scheduler" not in words:
-        small += ["--scheduler", "none"]  # so that two trials are there to be compared
+        small += ["--scheduler", "none"]  # so that both are there to be compared
     return small
 
 

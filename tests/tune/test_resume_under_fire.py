@@ -19,7 +19,7 @@ from tests.tune.experiments import assert_whole, drive, epochs_trained, settings
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("kills", [5, pytest.param(20, marks=pytest.mark.long)])
 def test_kills_lose_nothing_and_double_nothing(ray_cluster: None, tmp_path: Path, small_data: Path, kills: int) -> None:
     experiment, trials = tmp_path / "search", 4 * kills

@@ -28,11 +28,6 @@ def checkpoint_name(epoch: int) -> str:
     return f"epoch_{epoch:06d}"
 
 
-def epoch_of(checkpoint: Path) -> int:
-    """Finished epochs of a checkpoint, by its name."""
-    return int(checkpoint.name.removeprefix("epoch_"))
-
-
 def complete_checkpoints(root: Path) -> list[Path]:
     """Whole checkpoints in a trial's folder of them, oldest first."""
     return sorted(path for path in root.iterdir() if _NAME.fullmatch(path.name) and (path / STATE).is_file())

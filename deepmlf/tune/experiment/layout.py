@@ -23,7 +23,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 
-from deepmlf.training.checkpoints.files import BEST, CHECKPOINTS, CONFIG, METRICS, STATE, checkpoint_name
+from deepmlf.training.checkpoints.files import BEST, CHECKPOINTS, CONFIG, METRICS, STATE
 
 MANIFEST = "search.json"
 JOURNAL = "optuna.journal"
@@ -114,4 +114,4 @@ def takes_part_in_predictions(name: str) -> bool:
     return name.startswith(f"{BEST}/") or ("/" not in name and not only_grows(PurePath(name)))
 
 
-__all__ = ["BEST", "CHECKPOINTS", "CONFIG", "METRICS", "STATE", "checkpoint_name"]
+__all__ = ["BEST", "CHECKPOINTS", "CONFIG", "METRICS", "STATE"]

@@ -34,6 +34,7 @@ class Head:
     """A node with a job server that wants a token."""
 
     dashboard: int
+    address: str
     environment: dict[str, str]
 
 
@@ -78,7 +79,7 @@ def head() -> Iterator[Head]:
         node = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     try:
         _wait_for_port(dashboard, folder / "log")
-        yield Head(dashboard, environment)
+        yield Head(dashboard, f"127.0.0.1:{port}", environment)
     finally:
         for process in [*psutil.Process(node.pid).children(recursive=True), psutil.Process(node.pid)]:
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -122,8 +123,9 @@ def test_a_submitted_search_ends_as_one_started_directly(head: Head, small_data:
     where = ["--storage", str(tmp_path), "--address", "auto"]
     done = submit(head, ["python", "-m", "deepmlf", "search", str(small_data), *SEARCH, *where, "--name", "sent"])
     assert done.returncode == 0, done.stdout + done.stderr
-    directly = [sys.executable, "-m", "deepmlf", "search", str(small_data), *SEARCH, "--storage", str(tmp_path)]
-    subprocess.run([*directly, "--name", "here"], cwd=ROOT, check=True, capture_output=True, timeout=150)
+    where[-1] = head.address
+    directly = [sys.executable, "-m", "deepmlf", "search", str(small_data), *SEARCH, *where, "--name", "here"]
+    subprocess.run(directly, cwd=ROOT, env=head.environment, check=True, capture_output=True, timeout=150)
     sent, here = (pq.read_table(tmp_path / name / "results.parquet") for name in ("sent", "here"))
     same = [name for name in without_measurements(dict.fromkeys(here.column_names)) if name != "seconds"]
     assert {"trial", "state", "fusion_epoch", "valid/MAE", "model.num_fusion_tokens", "train/loss"} <= set(same)

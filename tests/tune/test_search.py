@@ -14,6 +14,7 @@ from deepmlf.analysis.standing import standing_of
 from deepmlf.errors import SearchError
 from deepmlf.tune.experiment.stored import open_experiment
 from deepmlf.tune.search import resume_search, run_search
+from deepmlf.tune.settings import SearchSettings
 from tests.tune.experiments import assert_whole, settings, space_of, wait_for_epochs
 
 
@@ -106,51 +107,43 @@ def test_early_failures_do_not_end_a_search_whose_first_trial_has_yet_to_report(
 
 DRIVER = """
 import sys
-from pathlib import Path
-from deepmlf.tune.search import resume_search, run_search
+from deepmlf.tune.search import run_search
 from deepmlf.tune.settings import SearchSettings
-what, argument = sys.argv[1:]
-if what == "resume":
-    summary = resume_search(Path(argument))
-else:
-    summary = run_search(SearchSettings.model_validate_json(argument))
-print(summary.interrupted)
+print(run_search(SearchSettings.model_validate_json(sys.argv[1])).interrupted)
 """
 
 
-def start_driver(what: str, argument: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", DRIVER, what, argument], stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
+def start_driver(settings: SearchSettings) -> subprocess.Popen[str]:
+    """A search in a process group of its own, on a Ray cluster of its own."""
+    command = [sys.executable, "-c", DRIVER, settings.model_dump_json()]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
 
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_killed_driver_resumes_with_nothing_lost_or_doubled(tmp_path: Path, small_data: Path) -> None:
+def test_a_killed_driver_resumes_with_nothing_lost_or_doubled(
+    ray_cluster: None, tmp_path: Path, small_data: Path
+) -> None:
     experiment = tmp_path / "search"
-    driver = start_driver("run", settings(small_data, tmp_path, trials=8, epochs=9).model_dump_json())
+    driver = start_driver(settings(small_data, tmp_path, trials=8, epochs=9))
     wait_for_epochs(experiment, 12)
     os.killpg(driver.pid, signal.SIGKILL)
     driver.wait()
     assert any(not trial.state.is_finished() for trial in open_experiment(experiment).study.get_trials())
-    resumed = start_driver("resume", str(experiment))
-    output, _ = resumed.communicate(timeout=120)
-    assert resumed.returncode == 0
-    assert output.strip().endswith("False")
+    assert not resume_search(experiment).interrupted
     assert_whole(experiment, 8)
 
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_an_interrupt_stops_cleanly_and_can_be_resumed(tmp_path: Path, small_data: Path) -> None:
+def test_an_interrupt_stops_cleanly_and_can_be_resumed(ray_cluster: None, tmp_path: Path, small_data: Path) -> None:
     experiment = tmp_path / "search"
-    driver = start_driver("run", settings(small_data, tmp_path, trials=8, epochs=9).model_dump_json())
+    driver = start_driver(settings(small_data, tmp_path, trials=8, epochs=9))
     wait_for_epochs(experiment, 6)
     driver.send_signal(signal.SIGINT)
     output, _ = driver.communicate(timeout=60)
     assert output.strip().endswith("True")
-    resumed = start_driver("resume", str(experiment))
-    resumed.communicate(timeout=120)
+    resume_search(experiment)
     assert_whole(experiment, 8)
 
 

@@ -145,6 +145,9 @@ class _Resumable(FIFOScheduler):
 class ResumableASHA(_Resumable, ASHAScheduler):
     """ASHA; with several brackets, asynchronous Hyperband.
 
+    Whether a trial stops is Ray's own decision, taken in ``ASHAScheduler.on_trial_result``: it does if its value is
+    worse than its rung's cutoff. Here are the brackets, and what a resume knows again.
+
     Args:
         study: The study.
         objective: What trials are compared by.

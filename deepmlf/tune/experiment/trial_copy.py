@@ -110,7 +110,8 @@ class TrialCopy:
     def save(self, metrics: Mapping[str, Any], checkpoint: Path) -> None:
         """Send up what an epoch has come to: its metrics, new shared encoders and best weights, and its checkpoint.
 
-        Checkpoints that are gone here are dropped there.
+        The checkpoint goes last: whoever finds it there finds what led to it. Checkpoints that are gone here are
+        dropped there.
         """
         with (self.folder / REPORTED).open("a") as file:
             file.write(json.dumps(metrics) + "\n")

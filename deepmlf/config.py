@@ -22,6 +22,9 @@ Metric = Literal[
 ]  # fmt: skip
 LossTerm = Literal["task", "fusion", "av", "text", "lm"]
 
+WARMUP_SHARE = 0.2
+"""Of a stage's epochs, at most so much is warm-up."""
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
@@ -162,7 +165,7 @@ class TrainingConfig(_Frozen):
     min_lr: float = Field(1e-7, ge=0.0)
     """Learning rate at the end of the cosine."""
     warmup_epochs: float = Field(1.0, ge=0.0)
-    """Epochs of linear warm-up at the start of each stage."""
+    """Epochs of linear warm-up at the start of each stage, but at most a fifth of it."""
     weight_decay: float = Field(1e-2, ge=0.0)
     """AdamW's decay of matrices; biases, norms and gates are never decayed."""
     clip_value: float = Field(5.0, gt=0.0)

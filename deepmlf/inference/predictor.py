@@ -47,7 +47,7 @@ def require_best(trial: Path) -> None:
         CheckpointError: If it has none.
     """
     if not has_best(trial):
-        raise CheckpointError(f"{trial}: has no best weights; let it train for one fusion epoch at least")
+        raise CheckpointError(f"{trial}: has no best weights; let it train for one fusion epoch with all MM blocks")
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,11 @@ def stages_of(config: TrialConfig) -> list[Stage]:
     return [av, text, fusion]
 
 
+def whole_model_from(config: TrialConfig) -> int:
+    """The first fusion epoch in which all MM blocks are in use; what was reached before is no merit of the setting."""
+    return 1 + sum(stage.epochs for stage in stages_of(config) if stage.active_blocks is not None)
+
+
 def _epochs(epochs: int, share: float | None, budget: int) -> int:
     return epochs if share is None else max(1, round(share * budget))
 

@@ -67,10 +67,20 @@ def start_stage(model: DeepMLF, parameters: dict[str, nn.Parameter], stage: Stag
         module.train(any(parameter.requires_grad for parameter in module.parameters()))
 
 
+def count_in_use(model: DeepMLF, parameters: dict[str, nn.Parameter]) -> int:
+    """Trained parameters, those of MM blocks that have not joined yet left out."""
+    return sum(parameter.numel() for name, parameter in parameters.items() if _has_joined(name, model))
+
+
+def _has_joined(name: str, model: DeepMLF) -> bool:
+    module, *rest = name.split(".")
+    return module != "mm_blocks" or int(rest[0]) in model.active_layers
+
+
 def _is_trained(name: str, model: DeepMLF, stage: Stage) -> bool:
-    part, (module, *rest) = part_of(name), name.split(".")
+    part = part_of(name)
     if part not in stage.trains:
         return False
     if part == "heads":  # task_head, fusion_head, av_head and text_head, each with the loss of that name
-        return module.removesuffix("_head") in stage.losses
-    return module != "mm_blocks" or int(rest[0]) in model.active_layers
+        return name.partition(".")[0].removesuffix("_head") in stage.losses
+    return _has_joined(name, model)

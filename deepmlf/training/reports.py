@@ -16,6 +16,8 @@ VALID = "valid/"
 """Section of validation metrics."""
 TRAINED_PARAMETERS = "model/trained_parameters"
 EPOCH_SECONDS = "time/epoch_seconds"
+MISSING_BLOCKS = "curriculum/missing_blocks"
+"""MM blocks that have not joined yet; absent once all have."""
 AV_REUSED = "curriculum/av_reused"
 """1 in the one report of a stage that was taken from the store instead of trained."""
 _POSITION = ("stage", "epoch", FIDELITY, "finished")
@@ -55,6 +57,11 @@ class EpochReport:
         return self.metrics.get(FIDELITY)
 
     @property
+    def is_whole(self) -> bool:
+        """Whether the whole model was in use, so that the epoch may be the trial's best one."""
+        return self.fidelity is not None and MISSING_BLOCKS not in self.metrics
+
+    @property
     def is_last(self) -> bool:
         """Whether the trial ends with it, at full length or by its own patience."""
         return "finished" in self.metrics
@@ -69,18 +76,18 @@ class EpochReport:
         return self.metrics.get(name, default)
 
     def is_better(self, than: "EpochReport | None", metric: str) -> bool:
-        """Whether this epoch beats another one, or is the first that has the metric.
+        """Whether this epoch of the whole model beats another one, or is the first that has the metric.
 
         Args:
             than: The best epoch so far.
             metric: Whole name of the metric that decides, e.g. ``valid/MAE``.
         """
-        value = self.metrics.get(metric)
+        value = self.metrics.get(metric) if self.is_whole else None
         return value is not None and is_better(metric, value, None if than is None else than.metrics[metric])
 
 
 def best_epoch(reports: Iterable[EpochReport], metric: str) -> EpochReport | None:
-    """The first of a trial's epochs that no other one beats; None if none has the metric.
+    """The first of a trial's epochs of the whole model that no other one beats; None if none has the metric.
 
     Args:
         reports: In their order.

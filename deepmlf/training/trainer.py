@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from deepmlf.config import Stage, TrialConfig
+from deepmlf.config import WARMUP_SHARE, Stage, TrialConfig
 from deepmlf.data.dataset import Dataset
 from deepmlf.data.loader import Batch, Loader
 from deepmlf.errors import ConfigError, NonFiniteLossError
@@ -26,8 +26,8 @@ from deepmlf.training.machine.memory import give_back_freed_memory
 from deepmlf.training.machine.prefetch import on_device
 from deepmlf.training.machine.speed import SpeedMeter, without_measurements
 from deepmlf.training.metrics import METRIC_NAMES, compute_metrics, is_better
-from deepmlf.training.optim import learning_rate, make_optimizer, start_stage, trained_parameters
-from deepmlf.training.reports import AV_REUSED, FIDELITY, TRAINED_PARAMETERS, VALID
+from deepmlf.training.optim import count_in_use, learning_rate, make_optimizer, start_stage, trained_parameters
+from deepmlf.training.reports import AV_REUSED, FIDELITY, MISSING_BLOCKS, TRAINED_PARAMETERS, VALID
 from deepmlf.training.stores.av_encoders import StoredEncoder, key_of
 from deepmlf.training.stores.text_prefixes import PrefixCache, open_prefix_cache
 
@@ -51,7 +51,7 @@ class Position:
     fusion_epoch: int = 0
     """Finished fusion epochs: the fidelity."""
     best_value: float | None = None
-    """Best ``training.select_by`` of a fusion epoch."""
+    """Best ``training.select_by`` of a fusion epoch with the whole model."""
     best_epoch: int = 0
     """The fusion epoch that had it."""
     metrics: dict[str, Any] = field(default_factory=dict)
@@ -158,7 +158,7 @@ class Trainer:
         training, meter = self.config.training, self._meter
         batches = len(self.train_loader)
         per_epoch = math.ceil(batches / training.accumulation_steps)
-        warmup = round(training.warmup_epochs * per_epoch)
+        warmup = round(min(training.warmup_epochs, stage.epochs * WARMUP_SHARE) * per_epoch)
         sums: dict[str, Tensor] = {}
         rates: dict[str, float] = {}
         check_every = 1 if self.device.type == "cpu" else _CHECKED_STEPS
@@ -248,12 +248,14 @@ class Trainer:
         metrics["curriculum/stage"] = position.stage
         if stage.is_fusion:
             metrics["curriculum/active_blocks"] = len(self.model.active_layers)
+            if stage.active_blocks is not None:
+                metrics[MISSING_BLOCKS] = len(self.model.fusion_layers) - len(self.model.active_layers)
             position.fusion_epoch += 1
             metrics[FIDELITY] = position.fusion_epoch
             metrics |= {f"{VALID}{name}": value for name, value in valid.items()} | self.model.gates()
-            metrics[TRAINED_PARAMETERS] = sum(parameter.numel() for parameter in self.parameters.values())
+            metrics[TRAINED_PARAMETERS] = count_in_use(self.model, self.parameters)
             selected = self.config.training.select_by
-            if is_better(selected, valid[selected], position.best_value):
+            if stage.active_blocks is None and is_better(selected, valid[selected], position.best_value):
                 position.best_value, position.best_epoch = valid[selected], position.fusion_epoch
                 with self._meter.phase("validation"):
                     metrics |= attention_over_frames(self.model, self.valid_loader, self.config.training.precision)

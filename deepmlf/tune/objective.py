@@ -68,13 +68,17 @@ def values_of(objectives: tuple[Objective, ...], report: EpochReport) -> list[fl
 
 
 def best_first(trials: Iterable[FrozenTrial], objectives: tuple[Objective, ...]) -> list[FrozenTrial]:
-    """The complete trials among `trials`, best first by the first objective."""
-    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    return sorted(complete, key=lambda trial: trial.values[0], reverse=objectives[0].direction == "maximize")
+    """The trials among `trials` that came to something, best first by the first objective.
+
+    A trial that was stopped early counts like a complete one: its best epoch's weights are kept all the same.
+    """
+    ended = (TrialState.COMPLETE, TrialState.PRUNED)
+    worth = [trial for trial in trials if trial.state in ended and trial.values]
+    return sorted(worth, key=lambda trial: trial.values[0], reverse=objectives[0].direction == "maximize")
 
 
 def pareto_front(trials: list[FrozenTrial], objectives: tuple[Objective, ...]) -> list[int]:
-    """Numbers of those complete trials that no other one beats in all objectives, in the order given."""
+    """Numbers of those trials, all with values, that no other one beats in all objectives, in the order given."""
     signs = [1 if objective.direction == "minimize" else -1 for objective in objectives]
     costs = [[sign * value for sign, value in zip(signs, trial.values, strict=True)] for trial in trials]
     beaten = [any(_beats(other, cost) for other in costs) for cost in costs]

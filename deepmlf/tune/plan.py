@@ -1,5 +1,6 @@
 """A search, all of it resolved and checked, once: for a new one, a resume and a confirmation alike."""
 
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -7,6 +8,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
+from deepmlf.config import WARMUP_SHARE
 from deepmlf.data.dataset import Dataset, DatasetInfo
 from deepmlf.errors import SearchError
 from deepmlf.model import lm_store
@@ -101,14 +103,15 @@ def plan_search(settings: SearchSettings, material: Material | None = None) -> S
     check_objectives(settings.objectives, info.name)
     base = make_base(settings.space, source.base, _own(settings), settings.overrides, settings.seed)
     space = BoundSpace(source, base, material.language_model)
-    check_space(space, settings.space, settings.overrides, settings.seed)
+    drawn = check_space(space, settings.space, settings.overrides, settings.seed)
+    settings = beyond_warmup(settings, max(config.training.warmup_epochs for config in drawn))
     if exists(place):
         raise SearchError(f"{place}: exists; choose another --name, or run `deepmlf resume {place}`")
     queue, settings = _queue(settings, space)
     warm: list[FrozenTrial] = []
     if settings.warm_start is not None:
-        warm = fitting_trials(Place.of(settings.warm_start), settings, space, info.fingerprint)
-        say(settings, f"{len(warm)} trials of {settings.warm_start} guide the sampler")
+        warm, found = fitting_trials(Place.of(settings.warm_start), settings, space, info.fingerprint)
+        say(settings, found)
     manifest = Manifest.now(
         settings,
         space_source=source.source,
@@ -173,6 +176,26 @@ def _resolved(settings: SearchSettings) -> SearchSettings:
         say(settings, "two objectives have no single order, so no trial is stopped early")
         changes["scheduler"] = "none"
     return settings.model_copy(update=changes)
+
+
+def beyond_warmup(settings: SearchSettings, warmup_epochs: float) -> SearchSettings:
+    """The same settings with a first rung that lies beyond the warm-up: within it, a value says little of the end.
+
+    Args:
+        settings: Of the search.
+        warmup_epochs: The longest warm-up that the space draws.
+
+    Raises:
+        SearchError: If another first rung was asked for.
+    """
+    warmup = min(warmup_epochs, settings.epochs * WARMUP_SHARE)
+    lowest = math.floor(warmup) + 1
+    if settings.grace_period is not None and settings.grace_period < lowest:
+        raise SearchError(
+            f"grace_period={settings.grace_period}: lies within the warm-up of {warmup:g} epochs; "
+            f"take at least {lowest}, or shorten training.warmup_epochs"
+        )
+    return settings.model_copy(update={"grace_period": max(lowest, settings.first_rung)})
 
 
 def _own(settings: SearchSettings) -> dict[str, Any]:

@@ -37,7 +37,7 @@ from deepmlf.tune.experiment.lease import Lease
 from deepmlf.tune.experiment.manifest import write_manifest
 from deepmlf.tune.experiment.remote import pull
 from deepmlf.tune.experiment.stored import StoredExperiment, open_experiment
-from deepmlf.tune.experiment.study import PRIOR, check_insides, create_study, own_trials, repair_journal, report_value
+from deepmlf.tune.experiment.study import PRIOR, check_insides, create_study, own_trials, record_epoch, repair_journal
 from deepmlf.tune.experiment.uploader import Uploader
 from deepmlf.tune.messages import SearchTerms, Served
 from deepmlf.tune.plan import SearchPlan, plan_resume, plan_search, say
@@ -154,7 +154,7 @@ def _reconcile(experiment: StoredExperiment) -> None:
     The files may be ahead. What they know of unfinished trials enters the study; trials that it does not know at all
     will be asked for again, maybe with other settings, so nothing may stay of them.
     """
-    study, first, remote = experiment.study, experiment.objectives[0], experiment.place.remote
+    study, remote = experiment.study, experiment.place.remote
     trials = study.get_trials(deepcopy=False)
     for number, folder in list(trial_folders(experiment.folder)):
         if number >= len(trials) or trials[number].state == TrialState.WAITING:
@@ -162,11 +162,8 @@ def _reconcile(experiment: StoredExperiment) -> None:
             if remote is not None:
                 remote.delete(f"{TRIALS}/{folder.name}")
         elif trials[number].state == TrialState.RUNNING:
-            known = trials[number].intermediate_values
             for report in read_reports(folder):
-                value = report.get(first.name)
-                if report.fidelity is not None and report.fidelity not in known and value is not None:
-                    report_value(study, number, report.fidelity, value)
+                record_epoch(study, experiment.objectives, number, report)
 
 
 def _train(plan: SearchPlan, stop: Stop) -> str | None:

@@ -38,7 +38,8 @@ class SearchSettings(BaseModel):
     sampler: str = "tpe"
     scheduler: str = "asha"
     grace_period: int | None = Field(None, ge=1)
-    """Fusion epochs before a trial may be stopped; None takes a fifth of a full trial's."""
+    """Fusion epochs before a trial may be stopped; None takes a fifth of a full trial's, and what lies beyond the
+    warm-up. A search's manifest has what was taken."""
     reduction_factor: int = Field(3, ge=2)
     time_budget: float | None = Field(None, gt=0)
     """Seconds after which a driver stops; a resume has as many again."""
@@ -61,8 +62,7 @@ class SearchSettings(BaseModel):
 
     @property
     def first_rung(self) -> int:
-        """Fusion epochs before a trial may be stopped."""
-        # In its first epochs a trial warms up, and its value says little about how it will end.
+        """Fusion epochs before a trial may be stopped; a plan raises it beyond the warm-up."""
         return self.grace_period or max(1, self.epochs // 5)
 
 

@@ -208,7 +208,7 @@ def test_what_is_no_finished_trial_is_refused(small_trial: Path, small_export: P
     foreign.mkdir()
     (foreign / "config.json").write_text('{"model_type": "llama"}')
     for folder, message in (
-        (unfinished, r"unfinished: has no best weights; let it train for one fusion epoch at least"),
+        (unfinished, r"unfinished: has no best weights; let it train for one fusion epoch with all MM blocks"),
         (foreign, r"foreign: not a trial's folder \(its config.json is of something else\)"),
         (tmp_path / "none", r"none: not a trial's folder \(no config.json there\)"),
     ):

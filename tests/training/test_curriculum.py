@@ -2,17 +2,21 @@
 
 import itertools
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from deepmlf.config import TrialConfig
+from deepmlf.config import Stage, TrialConfig
+from deepmlf.errors import CheckpointError
 from deepmlf.inference.evaluate import evaluate_trial
 from deepmlf.training.checkpoints.files import latest_checkpoint
-from deepmlf.training.curriculum import stages_of
+from deepmlf.training.curriculum import stages_of, whole_model_from
+from deepmlf.training.reports import EpochReport, best_epoch
 from deepmlf.training.trainer import Trainer
 from tests.training.small_trial import config_of, run, without_times
 
@@ -157,12 +161,64 @@ def test_weights_of_a_growth_stage_are_evaluated_with_the_blocks_they_had(tmp_pa
     settings = {"curriculum__name": "grow_depth", "model__fusion_layers": [1, 2, 3], "training__epochs": 4}
     reports = run(tmp_path, small_data, stop_after=1, **settings)
     assert reports[0]["curriculum/active_blocks"] == 1
+    checkpoint = latest_checkpoint(tmp_path)
+    assert checkpoint is not None
+    shutil.copytree(checkpoint, tmp_path / "best")  # as the first release kept them
     assert evaluate_trial(tmp_path, split="valid")["MAE"] == pytest.approx(reports[0]["valid/MAE"], abs=1e-6)
     state = tmp_path / "best" / "state.json"
     metadata = json.loads(state.read_text())
     assert metadata.pop("active_layers") == [3]
     state.write_text(json.dumps(metadata))
     assert evaluate_trial(tmp_path, split="valid")["MAE"] != pytest.approx(reports[0]["valid/MAE"], abs=1e-4)
+
+
+def test_the_best_epoch_and_the_parameters_are_those_of_the_whole_model(
+    tmp_path: Path, small_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    validate = Trainer._validate
+
+    def better_while_growing(trainer: Trainer, head: Any) -> dict[str, float]:
+        missing = len(trainer.model.fusion_layers) - len(trainer.model.active_layers)
+        return validate(trainer, head) | {"MAE": 0.9 - 0.2 * missing - 0.01 * trainer.position.epoch}
+
+    monkeypatch.setattr(Trainer, "_validate", better_while_growing)
+    settings = {"curriculum__name": "grow_depth", "model__fusion_layers": [1, 2, 3], "training__epochs": 6}
+    reports = [EpochReport(metrics) for metrics in run(tmp_path, small_data, **settings)]
+    assert [report.get("curriculum/missing_blocks") for report in reports] == [2, 1, 1, None, None, None]
+    assert [report.is_whole for report in reports] == [False] * 3 + [True] * 3
+    best = best_epoch(reports, "valid/MAE")
+    assert best is not None
+    assert best.fidelity == 6
+    assert json.loads((tmp_path / "best" / "state.json").read_text())["fusion_epoch"] == 6
+    config = config_of(small_data, **settings)
+    assert whole_model_from(config) == 4
+    model = Trainer(config, tmp_path / "again").model
+    block = sum(parameter.numel() for parameter in model.mm_blocks["3"].parameters() if parameter.requires_grad)
+    counted = [report.get("model/trained_parameters") for report in reports]
+    whole = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    assert counted == [whole - 2 * block, whole - block, whole - block, whole, whole, whole]
+
+
+def test_a_trial_stopped_while_it_grew_has_no_best_weights(tmp_path: Path, small_data: Path) -> None:
+    run(tmp_path, small_data, stop_after=1, curriculum__name="grow_depth", training__epochs=4)
+    with pytest.raises(CheckpointError, match=r"has no best weights; let it train for one fusion epoch with all MM"):
+        evaluate_trial(tmp_path, split="valid")
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(1, 1), (5, 3), (20, 6)])
+def test_the_warm_up_is_at_most_a_fifth_of_a_stage(
+    tmp_path: Path, small_data: Path, monkeypatch: pytest.MonkeyPatch, epochs: int, steps: int
+) -> None:
+    warmups = []
+
+    def noted(self: Trainer, stage: Stage, total: int, warmup: int) -> dict[str, float]:
+        warmups.append(warmup)
+        raise InterruptedError
+
+    monkeypatch.setattr(Trainer, "_step", noted)
+    settings = {"curriculum__name": "joint", "training__warmup_epochs": 2.0, "training__epochs": epochs}
+    run(tmp_path, small_data, **settings)  # three steps an epoch
+    assert warmups == [steps]
 
 
 def test_patience_waits_until_all_blocks_had_their_chance(tmp_path: Path, small_data: Path) -> None:

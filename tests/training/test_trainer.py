@@ -120,7 +120,9 @@ def test_a_torn_checkpoint_is_never_used(tmp_path: Path, small_data: Path) -> No
     (newest / "model.safetensors").write_bytes(b"torn")
     with pytest.raises(CheckpointError, match="torn or not safetensors"):
         run(tmp_path, small_data, resume_from=newest)
-    with pytest.raises(CheckpointError, match="has no best weights; let it train for one fusion epoch at least"):
+    with pytest.raises(
+        CheckpointError, match="has no best weights; let it train for one fusion epoch with all MM blocks"
+    ):
         evaluate_trial(tmp_path)
 
 

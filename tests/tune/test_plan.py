@@ -10,6 +10,7 @@ import pytest
 from deepmlf import cli
 from deepmlf.config import TrialConfig
 from deepmlf.data.dataset import Dataset
+from deepmlf.errors import SearchError
 from deepmlf.model import lm_store
 from deepmlf.tune import plan
 from deepmlf.tune.decide.orders import Orders
@@ -82,6 +83,33 @@ def test_a_plan_writes_nothing(tmp_path: Path, small_data: Path) -> None:
     assert made.experiment.place.folder == tmp_path / "runs" / "search"
     assert made.experiment.manifest.settings == made.settings
     assert [path.name for path in tmp_path.iterdir()] == ["mine.py"]
+
+
+@pytest.mark.parametrize(
+    ("epochs", "warmup", "first_rung"),
+    [(3, 1.0, 1), (6, 1.0, 2), (9, 1.0, 2), (15, 1.0, 3), (15, 3.0, 4), (15, 0.0, 3), (4, 0.0, 1), (100, 1.0, 20)],
+)
+def test_no_rung_lies_within_the_warm_up(
+    tmp_path: Path, small_data: Path, epochs: int, warmup: float, first_rung: int
+) -> None:
+    (tmp_path / "mine.py").write_text(SPACE)
+    asked = settings(
+        small_data, tmp_path, space=str(tmp_path / "mine.py"), epochs=epochs,
+        overrides={"training.warmup_epochs": warmup},
+    )  # fmt: skip
+    assert plan_search(asked).experiment.manifest.settings.first_rung == first_rung
+
+
+def test_a_first_rung_within_the_longest_warm_up_that_is_drawn_is_refused(tmp_path: Path, small_data: Path) -> None:
+    drawn = "trial.suggest_float('training.warmup_epochs', 0.0, 3.0, step=1.0)"
+    (tmp_path / "mine.py").write_text(f"def space(trial):\n    return {{'training.warmup_epochs': {drawn}}}\n")
+    asked = {"space": str(tmp_path / "mine.py"), "epochs": 20, "overrides": {"model.fusion_depth": 1}}
+    assert plan_search(settings(small_data, tmp_path, **asked)).settings.first_rung == 4
+    with pytest.raises(SearchError) as caught:
+        plan_search(settings(small_data, tmp_path, **asked, grace_period=3))
+    assert str(caught.value) == (
+        "grace_period=3: lies within the warm-up of 3 epochs; take at least 4, or shorten training.warmup_epochs"
+    )
 
 
 def test_a_trials_setting_is_validated_at_the_draw_and_in_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:

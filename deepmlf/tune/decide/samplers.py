@@ -1,22 +1,18 @@
 """Samplers by name, seeded anew for each trial, and the points of a grid."""
 
-import heapq
 import warnings
 from typing import Any
 
 import optuna
 from optuna import samplers
-from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
 
 from deepmlf.errors import SearchError
-from deepmlf.tune.experiment.study import Excerpt
+from deepmlf.tune.decide.learning import LearningSampler
 from deepmlf.tune.space.bound import BoundSpace
 
 SAMPLERS = ("tpe", "random", "gp", "cmaes", "grid", "nsga2")
 _ONE_OBJECTIVE = ("cmaes",)
-_LATEST = 1000
-_BEST = 25  # as many as TPE ever takes for good
+_LATEST = 1000  # TPE's weights of older trials fall with age anyway
 _GRID_LIMIT = 1000  # points are found one by one, each slower than the one before
 _STARTUP_TRIALS = 5  # random ones; Optuna's 10 are a good part of a small search
 
@@ -40,7 +36,7 @@ def make_sampler(name: str, seed: int, number: int, *, trials: int, concurrent: 
     """A sampler for one trial: seeded by its number, so that a resumed search draws what an uninterrupted one would.
 
     What a sampler learns it takes from the study's trials, or keeps there (CMA-ES its distribution, NSGA-II its
-    generations): nothing is lost with the object.
+    generations): nothing is lost with the object. All of them learn from every trial that has ended.
 
     Args:
         name: One of `SAMPLERS`.
@@ -54,53 +50,24 @@ def make_sampler(name: str, seed: int, number: int, *, trials: int, concurrent: 
         # Some options are marked experimental; a search needs them.
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         if name == "tpe":
-            return BoundedTPESampler(
+            tpe = samplers.TPESampler(
                 n_startup_trials=_STARTUP_TRIALS,
                 multivariate=True,
                 group=True,
                 constant_liar=concurrent > 1,
                 seed=seed,
             )
+            return LearningSampler(tpe, latest=_LATEST)
         if name == "gp":
-            return samplers.GPSampler(n_startup_trials=_STARTUP_TRIALS, seed=seed)
+            return LearningSampler(samplers.GPSampler(n_startup_trials=_STARTUP_TRIALS, seed=seed))
         if name == "cmaes":
-            return samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False, consider_pruned_trials=True)
+            return LearningSampler(samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False))
         if name == "nsga2":
             # Optuna's 50 would make a small search one random generation.
-            return samplers.NSGAIISampler(population_size=max(4, min(50, trials // 5)), seed=seed)
+            return LearningSampler(samplers.NSGAIISampler(population_size=max(4, min(50, trials // 5)), seed=seed))
+    if name not in ("random", "grid"):
+        raise SearchError(f"--sampler {name}: there is no such sampler")
     return samplers.RandomSampler(seed=seed)  # a grid's points wait in the study, nothing is drawn
-
-
-class BoundedTPESampler(samplers.TPESampler):
-    """TPE whose work for a trial does not grow with the search: of a long one it sees the best and the latest trials.
-
-    Once 25 trials were COMPLETE the good set is that of the whole study; the others' weights fall with age anyway.
-    Searches of two objectives have no such order, and are seen whole.
-    """
-
-    def infer_relative_search_space(
-        self, study: optuna.Study, trial: FrozenTrial
-    ) -> dict[str, optuna.distributions.BaseDistribution]:
-        """As TPE does it."""
-        return super().infer_relative_search_space(_excerpt(study), trial)
-
-    def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, Any]) -> dict[str, Any]:
-        """As TPE does it."""
-        return super().sample_relative(_excerpt(study), trial, search_space)
-
-    def sample_independent(self, study: optuna.Study, trial: FrozenTrial, *param: Any) -> Any:
-        """As TPE does it."""
-        return super().sample_independent(_excerpt(study), trial, *param)
-
-
-def _excerpt(study: optuna.Study) -> optuna.Study:
-    trials = study.get_trials(deepcopy=False)
-    if len(trials) <= _LATEST or len(study.directions) > 1:
-        return study
-    complete = [trial for trial in trials[:-_LATEST] if trial.state == TrialState.COMPLETE]
-    sign = 1 if study.direction == StudyDirection.MINIMIZE else -1
-    best = heapq.nsmallest(_BEST, complete, key=lambda trial: sign * (trial.value or 0.0))
-    return Excerpt(study, best + trials[-_LATEST:])
 
 
 def grid_points(space: BoundSpace, wanted: int | None, seed: int) -> tuple[list[dict[str, Any]], bool]:

@@ -10,14 +10,15 @@ from typing import Any
 
 import numpy as np
 import optuna
+from optuna.trial import TrialState
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
 from deepmlf.errors import SearchError
-from deepmlf.training.reports import FIDELITY
+from deepmlf.training.reports import FIDELITY, EpochReport
 from deepmlf.tune.engines import require_insides
-from deepmlf.tune.experiment.study import own_trials
+from deepmlf.tune.experiment.study import get_trial, own_trials
 from deepmlf.tune.objective import Objective
-from deepmlf.tune.worker.wire import RayTrial, bare_config, number_of
+from deepmlf.tune.worker.wire import RayTrial, bare_config, message_in, number_of
 
 _STUDY = "study_"
 SCHEDULERS = ("asha", "hyperband", "median", "none")
@@ -56,7 +57,7 @@ def make_scheduler(
     """
     grace_period = min(grace_period, epochs)
     if name == "median":
-        return ResumableMedian(study, objective, grace_period)
+        return ResumableMedian(study, objective, epochs, grace_period)
     if name == "none":
         return FIFOScheduler()
     brackets = int(math.log(epochs / grace_period, reduction_factor)) + 1 if name == "hyperband" else 1
@@ -116,9 +117,13 @@ class _Resumable(FIFOScheduler):
 
     Finished trials enter at once, unfinished ones when they are handed out again: without their past, their next, later
     value would be taken for that of the lowest rung.
+
+    A trial that ends early by its own patience is worth its best value for good, so it stands with that wherever it
+    would have been compared later.
     """
 
-    def _refill(self, study: optuna.Study) -> None:
+    def _refill(self, study: optuna.Study, objective: Objective, epochs: int) -> None:
+        self._study, self._objective, self._epochs = study, objective, epochs
         self._unfinished: dict[int, dict[int, float]] = {}
         for trial in own_trials(study):
             if not trial.state.is_finished():
@@ -127,6 +132,8 @@ class _Resumable(FIFOScheduler):
                 stand_in = _StandIn(trial.number)
                 self._enter(stand_in)
                 self._replay(stand_in, trial.intermediate_values)
+                if trial.state == TrialState.COMPLETE:
+                    self._carry(stand_in, trial.intermediate_values)
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """Enter a trial, with its past if a dead driver had begun it."""
@@ -139,7 +146,18 @@ class _Resumable(FIFOScheduler):
     def _replay(self, trial: RayTrial, values: Mapping[int, float]) -> None:
         # Decisions are discarded: they were taken, and obeyed, when the values came in.
         for step, value in sorted(values.items()):
-            self.on_trial_result(None, trial, {FIDELITY: step, self._metric: value})
+            self.on_trial_result(None, trial, {FIDELITY: step, self._objective.name: value})
+
+    def _carry(self, trial: RayTrial, values: Mapping[int, float]) -> None:
+        """Let a trial that ended by itself keep its best value to the end."""
+        best = self._objective.best(values.values())
+        self._replay(trial, dict.fromkeys(range(max(values) + 1, self._epochs + 1), best))
+
+    def _carry_if_ended(self, trial: RayTrial, result: Mapping[str, Any]) -> None:
+        message = message_in(result)
+        if isinstance(message, EpochReport) and message.is_last and message.fidelity is not None:
+            last = {message.fidelity: float(message.metrics[self._objective.name])}
+            self._carry(trial, get_trial(self._study, number_of(trial.config)).intermediate_values | last)
 
 
 class ResumableASHA(_Resumable, ASHAScheduler):
@@ -181,7 +199,12 @@ class ResumableASHA(_Resumable, ASHAScheduler):
         require_insides("ray", [(self, "_brackets"), (self, "_trial_info"), (self, "_metric_op"), (self, "_metric")])
         require_insides("ray", [(self._brackets[0], "_rungs"), (self._brackets[0], "cutoff")])
         self._seed = seed
-        self._refill(study)
+        self._refill(study, objective, epochs)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """Enter what a trial came to into the rungs that it did not reach."""
+        self._carry_if_ended(trial, result)
+        super().on_trial_complete(tune_controller, trial, result)
 
     def _enter(self, trial: RayTrial) -> None:
         # As Ray does it, a bracket is the likelier the more rungs it has, but Ray draws from the global generator.
@@ -198,13 +221,20 @@ class ResumableMedian(_Resumable, MedianStoppingRule):
     Args:
         study: The study.
         objective: What trials are compared by.
+        epochs: Fusion epochs of full fidelity.
         grace_period: Fusion epochs before a trial may be stopped.
     """
 
-    def __init__(self, study: optuna.Study, objective: Objective, grace_period: int) -> None:
+    def __init__(self, study: optuna.Study, objective: Objective, epochs: int, grace_period: int) -> None:
         super().__init__(metric=objective.name, mode=objective.mode, time_attr=FIDELITY, grace_period=grace_period)
         require_insides("ray", [(self, "_results"), (MedianStoppingRule, "_on_insufficient_samples")])
-        self._refill(study)
+        self._refill(study, objective, epochs)
+
+    def _replay(self, trial: RayTrial, values: Mapping[int, float]) -> None:
+        # Ray's rule decides on what it takes in, and takes in no more of a trial that it has stopped. But the past
+        # comes trial by trial, so that it would stop others than it did.
+        if values:
+            self._results[trial].extend({FIDELITY: step, self._metric: values[step]} for step in sorted(values))
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Decide on a trial; an epoch reported again, as a resumed trial does, counts once."""
@@ -214,7 +244,8 @@ class ResumableMedian(_Resumable, MedianStoppingRule):
         return super().on_trial_result(tune_controller, trial, result)
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        """Nothing to add: the last epoch came in as a result already."""
+        """The last epoch came in as a result already."""
+        self._carry_if_ended(trial, result)
 
     def _on_insufficient_samples(self, tune_controller: Any, trial: Any, time: float) -> str:
         # Ray would pause the trial for others to start, but a pause here costs a restart.

@@ -5,7 +5,6 @@ driver left RUNNING are handed out again under their own number, and go on from 
 """
 
 import json
-import math
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +14,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
+from deepmlf.training.curriculum import whole_model_from
 from deepmlf.training.reports import EpochReport
 from deepmlf.tune.decide.orders import Orders
 from deepmlf.tune.experiment.layout import ERROR
@@ -23,13 +23,14 @@ from deepmlf.tune.experiment.study import (
     FAIL_REASON,
     OVERRIDES,
     begun_trial,
+    end_early,
     get_trial,
     note,
     own_trials,
-    report_value,
+    record_epoch,
 )
 from deepmlf.tune.messages import SearchHalted, TrialFailed, TrialOrder
-from deepmlf.tune.objective import Objective, values_of
+from deepmlf.tune.objective import Objective
 from deepmlf.tune.worker.wire import config_of, message_in
 
 _FIRST_FAILURES = 3
@@ -63,6 +64,7 @@ class OptunaSearcher(Searcher):
         self._trials = trials
         self._lock = threading.Lock()
         self._numbers: dict[str, int] = {}  # Ray's trial id → Optuna's number
+        self._whole_from: dict[int, int] = {}  # trial → its first fusion epoch with the whole model
         earlier = own_trials(study)
         self._unfinished = [t for t in earlier if t.state == TrialState.RUNNING]
         # What failed before may have been mended since: a resume is stopped by failures of its own only.
@@ -99,6 +101,7 @@ class OptunaSearcher(Searcher):
                     order = self._ask()
                 if order is not None:
                     self._numbers[trial_id] = order.number
+                    self._whole_from[order.number] = whole_model_from(order.config)
                     return config_of(order)
 
     def _hand_out_again(self, trial: FrozenTrial) -> TrialOrder | None:
@@ -153,27 +156,22 @@ class OptunaSearcher(Searcher):
         elif not frozen.intermediate_values:
             self._fail(number, "ended without a fusion epoch")
         elif isinstance(message, EpochReport) and message.is_last:
-            # The best epoch's weights are kept, so its values are the trial's.
-            best = self._objectives[0].best(frozen.intermediate_values.values())
-            self._study.tell(number, frozen.user_attrs.get(BEST_VALUES, best))
+            self._study.tell(number, self._best_values(frozen))
         else:
-            self._study.tell(number, state=TrialState.PRUNED)
+            end_early(self._study, number, self._best_values(frozen))
+
+    def _best_values(self, trial: FrozenTrial) -> list[float] | None:
+        """A trial's values are its best epoch's, whose weights are kept; None if the whole model was never in use."""
+        if len(self._objectives) > 1:
+            return trial.user_attrs.get(BEST_VALUES)
+        first = self._whole_from[trial.number]
+        whole = [value for step, value in trial.intermediate_values.items() if step >= first]
+        return [self._objectives[0].best(whole)] if whole else None
 
     def _record(self, number: int, report: EpochReport) -> None:
-        step, values = report.fidelity, values_of(self._objectives, report)
-        if step is None or values is None:
-            return
-        frozen = self._frozen(number)
-        if frozen.state != TrialState.RUNNING or step in frozen.intermediate_values:
-            return
-        for objective, value in zip(self._objectives, values, strict=True):
-            if not math.isfinite(value):
-                self._fail(number, f"{objective.name} became {value} in fusion epoch {step}")
-                return
-        first, earlier = self._objectives[0], frozen.intermediate_values.values()
-        if len(values) > 1 and first.is_better(values[0], first.best(earlier) if earlier else None):
-            note(self._study, number, BEST_VALUES, values)
-        report_value(self._study, number, step, values[0])
+        reason = record_epoch(self._study, self._objectives, number, report)
+        if reason is not None:
+            self._fail(number, reason)
 
     def _fail(self, number: int, reason: str) -> None:
         note(self._study, number, FAIL_REASON, reason)

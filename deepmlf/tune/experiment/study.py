@@ -3,6 +3,7 @@
 The one door to Optuna's insides: what it has no public way for is done here, and nowhere else.
 """
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,15 @@ import sqlalchemy
 from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import URL
 
 from deepmlf.errors import SearchError, first_line
 from deepmlf.files import drop_torn_line
+from deepmlf.training.reports import EpochReport
 from deepmlf.tune.engines import require_insides
 from deepmlf.tune.experiment.layout import JOURNAL
-from deepmlf.tune.objective import Objective
+from deepmlf.tune.objective import Objective, values_of
 from deepmlf.tune.settings import SearchSettings
 
 STORAGE_VARIABLE = "DEEPMLF_STUDY_STORAGE"
@@ -93,7 +95,10 @@ def check_insides() -> None:
         SearchError: With the releases that have them.
     """
     study = optuna.create_study()
-    storage = ("set_trial_user_attr", "set_trial_intermediate_value", "get_trial_id_from_study_id_trial_number")
+    storage = (
+        "set_trial_user_attr", "set_trial_intermediate_value", "set_trial_state_values",
+        "get_trial_id_from_study_id_trial_number",
+    )  # fmt: skip
     require_insides(
         "optuna",
         [(study, "_storage"), (study, "_study_id"), (study, "_get_trials"), (BaseDistribution, "_contains")]
@@ -116,9 +121,41 @@ def note(study: optuna.Study, number: int, attribute: str, value: Any) -> None:
     study._storage.set_trial_user_attr(_id_of(study, number), attribute, value)
 
 
-def report_value(study: optuna.Study, number: int, step: int, value: float) -> None:
-    """Report a trial's value at a step; ``Trial.report`` refuses studies of several objectives."""
-    study._storage.set_trial_intermediate_value(_id_of(study, number), step, value)
+def record_epoch(
+    study: optuna.Study, objectives: tuple[Objective, ...], number: int, report: EpochReport
+) -> str | None:
+    """Record a fusion epoch of a trial that runs: the first objective at its fidelity, once; of two the best so far.
+
+    Args:
+        study: The study.
+        objectives: What is optimised.
+        number: The trial.
+        report: Any of its reports; one without a fidelity, or of an epoch that is known, changes nothing.
+
+    Returns:
+        Why the trial has failed, if an objective is not finite; it is not recorded then.
+    """
+    step, values = report.fidelity, values_of(objectives, report)
+    if step is None or values is None:
+        return None
+    frozen = get_trial(study, number)
+    if frozen.state != TrialState.RUNNING or step in frozen.intermediate_values:
+        return None
+    for objective, value in zip(objectives, values, strict=True):
+        if not math.isfinite(value):
+            return f"{objective.name} became {value} in fusion epoch {step}"
+    if len(values) > 1 and report.is_whole:
+        best = frozen.user_attrs.get(BEST_VALUES)
+        if objectives[0].is_better(values[0], best[0] if best else None):
+            note(study, number, BEST_VALUES, values)
+    # ``Trial.report`` refuses studies of several objectives.
+    study._storage.set_trial_intermediate_value(_id_of(study, number), step, values[0])
+    return None
+
+
+def end_early(study: optuna.Study, number: int, values: list[float] | None) -> None:
+    """Make a trial PRUNED, with the best that it came to; ``Study.tell`` would give it its last value."""
+    study._storage.set_trial_state_values(_id_of(study, number), TrialState.PRUNED, values)
 
 
 def is_in_range(distribution: BaseDistribution, value: Any) -> bool:

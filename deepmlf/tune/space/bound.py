@@ -71,7 +71,7 @@ def _cut(model: ModelConfig, lm: LanguageModelFacts) -> LanguageModelFacts:
     return replace(lm, num_layers=kept)
 
 
-def check_space(space: BoundSpace, name: str, given: Collection[str], seed: int) -> None:
+def check_space(space: BoundSpace, name: str, given: Collection[str], seed: int) -> list[TrialConfig]:
     """Draw every prior and a few more settings, so that a fault is told before anything starts.
 
     Args:
@@ -80,10 +80,13 @@ def check_space(space: BoundSpace, name: str, given: Collection[str], seed: int)
         given: Settings that the user has fixed; the space must not draw them.
         seed: Seed of the draws.
 
+    Returns:
+        The trials that were drawn.
+
     Raises:
         SearchError: If the space raises, draws what cannot be built, or has a prior outside its range.
     """
-    sampler = optuna.samplers.RandomSampler(seed=seed)
+    sampler, drawn = optuna.samplers.RandomSampler(seed=seed), []
     for index, prior in enumerate([*space.priors, *[None] * _PROBES]):
         where = f"--space {name}" if prior is None else f"--space {name}: PRIORS[{index}]"
         study = optuna.create_study(sampler=sampler)  # one each: a space may look at the trial's number
@@ -102,9 +105,10 @@ def check_space(space: BoundSpace, name: str, given: Collection[str], seed: int)
                 f"--set {clash}: the space {space.name} searches this setting; fix it in the space instead"
             )
         try:
-            space.config_of(overrides)
+            drawn.append(space.config_of(overrides))
         except ConfigError as error:
             raise SearchError(f"{where}: {error}") from error
+    return drawn
 
 
 def _check_prior(where: str, prior: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]) -> None:

@@ -80,33 +80,3 @@ def test_samplers_draw_for_two_objectives_too(name: str) -> None:
         tokens = trial.suggest_int("tokens", 1, 30)
         study.tell(trial, [tokens, -tokens])
     assert len(study.trials) == 6
-
-
-@pytest.mark.parametrize("direction", ["minimize", "maximize"])
-def test_tpe_sees_the_best_and_the_latest_trials_of_a_long_search(
-    direction: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    study = optuna.create_study(direction=direction, sampler=make_sampler("tpe", 0, 0, trials=300, concurrent=2))
-    sizes: list[int] = []
-    sample = optuna.samplers.TPESampler._sample
-
-    def noted(sampler: Any, seen: optuna.Study, *rest: Any) -> Any:
-        sizes.append(len(seen._get_trials(deepcopy=False)))
-        return sample(sampler, seen, *rest)
-
-    monkeypatch.setattr(optuna.samplers.TPESampler, "_sample", noted)
-    for value in range(300):
-        params = {"x": value / 300}
-        distributions = {"x": optuna.distributions.FloatDistribution(0, 1)}
-        study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=(value * 7) % 300))
-    assert 0 <= study.ask().suggest_float("x", 0, 1) <= 1
-    assert set(sizes) == {301}, "a search this short is seen whole"
-    sizes.clear()
-    monkeypatch.setattr(samplers, "_LATEST", 100)
-    assert 0 <= study.ask().suggest_float("x", 0, 1) <= 1
-    assert set(sizes) == {125}
-    seen = samplers._excerpt(study)._get_trials(deepcopy=False)
-    assert len({trial.number for trial in seen}) == 125
-    finished = [trial for trial in study.get_trials() if trial.values]
-    best = sorted(finished, key=lambda trial: trial.values[0], reverse=direction == "maximize")[:25]
-    assert {trial.number for trial in best} <= {trial.number for trial in seen}

@@ -1,15 +1,19 @@
 """Where a study lives: a journal, SQLite, PostgreSQL; what is written down of its URL; what is told if it is away."""
 
+import json
 import socket
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
 from optuna.trial import TrialState
 
 from deepmlf.errors import SearchError
+from deepmlf.training.reports import EpochReport
+from deepmlf.tune import search
 from deepmlf.tune.experiment.stored import open_experiment
-from deepmlf.tune.experiment.study import create_study, without_password
+from deepmlf.tune.experiment.study import create_study, record_epoch, without_password
 from deepmlf.tune.objective import make_objectives
 from deepmlf.tune.settings import SearchSettings
 from tests.tune.parts import write_experiment
@@ -127,3 +131,46 @@ def test_a_study_in_postgresql_can_be_read_while_the_search_runs(
         _ = open_experiment(folder).study
     with pytest.raises(SearchError, match="study search exists in --study-storage; choose another --name"):
         create_study(folder, "search", postgres, OBJECTIVES)
+
+
+TWO = make_objectives(["valid/MAE", "model/trained_parameters"])
+
+
+def epoch(number: int, mae: float, parameters: int = 1000, **more: Any) -> dict[str, Any]:
+    metrics = {"stage": "fusion", "epoch": number, "fusion_epoch": number, "valid/MAE": mae}
+    return metrics | {"model/trained_parameters": parameters} | more
+
+
+def test_an_epoch_is_recorded_once_and_of_two_objectives_the_best_one_of_the_whole_model() -> None:
+    study = optuna.create_study(directions=["minimize", "minimize"])
+    study.ask()
+    for metrics in (
+        {"stage": "av", "epoch": 1},
+        epoch(1, 0.4, 500, **{"curriculum/missing_blocks": 1}),
+        epoch(2, 0.8),
+        epoch(3, 0.6),
+        epoch(3, 0.1),
+        epoch(4, 0.7),
+    ):
+        assert record_epoch(study, TWO, 0, EpochReport(metrics)) is None
+    trial = study.trials[0]
+    assert trial.intermediate_values == {1: 0.4, 2: 0.8, 3: 0.6, 4: 0.7}
+    assert trial.user_attrs == {"best_values": [0.6, 1000]}
+    reason = record_epoch(study, TWO, 0, EpochReport(epoch(5, float("inf"))))
+    assert reason == "valid/MAE became inf in fusion epoch 5"
+    assert study.trials[0].intermediate_values.keys() == {1, 2, 3, 4}
+
+
+def test_a_driver_on_another_machine_finds_both_objectives_of_what_a_lost_one_had_not_sent_up(tmp_path: Path) -> None:
+    names = [objective.name for objective in TWO]
+    write_experiment(tmp_path, SearchSettings(data="set", space="demo", name="search", objectives=names))
+    create_study(tmp_path, "search", None, TWO).ask()
+    folder = tmp_path / "trials" / "0000_search"
+    folder.mkdir(parents=True)
+    lines = [json.dumps(epoch(number, mae)) for number, mae in ((1, 0.9), (2, 0.7), (3, 0.8))]
+    (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    experiment = open_experiment(tmp_path)
+    search._reconcile(experiment)
+    trial = experiment.study.trials[0]
+    assert trial.intermediate_values == {1: 0.9, 2: 0.7, 3: 0.8}
+    assert trial.user_attrs["best_values"] == [0.7, 1000]

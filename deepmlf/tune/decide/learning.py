@@ -74,12 +74,12 @@ def learnt_from(study: optuna.Study, latest: int | None = None) -> optuna.Study:
     if latest is not None and len(trials) > latest and len(signs) == 1:
         older = [trial for trial in trials[:-latest] if trial.number in worth]
         shown = heapq.nsmallest(_BEST, older, key=lambda trial: worth[trial.number][0]) + trials[-latest:]
-    costs = np.array([worth[trial.number] for trial in shown if trial.number in worth])
-    if not len(costs):
+    known = np.array([worth[trial.number] for trial in shown if trial.number in worth])
+    if not len(known):
         return Excerpt(study, [trial for trial in shown if not trial.state.is_finished()])
-    lower, upper = np.percentile(costs, (25, 75), axis=0)
+    lower, upper = np.percentile(known, (25, 75), axis=0)
     limit = upper + _FAR * (upper - lower)
-    worst = np.minimum(costs.max(axis=0), limit)
+    worst = np.minimum(known.max(axis=0), limit)
     # A trial that failed before it was drawn whole would make the rest look conditional.
     drawn_whole = {frozenset(trial.params) for trial in shown if trial.number in worth}
     seen = []

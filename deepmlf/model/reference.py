@@ -62,6 +62,7 @@ def model_config_of(reference: Mapping[str, Any]) -> ModelConfig:
                 "av_dropout": encoder.get("enc_dropout", 0.0),
                 "av_pooling": "strided",
                 "av_batch_norm": "both" if len(norms) == 2 else norms[0] if norms else "none",
+                "av_batch_norm_on": "pooled",
                 "softperm_av_features": encoder.get("p_perm", 0.0) if encoder.get("use_softperm") else 0.0,
             }
         )

@@ -69,7 +69,7 @@ def schedule_of(
     if stage.is_av_alone and curriculum.av_schedule == "plateau":
         factor = plateau_factor(av_maes, curriculum.av_plateau)
         return lambda step: {name: peak * factor for name, peak in peaks.items()}
-    epochs = (stage.is_fusion and training.cosine_epochs) or stage.epochs
+    epochs = training.cosine_epochs or stage.epochs if stage.is_fusion else stage.epochs
     steps, warmup = epochs * steps_per_epoch, round(training.warmup_epochs * steps_per_epoch)
     return lambda step: {
         name: learning_rate(peak, step, steps, warmup, training.min_lr) for name, peak in peaks.items()

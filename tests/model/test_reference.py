@@ -99,8 +99,18 @@ def theirs(values: torch.Tensor, frames: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("normalised", ["audio", "both"])
-def test_batch_norm_of_the_authors_comes_after_pooling(shared: Path, name: str, normalised: str) -> None:
+@pytest.mark.parametrize(
+    ("normalised", "switches"),
+    [
+        ("both", {"use_bn": True}),
+        ("audio", {"use_bn": True, "use_bn_v": False}),
+        ("audio", {"use_bn": {"use_bn_a": True, "use_bn_v": False}}),
+        ("audio", {"use_bn": {"use_bn_a": True}}),
+    ],
+)
+def test_batch_norm_of_the_authors_comes_after_pooling(
+    shared: Path, name: str, normalised: str, switches: dict[str, Any]
+) -> None:
     """On the inputs of a case; its own checkpoint has no batch norm, so the weights are drawn here."""
     _, tensors, meta = load_case(shared, name)
     state = {key: tensor for key, tensor in tensors.items() if key.startswith("state.")}
@@ -112,7 +122,6 @@ def test_batch_norm_of_the_authors_comes_after_pooling(shared: Path, name: str, 
         counts = {"running_var": torch.ones(width), "num_batches_tracked": torch.tensor(0)}
         state |= {f"state.Model.av_encoder.BN_{key}.{leaf}": tensor for leaf, tensor in (drawn | counts).items()}
     reference = meta["reference_config"]
-    switches = {"use_bn": True, "use_bn_v": normalised == "both"}
     model = load_reference(state, reference | {"av_enc": reference["av_enc"] | switches}, meta["lm_config"])
     assert (model.config.av_batch_norm, model.config.av_batch_norm_on) == (normalised, "pooled")
     for modality in modalities:

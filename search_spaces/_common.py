@@ -219,7 +219,7 @@ def as_published(base: Settings, prior: Settings) -> Settings:
         base: ``BASE`` of its dataset's space.
         prior: The one of that space's ``PRIORS``.
     """
-    fixed = base | prior | AUTHORS
+    fixed = {"model.fusion_start": 0.0} | base | prior | AUTHORS  # as `suggest_fusion` has it from the top
     if fixed["model.ffn"] == "lora":
         fixed["model.lora_alpha"] = LORA_SCALE * fixed["model.lora_rank"]
     return fixed
@@ -227,8 +227,7 @@ def as_published(base: Settings, prior: Settings) -> Settings:
 
 def fixed_depth(fixed: Settings, lm: LanguageModelFacts) -> Settings:
     """The depth of a fixed setting, or the deepest that fits a shallow language model."""
-    deepest = lm.num_layers if fixed["model.fusion_spacing"] == "top" else layers_from(fixed["model.fusion_start"], lm)
-    return {"model.fusion_depth": min(fixed["model.fusion_depth"], deepest)}
+    return {"model.fusion_depth": min(fixed["model.fusion_depth"], layers_from(fixed["model.fusion_start"], lm))}
 
 
 def suggest_seed(trial: optuna.Trial) -> Settings:

@@ -34,7 +34,8 @@ class DataConfig(_Frozen):
     path: str = ""
     """Folder of an imported dataset (``deepmlf data import`` or ``data synthetic``)."""
     standardize: bool = True
-    """Subtract each feature's mean and divide by its standard deviation, both of the train split."""
+    """Subtract each feature's mean and divide by its standard deviation, both of the train split (the authors do
+    not)."""
 
 
 class ModelConfig(_Frozen):
@@ -85,7 +86,9 @@ class ModelConfig(_Frozen):
     av_pooling: Literal["consecutive", "strided"] = "consecutive"
     """Mean over neighbouring frames (keeps time order) or over strided frames (the authors')."""
     av_batch_norm: Literal["none", "audio", "vision", "both"] = "none"
-    """Modalities whose features pass through BatchNorm1d first."""
+    """Modalities whose features pass through BatchNorm1d."""
+    av_batch_norm_on: Literal["frames", "pooled"] = "frames"
+    """What that normalises: frames as they come, or after pooling (the authors')."""
     softperm_text_features: float = Field(0.0, ge=0.0, le=1.0)
     """SoftPerm on text embeddings: probability that a feature of a sample is permuted in time."""
     softperm_text_apply: float = Field(0.0, ge=0.0, le=1.0)
@@ -157,19 +160,28 @@ class TrainingConfig(_Frozen):
     batch_size: int = Field(32, ge=2)
     """Utterances per batch (batch norm needs two)."""
     accumulation_steps: int = Field(1, ge=1)
-    """Batches whose gradients are averaged into one optimiser step."""
+    """Batches whose gradients make one optimiser step."""
+    accumulation: Literal["mean", "sum"] = "mean"
+    """How they make it, which decides what ``clip_value`` cuts; the authors sum."""
     lr_fusion: float = Field(1e-4, gt=0.0)
     """Peak learning rate of fusion tokens, MM blocks and heads."""
     lr_av: float = Field(1e-3, gt=0.0)
     """Peak learning rate of the audiovisual encoder."""
     min_lr: float = Field(1e-7, ge=0.0)
     """Learning rate at the end of the cosine."""
+    cosine_epochs: int = Field(0, ge=0)
+    """Epochs after which the cosine of a fusion stage is at its end, however many the stage has; 0: those that it has
+    (the authors set a number and stop earlier)."""
     warmup_epochs: float = Field(1.0, ge=0.0)
     """Epochs of linear warm-up at the start of each stage, but at most a fifth of it."""
     weight_decay: float = Field(1e-2, ge=0.0)
-    """AdamW's decay of matrices; biases, norms and gates are never decayed."""
+    """AdamW's decay."""
+    decayed: Literal["matrices", "all_but_biases"] = "matrices"
+    """What it reaches: ``all_but_biases`` takes in gates and the weights of norms (the authors')."""
     clip_value: float = Field(5.0, gt=0.0)
     """Gradients are clipped to this absolute value."""
+    clip_av: bool = True
+    """Whether those of the audiovisual encoder are, too (the authors' are not)."""
     loss_fusion: float = Field(1.0, ge=0.0)
     """λ_f: weight of the fusion tokens' L1 loss."""
     loss_av: float = Field(1.0, ge=0.0)
@@ -221,11 +233,23 @@ class CurriculumConfig(_Frozen):
     ``unimodal_first``: AV encoder alone, text head alone, then all. ``grow_depth``: MM blocks join one by one from the
     top; all of it is fusion."""
     av_epochs: int = Field(5, ge=1)
-    """Epochs of the audiovisual encoder alone (``av_first``, ``av_frozen``, ``unimodal_first``)."""
+    """Epochs of the audiovisual encoder alone (``av_first``, ``av_frozen``, ``unimodal_first``); the most, if
+    ``av_patience`` may end them."""
     av_share: float | None = Field(None, ge=0.0, lt=1.0)
     """The same as a share of ``training.epochs``, at least one epoch; overrides ``av_epochs``."""
     av_lr: float = Field(1e-3, gt=0.0)
     """Peak learning rate of that stage."""
+    av_schedule: Literal["cosine", "plateau"] = "cosine"
+    """Warm-up and cosine, or ``av_lr`` from the start and a tenth of it after each plateau of the validation MAE (the
+    authors')."""
+    av_plateau: int = Field(5, ge=0)
+    """Epochs without a better one that a plateau may last."""
+    av_patience: int | None = Field(None, ge=1)
+    """End that stage after so many epochs without a better validation MAE (the authors: 8); None runs all of them."""
+    av_weights: Literal["last", "best"] = "last"
+    """Epoch whose weights go on: the last one, or that of the best validation MAE (the authors')."""
+    av_readout: Literal["mean", "last"] = "mean"
+    """What the head reads in that stage: the mean over frames as in fusion, or the last frame (the authors')."""
     text_epochs: int = Field(2, ge=1)
     """Epochs of the text head alone (``unimodal_first``)."""
     text_share: float | None = Field(None, ge=0.0, lt=1.0)

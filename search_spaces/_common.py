@@ -7,6 +7,7 @@ the heads.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import optuna
@@ -32,6 +33,21 @@ PUBLISHED: Settings = {
     "training.accumulation_steps": 8,
 }
 """What the published settings of all datasets share, under names that these functions draw."""
+_AUTHORS_AV: Settings = {
+    "curriculum.av_epochs": 200,  # more than a stage of theirs takes until its patience ends it
+    "curriculum.av_patience": 8,
+    "curriculum.av_weights": "best",
+    "curriculum.av_readout": "last",
+}
+AUTHORS_DRAWN: Settings = {
+    "data.standardize": False,
+    "curriculum.av_schedule": "plateau",
+    "training.decayed": "all_but_biases",
+    "training.accumulation": "sum",
+}
+"""Choices of the authors' code that are not the defaults, as far as these functions draw them for any dataset."""
+AUTHORS: Settings = AUTHORS_DRAWN | _AUTHORS_AV | {"model.av_batch_norm_on": "pooled", "training.clip_av": False}
+"""All of them; docs/reproducing-the-paper.md explains each."""
 CURRICULA = ("joint", "av_first", "av_frozen", "unimodal_first", "grow_depth")
 LORA_SCALE = 16
 """The published ``lora_alpha / lora_rank``."""
@@ -60,18 +76,31 @@ def layers_from(start: float, lm: LanguageModelFacts) -> int:
     return lm.num_layers - int(start * lm.num_layers)
 
 
-def suggest_ffn(trial: optuna.Trial) -> Settings:
-    """FFN of the MM blocks: trained whole, or LoRA of a rank at the published scale."""
+def suggest_ffn(trial: optuna.Trial, *, authors: bool = False) -> Settings:
+    """FFN of the MM blocks: trained whole, or LoRA of a rank at the published scale.
+
+    Args:
+        trial: Draws.
+        authors: Whether LoRA may also sum gate and up, as the authors' code does.
+    """
     mode = trial.suggest_categorical("model.ffn", ["lora", "full"])
     if mode == "full":
         return {"model.ffn": mode}
     rank = trial.suggest_int("model.lora_rank", 8, 512, log=True)
-    return {"model.ffn": mode, "model.lora_rank": rank, "model.lora_alpha": LORA_SCALE * rank}
+    settings: Settings = {"model.ffn": mode, "model.lora_rank": rank, "model.lora_alpha": LORA_SCALE * rank}
+    if authors:
+        settings["model.swiglu"] = trial.suggest_categorical("model.swiglu", ["multiply", "sum"])
+    return settings
 
 
-def suggest_av(trial: optuna.Trial) -> Settings:
-    """The audiovisual encoder. Coarse steps: trials that draw the same encoder share its first stage."""
-    return {
+def suggest_av(trial: optuna.Trial, *, authors: bool = False) -> Settings:
+    """The audiovisual encoder. Coarse steps: trials that draw the same encoder share its first stage.
+
+    Args:
+        trial: Draws.
+        authors: Whether to draw what the authors' code does otherwise, too.
+    """
+    settings: Settings = {
         "model.av_width": trial.suggest_int("model.av_width", 12, 60, step=6),  # all heads divide multiples of 6
         "model.av_heads": trial.suggest_categorical("model.av_heads", [2, 3, 6]),
         "model.av_layers": trial.suggest_int("model.av_layers", 1, 4),
@@ -80,14 +109,32 @@ def suggest_av(trial: optuna.Trial) -> Settings:
         "model.av_batch_norm": trial.suggest_categorical("model.av_batch_norm", ["none", "audio", "vision", "both"]),
         "model.softperm_av_features": trial.suggest_float("model.softperm_av_features", 0.0, 0.4, step=0.1),
     }
+    if authors:
+        settings["data.standardize"] = trial.suggest_categorical("data.standardize", [True, False])
+    if authors and settings["model.av_batch_norm"] != "none":
+        on = trial.suggest_categorical("model.av_batch_norm_on", ["frames", "pooled"])
+        settings["model.av_batch_norm_on"] = on
+    return settings
 
 
-def suggest_curriculum(trial: optuna.Trial) -> Settings:
-    """The curriculum, the lengths and learning rates of its stages, and the AV encoder's learning rate in fusion."""
+def suggest_curriculum(trial: optuna.Trial, *, authors: bool = False) -> Settings:
+    """The curriculum, the lengths and learning rates of its stages, and the AV encoder's learning rate in fusion.
+
+    Args:
+        trial: Draws.
+        authors: Whether the AV encoder's own stage may also be as in the authors' code, which ends when it has
+            stalled.
+    """
     name = trial.suggest_categorical("curriculum.name", CURRICULA)
     settings: Settings = {"curriculum.name": name}
     if name in ("av_first", "av_frozen", "unimodal_first"):
-        settings["curriculum.av_share"] = trial.suggest_float("curriculum.av_share", 0.1, 0.9, step=0.2)
+        if authors:
+            schedule = trial.suggest_categorical("curriculum.av_schedule", ["cosine", "plateau"])
+            settings["curriculum.av_schedule"] = schedule
+        if settings.get("curriculum.av_schedule") == "plateau":
+            settings |= _AUTHORS_AV
+        else:
+            settings["curriculum.av_share"] = trial.suggest_float("curriculum.av_share", 0.1, 0.9, step=0.2)
         settings["curriculum.av_lr"] = trial.suggest_float("curriculum.av_lr", 1e-4, 1e-2, log=True)
     if name == "unimodal_first":
         settings["curriculum.text_share"] = trial.suggest_float("curriculum.text_share", 0.1, 0.5, step=0.2)
@@ -117,24 +164,72 @@ def suggest_losses(trial: optuna.Trial) -> Settings:
     return lambdas | {"training.loss_lm": trial.suggest_categorical("training.loss_lm", [0.0, 0.5, 1.0, 1.1])}
 
 
-def suggest_optimiser(trial: optuna.Trial) -> Settings:
-    """Learning rate of fusion, weight decay, batch size and accumulation."""
-    return {
+def suggest_optimiser(trial: optuna.Trial, *, cosine_epochs: Sequence[int] = ()) -> Settings:
+    """Learning rate of fusion, weight decay, batch size and accumulation.
+
+    Args:
+        trial: Draws.
+        cosine_epochs: Epochs that the cosine may span beside those of the search. With any, what else the authors'
+            optimiser does otherwise is drawn, too.
+    """
+    settings: Settings = {
         "training.lr_fusion": trial.suggest_float("training.lr_fusion", 1e-5, 2e-3, log=True),
         "training.weight_decay": trial.suggest_float("training.weight_decay", 1e-4, 3.0, log=True),
         "training.batch_size": trial.suggest_categorical("training.batch_size", [16, 32, 64]),
         "training.accumulation_steps": trial.suggest_categorical("training.accumulation_steps", [1, 2, 4, 8]),
     }
+    if not cosine_epochs:
+        return settings
+    settings["training.cosine_epochs"] = trial.suggest_categorical("training.cosine_epochs", [0, *cosine_epochs])
+    settings["training.decayed"] = trial.suggest_categorical("training.decayed", ["matrices", "all_but_biases"])
+    if settings["training.accumulation_steps"] > 1:
+        settings["training.accumulation"] = trial.suggest_categorical("training.accumulation", ["mean", "sum"])
+        settings["training.clip_av"] = settings["training.accumulation"] == "mean"
+    return settings
 
 
-def suggest_all(trial: optuna.Trial, lm: LanguageModelFacts, *, max_tokens: int = 24) -> Settings:
-    """Every dimension of DeepMLF."""
+def suggest_all(
+    trial: optuna.Trial, lm: LanguageModelFacts, *, max_tokens: int = 24, cosine_epochs: Sequence[int] = ()
+) -> Settings:
+    """Every dimension of DeepMLF.
+
+    Args:
+        trial: Draws.
+        lm: Sizes of the language model.
+        max_tokens: Most fusion tokens.
+        cosine_epochs: The published spans of the cosine. With any, each choice of the authors' code that is not the
+            default is drawn beside it; without, as the spaces of earlier experiments do, none is.
+    """
+    authors = len(cosine_epochs) > 0
     return (
         suggest_fusion(trial, lm, max_tokens=max_tokens)
-        | suggest_ffn(trial)
-        | suggest_av(trial)
-        | suggest_curriculum(trial)
+        | suggest_ffn(trial, authors=authors)
+        | suggest_av(trial, authors=authors)
+        | suggest_curriculum(trial, authors=authors)
         | suggest_text_softperm(trial)
         | suggest_losses(trial)
-        | suggest_optimiser(trial)
+        | suggest_optimiser(trial, cosine_epochs=cosine_epochs)
     )
+
+
+def as_published(base: Settings, prior: Settings) -> Settings:
+    """All settings of a published one, fixed.
+
+    Args:
+        base: ``BASE`` of its dataset's space.
+        prior: The one of that space's ``PRIORS``.
+    """
+    fixed = {"model.fusion_start": 0.0} | base | prior | AUTHORS  # as `suggest_fusion` has it from the top
+    if fixed["model.ffn"] == "lora":
+        fixed["model.lora_alpha"] = LORA_SCALE * fixed["model.lora_rank"]
+    return fixed
+
+
+def fixed_depth(fixed: Settings, lm: LanguageModelFacts) -> Settings:
+    """The depth of a fixed setting, or the deepest that fits a shallow language model."""
+    return {"model.fusion_depth": min(fixed["model.fusion_depth"], layers_from(fixed["model.fusion_start"], lm))}
+
+
+def suggest_seed(trial: optuna.Trial) -> Settings:
+    """Three seeds, for the spread over seeds."""
+    return {"training.seed": trial.suggest_int("training.seed", 0, 2)}

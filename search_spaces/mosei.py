@@ -9,11 +9,13 @@ from typing import Any
 import optuna
 
 from deepmlf.model.lm_store import LanguageModelFacts
-from search_spaces._common import PUBLISHED, suggest_all
+from search_spaces._common import AUTHORS_DRAWN, PUBLISHED, suggest_all
 
-BASE: dict[str, Any] = {"model.max_text_len": 50, "model.av_frames": 50, "training.patience": 5}
+BASE: dict[str, Any] = {"model.max_text_len": 50, "model.av_frames": 50, "training.patience": 10}
 
-_SHARED = PUBLISHED | {
+_SHARED = {
+    **PUBLISHED,
+    **AUTHORS_DRAWN,
     "model.fusion_spacing": "even",
     "model.num_fusion_tokens": 12,
     "model.ffn": "full",
@@ -24,7 +26,8 @@ _SHARED = PUBLISHED | {
     "training.loss_text": 1.0,
 }
 PRIORS: list[dict[str, Any]] = [
-    # GPT-2 base of 12 layers; even spacing makes of its fused layers 3 5 7 8 9 10 11 here 3 4 6 7 8 10 11.
+    # GPT-2 base of 12 layers; even spacing makes of its fused layers 3 5 7 8 9 10 11 here 3 4 6 7 8 10 11; the space
+    # published/mosei names them outright.
     _SHARED
     | {
         "model.fusion_depth": 7,
@@ -33,6 +36,7 @@ PRIORS: list[dict[str, Any]] = [
         "model.softperm_text_features": 0.2,
         "training.weight_decay": 5e-3,
         "training.loss_lm": 1.1,
+        "training.cosine_epochs": 15,
     },
     # GPT-2 large of 36 layers; the start gives its fused layers 7 14 21 28 35.
     _SHARED
@@ -43,9 +47,10 @@ PRIORS: list[dict[str, Any]] = [
         "model.softperm_text_features": 0.3,
         "training.weight_decay": 0.1,
         "training.loss_lm": 1.0,
+        "training.cosine_epochs": 20,
     },
 ]
 
 
 def space(trial: optuna.Trial, lm: LanguageModelFacts) -> dict[str, Any]:
-    return suggest_all(trial, lm)
+    return suggest_all(trial, lm, cosine_epochs=(15, 20))

@@ -9,13 +9,14 @@ from typing import Any
 import optuna
 
 from deepmlf.model.lm_store import LanguageModelFacts
-from search_spaces._common import PUBLISHED, suggest_all
+from search_spaces._common import AUTHORS_DRAWN, PUBLISHED, suggest_all
 
 BASE: dict[str, Any] = {"model.max_text_len": 50, "model.av_frames": 50, "training.patience": 30}
 
 PRIORS: list[dict[str, Any]] = [
     # As published, for SmolLM2-1.7B of 24 layers; the start gives its fused layers 11 14 17 20 23.
     PUBLISHED
+    | AUTHORS_DRAWN
     | {
         "model.fusion_depth": 5,
         "model.fusion_spacing": "even",
@@ -23,10 +24,14 @@ PRIORS: list[dict[str, Any]] = [
         "model.num_fusion_tokens": 8,
         "model.ffn": "lora",
         "model.lora_rank": 512,
+        "model.swiglu": "sum",
         "model.av_batch_norm": "audio",
+        "model.av_batch_norm_on": "pooled",
+        "model.softperm_av_features": 0.3,
         "model.softperm_text_apply": 0.0,
         "curriculum.av_lr": 1e-3,
         "training.weight_decay": 1e-3,
+        "training.cosine_epochs": 150,
         "training.loss_fusion": 0.4,
         "training.loss_av": 0.8,
         "training.loss_text": 0.8,
@@ -36,12 +41,14 @@ PRIORS: list[dict[str, Any]] = [
     # states of a pretrained model until training has mended them; nearly closed ones start from the model as it is.
     PUBLISHED
     | {
+        "data.standardize": True,
         "model.fusion_depth": 5,
         "model.num_fusion_tokens": 4,
         "model.gate_init": -4.0,
         "model.dropout": 0.2,
         "model.ffn": "lora",
         "model.lora_rank": 16,
+        "model.swiglu": "multiply",
         "model.av_layers": 1,
         "model.av_dropout": 0.5,
         "model.av_pooling": "consecutive",
@@ -51,6 +58,8 @@ PRIORS: list[dict[str, Any]] = [
         "curriculum.name": "joint",
         "training.lr_fusion": 5e-4,
         "training.weight_decay": 1.0,
+        "training.decayed": "matrices",
+        "training.cosine_epochs": 0,
         "training.loss_fusion": 0.2,
         "training.loss_av": 0.0,
         "training.loss_text": 0.2,
@@ -62,4 +71,4 @@ PRIORS: list[dict[str, Any]] = [
 
 
 def space(trial: optuna.Trial, lm: LanguageModelFacts) -> dict[str, Any]:
-    return suggest_all(trial, lm)
+    return suggest_all(trial, lm, cosine_epochs=(150,))

@@ -23,6 +23,11 @@ class AudioVisualStates:
         weights = self.mask.to(self.frames.dtype)[..., None]
         return (self.frames * weights).sum(1) / weights.sum(1).clamp(min=1)
 
+    def last(self) -> Tensor:
+        """The last real frame, [batch, width]; zero where a sample has none."""
+        index = self.mask.sum(1).clamp(min=1) - 1  # real frames come first
+        return self.frames[torch.arange(len(index), device=index.device), index]
+
 
 def pooling_weights(lengths: Tensor, time: int, frames: int, pooling: str, *, repeat_last: bool) -> Tensor:
     """Matrices that pool each sample's own frames: [batch, frames, time].
@@ -79,7 +84,7 @@ def sinusoidal_positions(frames: int, width: int, device: torch.device) -> Tenso
 
 
 class ModalityEncoder(nn.Module):
-    """BatchNorm (optional) → pool → Linear·√e → positions → dropout → pre-norm Transformer encoder."""
+    """BatchNorm and pool (or pool and BatchNorm) → Linear·√e → positions → dropout → pre-norm Transformer encoder."""
 
     def __init__(self, features: int, config: ModelConfig, *, batch_norm: bool) -> None:
         super().__init__()
@@ -87,6 +92,7 @@ class ModalityEncoder(nn.Module):
         self.frames, self.width, self.pooling = config.av_frames, width, config.av_pooling
         self.softperm = SoftPerm(config.softperm_av_features)
         self.batch_norm = nn.BatchNorm1d(features) if batch_norm else None
+        self.normalises_pooled = config.av_batch_norm_on == "pooled"
         self.projection = nn.Linear(features, width, bias=False)
         self.dropout = nn.Dropout(config.av_dropout)
         self.layers = nn.ModuleList(
@@ -98,7 +104,8 @@ class ModalityEncoder(nn.Module):
 
     def pools_first(self, training: bool) -> bool:
         """Whether nothing comes before pooling, so that it may be done once for all epochs."""
-        return self.batch_norm is None and not (training and self.softperm.p_features > 0)
+        is_first = self.batch_norm is None or self.normalises_pooled
+        return is_first and not (training and self.softperm.p_features > 0)
 
     def forward(self, values: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
         """Encode [batch, time, features].
@@ -116,16 +123,18 @@ class ModalityEncoder(nn.Module):
             lengths = torch.full((batch,), time, device=values.device)
         valid = torch.arange(time, device=values.device) < lengths[:, None]  # (B, T)
         values = self.softperm(values, valid)
-        if self.batch_norm is not None:
+        if not self.normalises_pooled:
             values = self._normalise(values, valid)
         weights = pooling_weights(lengths, time, self.frames, self.pooling, repeat_last=not known)
         pooled = weights.to(values.dtype) @ values  # (B, A, D)
+        mask = weights.any(-1)  # (B, A)
+        if self.normalises_pooled:
+            pooled = self._normalise(pooled, mask)
         hidden = self.projection(pooled) * math.sqrt(self.width)
         positions = sinusoidal_positions(self.frames, self.width, hidden.device)
         # An all-zero frame counts as padding and gets no position vector.
         hidden = hidden + positions * (hidden[..., :1] != 0)
         hidden = self.dropout(hidden)
-        mask = weights.any(-1)  # (B, A)
         if not known:
             padding = None
         else:
@@ -137,8 +146,10 @@ class ModalityEncoder(nn.Module):
         return hidden * mask[..., None], mask
 
     def _normalise(self, values: Tensor, valid: Tensor) -> Tensor:
+        if self.batch_norm is None:
+            return values
         frames = values[valid]  # (frames of all samples, D): statistics over real frames only
-        if self.batch_norm is None or len(frames) < (2 if self.training else 1):
+        if len(frames) < (2 if self.training else 1):
             return values
         return values.masked_scatter(valid[..., None], self.batch_norm(frames).to(values.dtype))
 

@@ -269,10 +269,20 @@ class DeepMLF(nn.Module):
         )
 
     def predict_av(
-        self, audio: Tensor, vision: Tensor, audio_lengths: Tensor | None = None, vision_lengths: Tensor | None = None
+        self,
+        audio: Tensor,
+        vision: Tensor,
+        audio_lengths: Tensor | None = None,
+        vision_lengths: Tensor | None = None,
+        *,
+        last_frame: bool = False,
     ) -> Tensor:
-        """The audiovisual head alone, [batch, 1]; the language model does not run (first curriculum stage)."""
-        prediction: Tensor = self.av_head(self.av_encoder(audio, vision, audio_lengths, vision_lengths).mean())
+        """The audiovisual head alone, [batch, 1]; the language model does not run (first curriculum stage).
+
+        It reads the mean over frames as in `forward`, or the last one.
+        """
+        states = self.av_encoder(audio, vision, audio_lengths, vision_lengths)
+        prediction: Tensor = self.av_head(states.last() if last_frame else states.mean())
         return prediction
 
     def gates(self) -> dict[str, float]:

@@ -35,7 +35,7 @@ def model_config_of(reference: Mapping[str, Any]) -> ModelConfig:
     try:
         fusion, encoder = reference["mmgpt"], reference["av_enc"]
         lora = fusion.get("lora", {}) if fusion.get("use_lora") else {}
-        norms = [name for name, key in _MODALITIES if encoder.get("use_bn") and encoder.get(f"use_bn_{key}", True)]
+        norms = _normalised(encoder)
         if encoder.get("d_enc_out", encoder["d_enc"]) != encoder["d_enc"]:
             raise CheckpointError(
                 f"reference config: d_enc_out={encoder['d_enc_out']} must equal d_enc={encoder['d_enc']}"
@@ -62,6 +62,7 @@ def model_config_of(reference: Mapping[str, Any]) -> ModelConfig:
                 "av_dropout": encoder.get("enc_dropout", 0.0),
                 "av_pooling": "strided",
                 "av_batch_norm": "both" if len(norms) == 2 else norms[0] if norms else "none",
+                "av_batch_norm_on": "pooled",
                 "softperm_av_features": encoder.get("p_perm", 0.0) if encoder.get("use_softperm") else 0.0,
             }
         )
@@ -69,6 +70,13 @@ def model_config_of(reference: Mapping[str, Any]) -> ModelConfig:
         raise CheckpointError(f"reference config: {error} is missing") from None
     except ValidationError as error:
         raise CheckpointError(f"reference config: {first_fault(error)}") from None
+
+
+def _normalised(encoder: Mapping[str, Any]) -> list[str]:
+    """Modalities with batch norm: by ``use_bn`` for both, by switches beside it, or by switches in its place."""
+    use = encoder.get("use_bn", False)
+    switches, default = (use, False) if isinstance(use, Mapping) else (encoder, True)
+    return [name for name, key in _MODALITIES if use and switches.get(f"use_bn_{key}", default)]
 
 
 def parameter_names(model: DeepMLF) -> dict[str, str]:

@@ -81,15 +81,24 @@ def run_model(model: DeepMLF, batch: Batch, precision: str, prefix: TextPrefix |
 
 @torch.no_grad()
 def predict(
-    model: DeepMLF, loader: Loader, precision: str, *, head: Head = "task", prefixes: PrefixCache | None = None
+    model: DeepMLF,
+    loader: Loader,
+    precision: str,
+    *,
+    head: Head = "task",
+    prefixes: PrefixCache | None = None,
+    last_frame: bool = False,
 ) -> np.ndarray:
-    """Predictions of a split by one head, in the split's own order, [N]."""
+    """Predictions of a split by one head, in the split's own order, [N]; `last_frame` is for ``av`` alone."""
     was_training = model.training
     model.eval()
     predictions = np.zeros(len(loader.labels), np.float32)
     device = model.fusion_tokens.device
     for batch, prefix in on_device(loader.in_order(), device, prefixes):
-        output = predict_av(model, batch) if head == "av" else getattr(run_model(model, batch, precision, prefix), head)
+        if head == "av":
+            output = predict_av(model, batch, last_frame=last_frame)
+        else:
+            output = getattr(run_model(model, batch, precision, prefix), head)
         predictions[batch.index.numpy()] = output[:, 0].cpu().numpy()
     model.train(was_training)
     return predictions
@@ -111,9 +120,10 @@ def by_head(output: DeepMLFOutput) -> dict[str, np.ndarray]:
     return {head: getattr(output, head).flatten(1).mean(1).cpu().numpy() for head in HEADS}
 
 
-def predict_av(model: DeepMLF, batch: Batch) -> Tensor:
-    """Predictions of the audiovisual head alone, [batch, 1]."""
-    return model.predict_av(batch.audio, batch.vision, batch.audio_lengths, batch.vision_lengths)
+def predict_av(model: DeepMLF, batch: Batch, *, last_frame: bool = False) -> Tensor:
+    """Predictions of the audiovisual head alone, [batch, 1], from the mean or the last frame."""
+    lengths = batch.audio_lengths, batch.vision_lengths
+    return model.predict_av(batch.audio, batch.vision, *lengths, last_frame=last_frame)
 
 
 def pooling(model: DeepMLF, *, training: bool) -> dict[str, Callable[[np.ndarray], np.ndarray]]:

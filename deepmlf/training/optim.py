@@ -1,12 +1,16 @@
 """AdamW with DeepMLF's parameter groups, and its learning-rate schedule."""
 
 import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from deepmlf.config import Part, Stage, TrainingConfig
+from deepmlf.config import WARMUP_SHARE, Part, Stage, TrainingConfig, TrialConfig
 from deepmlf.model.deepmlf import DeepMLF
+
+_PLATEAU_FACTOR = 0.1
 
 
 def part_of(name: str) -> Part:
@@ -22,12 +26,13 @@ def trained_parameters(model: DeepMLF) -> dict[str, nn.Parameter]:
 
 
 def make_optimizer(parameters: dict[str, nn.Parameter], config: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW, β=(0.9, 0.95), with groups by learning rate and decay; biases, norms and gates are not decayed."""
+    """AdamW, β=(0.9, 0.95), with groups by learning rate and decay."""
     groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for name, parameter in parameters.items():
         # The AV head learns with the encoder that it is the only reader of.
         rate = "av" if name.startswith(("av_encoder.", "av_head.")) else "fusion"
-        groups.setdefault((rate, parameter.ndim > 1), []).append(parameter)
+        is_decayed = parameter.ndim > 1 if config.decayed == "matrices" else not name.endswith("bias")
+        groups.setdefault((rate, is_decayed), []).append(parameter)
     return torch.optim.AdamW(
         [
             {
@@ -41,6 +46,48 @@ def make_optimizer(parameters: dict[str, nn.Parameter], config: TrainingConfig) 
         betas=(0.9, 0.95),
         fused=True,
     )
+
+
+def clipped_parameters(parameters: dict[str, nn.Parameter], config: TrainingConfig) -> list[nn.Parameter]:
+    """Those whose gradients are clipped."""
+    return [p for name, p in parameters.items() if config.clip_av or part_of(name) != "av_encoder"]
+
+
+def schedule_of(
+    config: TrialConfig, stage: Stage, steps_per_epoch: int, av_maes: Sequence[float]
+) -> Callable[[int], dict[str, float]]:
+    """The learning rates of a stage's next epoch, ``fusion`` and ``av``, by the optimiser steps taken in that stage.
+
+    Args:
+        config: The trial.
+        stage: One of its stages.
+        steps_per_epoch: Optimiser steps.
+        av_maes: Validation MAE of each finished epoch of the stage, if it trains the audiovisual encoder alone.
+    """
+    training, curriculum = config.training, config.curriculum
+    peaks = {"fusion": stage.lr or training.lr_fusion, "av": stage.lr or training.lr_av}
+    if stage.is_av_alone and curriculum.av_schedule == "plateau":
+        factor = plateau_factor(av_maes, curriculum.av_plateau)
+        return lambda step: {name: peak * factor for name, peak in peaks.items()}
+    epochs = training.cosine_epochs or stage.epochs if stage.is_fusion else stage.epochs
+    steps = epochs * steps_per_epoch
+    warmup = round(min(training.warmup_epochs, stage.epochs * WARMUP_SHARE) * steps_per_epoch)
+    return lambda step: {
+        name: learning_rate(peak, step, steps, warmup, training.min_lr) for name, peak in peaks.items()
+    }
+
+
+def plateau_factor(maes: Sequence[float], patience: int) -> float:
+    """What PyTorch's ``ReduceLROnPlateau`` makes of a learning rate of 1 after epochs of these validation errors.
+
+    It goes through all of them, so that nothing of it needs a place in a checkpoint.
+    """
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    scheduler = ReduceLROnPlateau(optimizer, factor=_PLATEAU_FACTOR, patience=patience)
+    for mae in maes:
+        scheduler.step(mae)
+    factor: float = optimizer.param_groups[0]["lr"]
+    return factor
 
 
 def learning_rate(peak: float, step: int, steps: int, warmup_steps: int, floor: float) -> float:

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from deepmlf.config import WARMUP_SHARE, Stage, TrialConfig
+from deepmlf.config import Stage, TrialConfig
 from deepmlf.data.dataset import Dataset
 from deepmlf.data.loader import Batch, Loader
 from deepmlf.errors import ConfigError, NonFiniteLossError
 from deepmlf.model.deepmlf import TextPrefix
+from deepmlf.training.av_stage import BestEncoder, has_stalled
 from deepmlf.training.checkpoints.files import BEST
 from deepmlf.training.checkpoints.save import CheckpointWriter, load_checkpoint, save_weights
 from deepmlf.training.curriculum import stages_of
@@ -26,7 +27,14 @@ from deepmlf.training.machine.memory import give_back_freed_memory
 from deepmlf.training.machine.prefetch import on_device
 from deepmlf.training.machine.speed import SpeedMeter, without_measurements
 from deepmlf.training.metrics import METRIC_NAMES, compute_metrics, is_better
-from deepmlf.training.optim import count_in_use, learning_rate, make_optimizer, start_stage, trained_parameters
+from deepmlf.training.optim import (
+    clipped_parameters,
+    count_in_use,
+    make_optimizer,
+    schedule_of,
+    start_stage,
+    trained_parameters,
+)
 from deepmlf.training.reports import AV_REUSED, FIDELITY, MISSING_BLOCKS, TRAINED_PARAMETERS, VALID
 from deepmlf.training.stores.av_encoders import StoredEncoder, key_of
 from deepmlf.training.stores.text_prefixes import PrefixCache, open_prefix_cache
@@ -54,6 +62,8 @@ class Position:
     """Best ``training.select_by`` of a fusion epoch with the whole model."""
     best_epoch: int = 0
     """The fusion epoch that had it."""
+    av_maes: list[float] = field(default_factory=list)
+    """Validation MAE of each finished epoch of a stage in position that trains the audiovisual encoder alone."""
     metrics: dict[str, Any] = field(default_factory=dict)
     """What the last finished epoch reported."""
 
@@ -100,6 +110,8 @@ class Trainer:
         self.stages = stages_of(config)
         self.parameters = trained_parameters(self.model)
         self.optimizer = make_optimizer(self.parameters, config.training)
+        self._clipped = clipped_parameters(self.parameters, config.training)
+        self._best_av = BestEncoder(config.curriculum, self.model, self.parameters, self.optimizer)
         self.weights = LossWeights.from_config(config.training)
         self.checkpoints = CheckpointWriter(out_dir, self.model, self.parameters, self.optimizer, keep)
         self.position = Position()
@@ -112,6 +124,7 @@ class Trainer:
             if resume_from is not None:
                 metadata = load_checkpoint(resume_from, self.model, self.parameters, self.optimizer)
                 self.position = Position(**metadata)
+                self._best_av.resume(resume_from)
                 report(self.position.metrics, resume_from)
             while "finished" not in self.position.metrics:
                 stage = self.stages[self.position.stage]
@@ -130,8 +143,9 @@ class Trainer:
                     self._run_epoch(stage, report)
                 stored.save(self.model, self.parameters, self.optimizer, self.position.metrics)
                 return
+        self._best_av.forget()
         metrics = without_measurements(metrics) | {AV_REUSED: 1}
-        self.position = Position(stage=1, epoch=stage.epochs, metrics=metrics)
+        self.position = Position(stage=1, epoch=metrics["epoch"], metrics=metrics)
         self._save_and_report(report)
 
     def _run_epoch(self, stage: Stage, report: Report) -> None:
@@ -146,11 +160,14 @@ class Trainer:
             losses, rates = self._train_epoch(stage)
         self.checkpoints.start()
         self._finish_epoch(stage, losses, rates)
+        if self._best_av.is_wanted and stage.is_av_alone and self.position.stage_epoch == 0:  # it is over
+            self.checkpoints.drop()
+            self._best_av.restore()
         self._save_and_report(report)
 
     def _save_and_report(self, report: Report) -> None:
         with self._meter.phase("checkpoint"):
-            checkpoint = self.checkpoints.finish(self.position.epoch, asdict(self.position))
+            checkpoint = self.checkpoints.finish(self.position.epoch, asdict(self.position), self._best_av.parts)
         report(self.position.metrics, checkpoint)
 
     def _train_epoch(self, stage: Stage) -> tuple[dict[str, float], dict[str, float]]:
@@ -158,7 +175,7 @@ class Trainer:
         training, meter = self.config.training, self._meter
         batches = len(self.train_loader)
         per_epoch = math.ceil(batches / training.accumulation_steps)
-        warmup = round(min(training.warmup_epochs, stage.epochs * WARMUP_SHARE) * per_epoch)
+        schedule = schedule_of(self.config, stage, per_epoch, self.position.av_maes)
         sums: dict[str, Tensor] = {}
         rates: dict[str, float] = {}
         check_every = 1 if self.device.type == "cpu" else _CHECKED_STEPS
@@ -174,11 +191,12 @@ class Trainer:
             # The last group of an epoch may hold fewer batches than `accumulation_steps`.
             group = index // training.accumulation_steps
             members = min(training.accumulation_steps, batches - group * training.accumulation_steps)
+            divisor = members if training.accumulation == "mean" else 1
             with meter.step(size, self._tokens(stage, batch)):
                 with meter.phase("forward"):
                     losses = self._losses(stage, batch, prefix)
                 with meter.phase("backward"):
-                    (losses["total"] / members).backward()
+                    (losses["total"] / divisor).backward()
             for name, loss in losses.items():
                 sums[name] = sums.get(name, 0.0) + loss.detach().double() * size
             if ((index + 1) % check_every == 0 or is_last) and not sums["total"].isfinite():
@@ -186,7 +204,7 @@ class Trainer:
                 raise NonFiniteLossError(f"the loss became {total} in epoch {self.position.epoch + 1}")
             if (index + 1) % training.accumulation_steps == 0 or is_last:
                 with meter.phase("optimizer"):
-                    rates = self._step(stage, stage.epochs * per_epoch, warmup)
+                    rates = self._step(schedule(self.position.stage_step))
         count = len(self.train_loader.labels)
         if not stage.is_av_alone:
             meter.look_up(count, cached=prefixes is not None)
@@ -200,7 +218,7 @@ class Trainer:
 
     def _losses(self, stage: Stage, batch: Batch, prefix: TextPrefix | None) -> dict[str, Tensor]:
         if stage.is_av_alone:
-            loss = F.l1_loss(predict_av(self.model, batch), batch.labels)
+            loss = F.l1_loss(predict_av(self.model, batch, last_frame=self._reads_last_frame), batch.labels)
             return {"av": loss, "total": loss}
         output = run_model(self.model, batch, self.config.training.precision, prefix)
         if not stage.is_fusion:
@@ -221,16 +239,14 @@ class Trainer:
             self._prefixes[key] = open_prefix_cache(self.model, loader, self._cache_gb, self.device)
         return self._prefixes[key]
 
-    def _step(self, stage: Stage, steps: int, warmup: int) -> dict[str, float]:
-        training = self.config.training
-        peaks = {"fusion": training.lr_fusion, "av": training.lr_av}
-        rates = {
-            name: learning_rate(stage.lr or peak, self.position.stage_step, steps, warmup, training.min_lr)
-            for name, peak in peaks.items()
-        }
+    @property
+    def _reads_last_frame(self) -> bool:
+        return self.config.curriculum.av_readout == "last"
+
+    def _step(self, rates: dict[str, float]) -> dict[str, float]:
         for group in self.optimizer.param_groups:
             group["lr"] = rates[group["rate"]]
-        torch.nn.utils.clip_grad_value_(self.parameters.values(), training.clip_value)
+        torch.nn.utils.clip_grad_value_(self._clipped, self.config.training.clip_value)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.position.stage_step += 1
@@ -264,6 +280,9 @@ class Trainer:
                     save_weights(self.out_dir / BEST, self.model, metadata)
         else:
             metrics[f"unimodal/{head}_MAE"] = valid["MAE"]
+        if stage.is_av_alone:
+            position.av_maes.append(valid["MAE"])
+            self._best_av.look(position.av_maes)
         metrics["train/loss"] = losses.pop("total")
         metrics |= {f"loss/{name}": value for name, value in losses.items()}
         metrics |= {f"lr/{name}": value for name, value in rates.items()}
@@ -275,7 +294,14 @@ class Trainer:
         """Metrics of the validation split by one head."""
         loader = self.valid_loader
         prefixes = None if head == "av" else self._prefix_cache(loader)
-        predictions = predict(self.model, loader, self.config.training.precision, head=head, prefixes=prefixes)
+        predictions = predict(
+            self.model,
+            loader,
+            self.config.training.precision,
+            head=head,
+            prefixes=prefixes,
+            last_frame=self._reads_last_frame,
+        )
         if not np.isfinite(predictions).all():
             raise NonFiniteLossError(f"a validation prediction became non-finite in epoch {self.position.epoch + 1}")
         if head != "av":
@@ -289,10 +315,16 @@ class Trainer:
         without_better = min(position.stage_epoch, position.fusion_epoch - position.best_epoch)
         if is_last and patience is not None and without_better >= patience:
             metrics["finished"] = "patience"
-        elif position.stage_epoch == stage.epochs:
+        elif self._is_over(stage):
             position.stage, position.stage_epoch, position.stage_step = position.stage + 1, 0, 0
+            position.av_maes = []
             if position.stage == len(self.stages):
                 metrics["finished"] = "full"
+
+    def _is_over(self, stage: Stage) -> bool:
+        if self.position.stage_epoch == stage.epochs:
+            return True
+        return stage.is_av_alone and has_stalled(self.position.av_maes, self.config.curriculum.av_patience)
 
 
 def train(

@@ -5,22 +5,17 @@ They draw categorical values and whole numbers only, so that a grid sampler can 
 
 from typing import Any
 
-import optuna
-
 from deepmlf.model.lm_store import LanguageModelFacts
-from search_spaces import mosi
-from search_spaces._common import LORA_SCALE, layers_from
+from search_spaces import _common, mosi
+from search_spaces._common import suggest_seed
 
-_BEST = mosi.PRIORS[0]
-FIXED: dict[str, Any] = mosi.BASE | _BEST | {"model.lora_alpha": LORA_SCALE * _BEST["model.lora_rank"]}
-"""The published best setting for MOSI; ``--set`` changes it for all points of a grid."""
+__all__ = ["FIXED", "fixed_depth", "suggest_seed"]
+
+FIXED: dict[str, Any] = _common.as_published(mosi.BASE, mosi.PRIORS[0])
+"""The published best setting for MOSI, with all choices of the authors' code; ``--set`` changes it for all points of a
+grid."""
 
 
 def fixed_depth(lm: LanguageModelFacts) -> dict[str, Any]:
     """The published depth, or the deepest that fits a shallow language model."""
-    return {"model.fusion_depth": min(FIXED["model.fusion_depth"], layers_from(FIXED["model.fusion_start"], lm))}
-
-
-def suggest_seed(trial: optuna.Trial) -> dict[str, Any]:
-    """Three seeds per point, for the spread over seeds."""
-    return {"training.seed": trial.suggest_int("training.seed", 0, 2)}
+    return _common.fixed_depth(FIXED, lm)

@@ -47,8 +47,9 @@ def assert_same(first: DeepMLFOutput, second: DeepMLFOutput, row: slice = slice(
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("pooling", ["consecutive", "strided"])
-def test_outputs_do_not_depend_on_padding_or_company(family: Family, pooling: str) -> None:
-    model = make_model(family, av_pooling=pooling, av_batch_norm="both").eval()
+@pytest.mark.parametrize("normalised", ["frames", "pooled"])
+def test_outputs_do_not_depend_on_padding_or_company(family: Family, pooling: str, normalised: str) -> None:
+    model = make_model(family, av_pooling=pooling, av_batch_norm="both", av_batch_norm_on=normalised).eval()
     for encoder in (model.av_encoder.audio, model.av_encoder.vision):
         assert encoder.batch_norm is not None
         encoder.batch_norm.running_mean.fill_(0.5)

@@ -90,6 +90,56 @@ def test_gradients_equal_the_authors(shared: Path, name: str) -> None:
     assert compared == {key for key in tensors if key.startswith("grad.")}
 
 
+def theirs(values: torch.Tensor, frames: int) -> torch.Tensor:
+    """The authors' pooling of [batch, time, features] to [batch, frames, features], written out frame by frame."""
+    per_frame = -(-values.shape[1] // frames)
+    last = values[:, -1:].expand(-1, per_frame * frames - values.shape[1], -1)
+    padded = torch.cat([values, last], dim=1)
+    return torch.stack([padded[:, frame::frames].mean(1) for frame in range(frames)], dim=1)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    ("normalised", "switches"),
+    [
+        ("both", {"use_bn": True}),
+        ("audio", {"use_bn": True, "use_bn_v": False}),
+        ("audio", {"use_bn": {"use_bn_a": True, "use_bn_v": False}}),
+        ("audio", {"use_bn": {"use_bn_a": True}}),
+    ],
+)
+def test_batch_norm_of_the_authors_comes_after_pooling(
+    shared: Path, name: str, normalised: str, switches: dict[str, Any]
+) -> None:
+    """On the inputs of a case; its own checkpoint has no batch norm, so the weights are drawn here."""
+    _, tensors, meta = load_case(shared, name)
+    state = {key: tensor for key, tensor in tensors.items() if key.startswith("state.")}
+    generator = torch.Generator().manual_seed(0)
+    modalities = {"audio": "a", "vision": "v"} if normalised == "both" else {"audio": "a"}
+    for modality, key in modalities.items():
+        width = tensors[f"in.{modality}"].shape[-1]
+        drawn = {leaf: torch.rand(width, generator=generator) + 0.5 for leaf in ("weight", "bias", "running_mean")}
+        counts = {"running_var": torch.ones(width), "num_batches_tracked": torch.tensor(0)}
+        state |= {f"state.Model.av_encoder.BN_{key}.{leaf}": tensor for leaf, tensor in (drawn | counts).items()}
+    reference = meta["reference_config"]
+    model = load_reference(state, reference | {"av_enc": reference["av_enc"] | switches}, meta["lm_config"])
+    assert (model.config.av_batch_norm, model.config.av_batch_norm_on) == (normalised, "pooled")
+    for modality in modalities:
+        encoder, values = getattr(model.av_encoder, modality).train(), tensors[f"in.{modality}"]
+        seen: list[torch.Tensor] = []
+        handle = encoder.projection.register_forward_pre_hook(lambda _, inputs, seen=seen: seen.append(inputs[0]))
+        norm = encoder.batch_norm
+        pooled = theirs(values, encoder.frames)
+        spread = (pooled - pooled.mean((0, 1))) / (pooled.var((0, 1), correction=0) + norm.eps).sqrt()
+        expected = spread * norm.weight + norm.bias
+        encoder(values, None)
+        torch.testing.assert_close(seen[0], expected, atol=1e-5, rtol=0)
+        encoder.normalises_pooled = False
+        encoder(values, None)
+        assert not torch.allclose(seen[1], expected, atol=1e-2)  # otherwise nothing was compared
+        handle.remove()
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_an_imported_checkpoint_is_loaded_with_the_same_outputs(shared: Path, tmp_path: Path, name: str) -> None:
     model, tensors, meta = load_case(shared, name)

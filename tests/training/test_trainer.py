@@ -76,12 +76,15 @@ def test_a_loss_that_is_not_finite_fails_at_once(tmp_path: Path, small_data: Pat
         run(tmp_path, small_data, curriculum__name="joint", training__lr_fusion=1e30, training__epochs=5)
 
 
-def test_a_step_takes_the_mean_gradient_of_its_batches_clipped(
-    tmp_path: Path, small_data: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("accumulation", "clip_av"), [("mean", True), ("sum", False)])
+def test_a_step_takes_the_mean_or_summed_gradient_of_its_batches_clipped(
+    tmp_path: Path, small_data: Path, monkeypatch: pytest.MonkeyPatch, accumulation: str, clip_av: bool
 ) -> None:
-    config = config_of(small_data, curriculum__name="joint", training__accumulation_steps=2, training__clip_value=0.01)
+    config = config_of(small_data, curriculum__name="joint", training__accumulation_steps=2, training__clip_value=0.01,
+                       training__accumulation=accumulation, training__clip_av=clip_av)  # fmt: skip
     trainer = Trainer(config, tmp_path)
     parameters = list(trainer.parameters.values())
+    is_clipped = [clip_av or not name.startswith("av_encoder.") for name in trainer.parameters]
     losses, step = trainer._losses, trainer.optimizer.step
     gradients: list[list[torch.Tensor]] = []
     taken: list[list[torch.Tensor]] = []
@@ -102,13 +105,17 @@ def test_a_step_takes_the_mean_gradient_of_its_batches_clipped(
     trainer._run_epoch(trainer.stages[0], lambda metrics, checkpoint: None)
     assert (len(gradients), len(taken)) == (3, 2)  # 49 utterances in three batches; the last one is a group of its own
     groups = [gradients[:2], gradients[2:]]
-    clipped = 0
+    clipped, beyond = 0, 0
     for group, grads in zip(groups, taken, strict=True):
         for index, grad in enumerate(grads):
-            mean = torch.stack([member[index] for member in group]).mean(0)
-            torch.testing.assert_close(grad, mean.clamp(-0.01, 0.01), atol=1e-6, rtol=1e-4)
-            clipped += int((mean.abs() > 0.01).sum())
+            members = torch.stack([member[index] for member in group])
+            whole = members.mean(0) if accumulation == "mean" else members.sum(0)
+            expected = whole.clamp(-0.01, 0.01) if is_clipped[index] else whole
+            torch.testing.assert_close(grad, expected, atol=1e-6, rtol=1e-4)
+            clipped += int((expected != whole).sum())
+            beyond += int((expected.abs() > 0.01).sum())
     assert clipped > 0
+    assert (beyond == 0) == clip_av
 
 
 def test_a_torn_checkpoint_is_never_used(tmp_path: Path, small_data: Path) -> None:

@@ -6,6 +6,7 @@ A checkpoint is written to a temporary folder, then renamed; it counts only if i
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -95,8 +96,21 @@ class CheckpointWriter:
         """Begin to write weights and moments, which must not change until `finish`."""
         self._writing = self._begin()
 
-    def finish(self, epoch: int, metadata: dict[str, Any]) -> Path:
+    def drop(self) -> None:
+        """Give up what `start` began, so that weights and moments may change; `finish` writes them anew."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def finish(
+        self, epoch: int, metadata: dict[str, Any], parts: Mapping[str, dict[str, Tensor]] | None = None
+    ) -> Path:
         """Complete the checkpoint that `start` began, or write it now, and drop old ones.
+
+        Args:
+            epoch: Finished epochs, for its name.
+            metadata: For its ``state.json``.
+            parts: Further tensors, each in a file ``<name>.safetensors``.
 
         Returns:
             Its folder.
@@ -109,7 +123,7 @@ class CheckpointWriter:
         random = {"cpu": torch.get_rng_state()}
         if torch.cuda.is_available():
             random["cuda"] = torch.cuda.get_rng_state()
-        _write(self._temporary, {"random": random})
+        _write(self._temporary, {"random": random, **(parts or {})})
         folder = self._root / checkpoint_name(epoch)
         _write_metadata(self._temporary, metadata | {_ACTIVE_LAYERS: self._model.active_layers})
         publish_folder(self._temporary, folder)

@@ -25,17 +25,29 @@ _AV_PARTS = ("av_encoder.", "av_head.")
 _TRAINING = (
     "batch_size", "accumulation_steps", "min_lr", "warmup_epochs", "weight_decay", "clip_value", "seed",
 )  # fmt: skip
+_LATER = (
+    "model.av_batch_norm_on", "training.accumulation", "training.decayed", "training.clip_av",
+    "curriculum.av_schedule", "curriculum.av_plateau", "curriculum.av_patience", "curriculum.av_weights",
+    "curriculum.av_readout",
+)  # fmt: skip
+"""Settings that came later. At their defaults they are left out, so that earlier entries are found again."""
 
 
 def key_of(config: TrialConfig, stage: Stage, info: DatasetInfo) -> dict[str, Any]:
     """All that the outcome of a trial's audiovisual stage depends on, as plain JSON values."""
-    model, training = config.model.model_dump(mode="json"), config.training.model_dump(mode="json")
-    return {
+    settings, defaults = config.flat(), TrialConfig().flat()
+    model = [
+        name
+        for section, name in (path.split(".") for path in settings if path not in _LATER)
+        if section == "model" and (name.startswith("av_") or name == "softperm_av_features")
+    ]
+    key = {
         "data": {"fingerprint": info.fingerprint, "standardize": config.data.standardize},
-        "model": {name: model[name] for name in model if name.startswith("av_") or name == "softperm_av_features"},
-        "training": {name: training[name] for name in _TRAINING},
+        "model": {name: settings[f"model.{name}"] for name in model},
+        "training": {name: settings[f"training.{name}"] for name in _TRAINING},
         "stage": stage.model_dump(mode="json"),
     }
+    return key | {name: settings[name] for name in _LATER if settings[name] != defaults[name]}
 
 
 class StoredEncoder:
@@ -86,11 +98,17 @@ class StoredEncoder:
         metrics: dict[str, Any],
     ) -> None:
         """Store where the stage ended, whole or not at all, in place of whatever is there."""
-        weights = _av_weights(model)
-        own = {name: parameter for name, parameter in parameters.items() if name.startswith(_AV_PARTS)}
-        moments = optimizer_state(own, optimizer)
+        weights, moments = av_state(model, parameters, optimizer)
         metadata = {"key": self._key, "sha256": _digest(weights, moments), "metrics": metrics}
         publish(self.folder, {"model": weights, "optimizer": moments}, metadata)
+
+
+def av_state(
+    model: DeepMLF, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Weights of the audiovisual encoder and its head, and their optimiser state; no copies."""
+    own = {name: parameter for name, parameter in parameters.items() if name.startswith(_AV_PARTS)}
+    return _av_weights(model), optimizer_state(own, optimizer)
 
 
 def _av_weights(model: DeepMLF) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ import torch
 from filelock import Timeout
 from safetensors.torch import load_file, save_file
 
+from deepmlf.config import TrialConfig
 from deepmlf.data.dataset import Dataset
 from deepmlf.training.checkpoints.files import latest_checkpoint
 from deepmlf.training.curriculum import stages_of
@@ -19,6 +20,7 @@ from deepmlf.training.stores.av_encoders import StoredEncoder, key_of
 from tests.training.small_trial import config_of, run, without_times
 
 REUSED = "curriculum/av_reused"
+EARLIER = Path(__file__).resolve().parents[2] / "fixtures" / "experiment_0_1_0" / "small"
 
 
 def entries(store: Path) -> list[Path]:
@@ -69,7 +71,10 @@ def test_the_key_holds_what_the_encoder_depends_on_and_nothing_else(small_data: 
         {"curriculum__av_epochs": 3}, {"curriculum__av_lr": 2e-3}, {"curriculum__av_share": 0.4, "training__epochs": 8},
         {"training__batch_size": 8}, {"training__accumulation_steps": 2}, {"training__weight_decay": 0.1},
         {"training__clip_value": 1.0}, {"training__warmup_epochs": 0.5}, {"training__min_lr": 1e-6},
-        {"training__seed": 1}, {"data__standardize": False},
+        {"training__seed": 1}, {"data__standardize": False}, {"model__av_batch_norm_on": "pooled"},
+        {"training__accumulation": "sum"}, {"training__decayed": "all_but_biases"}, {"training__clip_av": False},
+        {"curriculum__av_schedule": "plateau"}, {"curriculum__av_plateau": 3}, {"curriculum__av_patience": 8},
+        {"curriculum__av_weights": "best"}, {"curriculum__av_readout": "last"},
     ):  # fmt: skip
         assert key(small_data, **change) != own, change
     for change in (
@@ -77,8 +82,20 @@ def test_the_key_holds_what_the_encoder_depends_on_and_nothing_else(small_data: 
         {"model__softperm_text_features": 0.5}, {"curriculum__name": "unimodal_first"},
         {"curriculum__name": "av_frozen"}, {"training__epochs": 9}, {"training__lr_av": 0.1},
         {"training__lr_fusion": 0.1}, {"training__loss_av": 0.0}, {"training__patience": 3},
+        {"training__cosine_epochs": 50},
     ):  # fmt: skip
         assert key(small_data, **change) == own, change
+
+
+def test_an_entry_of_an_earlier_version_has_the_key_that_its_trial_would_have_today(small_data: Path) -> None:
+    (trial,) = EARLIER.glob("trials/0000_*")
+    config = TrialConfig.from_dict(json.loads((trial / "config.json").read_text()))
+    info = Dataset.open(EARLIER.parent / "data").info
+    (entry,) = entries(EARLIER / "av_encoders")
+    expected = json.loads((entry / "state.json").read_text())["key"]
+    found = key_of(config, stages_of(config)[0], info)
+    assert found == expected
+    assert StoredEncoder(EARLIER / "av_encoders", found).folder == entry
 
 
 def tear_weights(entry: Path) -> None:

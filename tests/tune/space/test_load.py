@@ -1,5 +1,6 @@
 """Every space in search_spaces/: legal on shallow and deep language models, priors in range, grids that enumerate."""
 
+import re
 import warnings
 from collections.abc import Iterator
 from functools import lru_cache
@@ -16,8 +17,10 @@ from deepmlf.model.language_model import Family, LanguageModel, tiny_random
 from deepmlf.model.lm_store import LanguageModelFacts
 from deepmlf.tune.space.bound import check_space
 from deepmlf.tune.space.load import SearchSpace, known_spaces, load_space
+from search_spaces import _common
 from tests.tune.parts import bound
 
+ROOT = Path(__file__).resolve().parents[3]
 SPACES = known_spaces()
 EMPTY = "def space(trial):\n    return {}\n"
 SMOLLM2 = LanguageModelFacts(num_layers=30, width=576)
@@ -39,7 +42,10 @@ def draw(space: SearchSpace, lm: LanguageModelFacts, count: int = 200) -> Iterat
 
 
 def test_the_known_spaces_are_those_of_the_readme() -> None:
-    assert SPACES == ["ablations/curriculum", "ablations/depth", "ablations/tokens", "demo", "mosei", "mosi", "sims"]
+    assert SPACES == [
+        "ablations/curriculum", "ablations/depth", "ablations/tokens", "demo", "mosei", "mosi",
+        "published/mosei", "published/mosei_large", "published/mosi", "published/sims", "sims",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("lm", SIZES, ids=lambda lm: f"{lm.num_layers}x{lm.width}")
@@ -81,6 +87,11 @@ def test_a_prior_names_only_what_the_space_searches(name: str) -> None:
         ("mosei", LanguageModelFacts(36, 1280), [None, (7, 14, 21, 28, 35)]),
         ("mosei", LanguageModelFacts(12, 768), [(3, 4, 6, 7, 8, 10, 11)]),
         ("sims", LanguageModelFacts(12, 768), [(5, 6, 7, 8, 9, 10, 11)]),
+        ("published/mosi", LanguageModelFacts(24, 2048), [(11, 14, 17, 20, 23)]),
+        ("published/mosei", LanguageModelFacts(12, 768), [(3, 5, 7, 8, 9, 10, 11)]),
+        ("published/mosei_large", LanguageModelFacts(36, 1280), [(7, 14, 21, 28, 35)]),
+        ("published/sims", LanguageModelFacts(12, 768), [(5, 6, 7, 8, 9, 10, 11)]),
+        ("ablations/curriculum", LanguageModelFacts(24, 2048), [(11, 14, 17, 20, 23)]),
     ],
 )
 def test_priors_fuse_the_published_layers(name: str, lm: LanguageModelFacts, fused: list[tuple[int, ...]]) -> None:
@@ -88,6 +99,74 @@ def test_priors_fuse_the_published_layers(name: str, lm: LanguageModelFacts, fus
     for expected, (_, overrides) in zip(fused, draw(space, lm, count=len(fused)), strict=True):
         model = TrialConfig.from_overrides(space.base, overrides).model
         assert expected in (None, model.resolve_fusion_layers(lm.num_layers))
+
+
+AUTHORS = {
+    "data.standardize": False, "model.gate_init": 0.0, "model.cross_attention_heads": 16, "model.dropout": 0.1,
+    "model.av_width": 30, "model.av_heads": 6, "model.av_layers": 3, "model.av_dropout": 0.1,
+    "model.av_pooling": "strided", "curriculum.name": "av_first", "curriculum.av_share": None,
+    "curriculum.av_schedule": "plateau", "curriculum.av_patience": 8, "curriculum.av_weights": "best",
+    "curriculum.av_readout": "last", "training.lr_fusion": 1e-4, "training.batch_size": 32,
+    "training.accumulation_steps": 8, "training.accumulation": "sum", "training.clip_value": 5.0,
+    "training.clip_av": False, "training.decayed": "all_but_biases", "training.min_lr": 1e-7,
+    "training.warmup_epochs": 1.0,
+}  # fmt: skip
+"""What the authors' code does for all datasets."""
+OF_DATASET = (
+    "model.num_fusion_tokens", "training.loss_lm", "training.loss_fusion", "training.loss_av", "training.loss_text",
+    "training.weight_decay", "model.softperm_text_apply", "training.cosine_epochs", "training.patience",
+    "model.max_text_len", "model.av_frames", "model.ffn", "curriculum.av_lr", "model.softperm_av_features",
+    "model.av_batch_norm",
+)  # fmt: skip
+PUBLISHED = {
+    ("mosi", 0): (8, 0.0, 0.4, 0.8, 0.8, 1e-3, 0.0, 150, 30, 50, 50, "lora", 1e-3, 0.3, "audio"),
+    ("mosei", 0): (12, 1.1, 1.0, 1.0, 1.0, 5e-3, 0.3, 15, 10, 50, 50, "full", 5e-3, 0.2, "none"),
+    ("mosei", 1): (12, 1.0, 1.0, 1.0, 1.0, 0.1, 0.25, 20, 10, 50, 50, "full", 5e-3, 0.2, "none"),
+    ("sims", 0): (20, 1.0, 1.0, 1.0, 1.0, 0.1, 0.25, 100, 10, 39, 55, "full", 5e-4, 0.2, "both"),
+}
+"""What was published for each, by space and prior."""
+FIXED_IN = {
+    ("mosi", 0): ["published/mosi", "ablations/curriculum", "ablations/depth", "ablations/tokens"],
+    ("mosei", 0): ["published/mosei"],
+    ("mosei", 1): ["published/mosei_large"],
+    ("sims", 0): ["published/sims"],
+}
+"""Spaces that fix it."""
+
+
+@pytest.mark.parametrize("published", PUBLISHED, ids=str)
+def test_what_is_called_published_is_the_authors_throughout(published: tuple[str, int]) -> None:
+    name, prior = published
+    expected = AUTHORS | dict(zip(OF_DATASET, PUBLISHED[published], strict=True))
+    if expected["model.softperm_text_apply"]:
+        expected["model.softperm_text_features"] = 0.2 if published == ("mosei", 0) else 0.3
+    if expected["model.av_batch_norm"] != "none":
+        expected["model.av_batch_norm_on"] = "pooled"
+    if expected["model.ffn"] == "lora":
+        expected |= {"model.lora_rank": 512, "model.lora_alpha": 8192.0, "model.lora_dropout": 0.05,
+                     "model.swiglu": "sum"}  # fmt: skip
+    for space_name, index in ((name, prior), *((fixed, 0) for fixed in FIXED_IN[published])):
+        space = load_space(space_name)
+        overrides = [drawn for _, drawn in draw(space, LanguageModelFacts(36, 2048), count=index + 1)][index]
+        settings = TrialConfig.from_overrides(space.base, overrides).flat()
+        varied = {"ablations/tokens": "model.num_fusion_tokens", "ablations/curriculum": "curriculum.name"}
+        wanted = {setting: value for setting, value in expected.items() if setting != varied.get(space_name)}
+        assert {setting: settings[setting] for setting in wanted} == wanted, space_name
+        assert settings["curriculum.av_epochs"] >= 100
+
+
+def test_the_differences_that_the_docs_list_are_those_that_a_published_space_takes() -> None:
+    page = (ROOT / "docs" / "reproducing-the-paper.md").read_text()
+    rows = [row.split("|")[3] for row in page.splitlines() if row.startswith("| ")]
+    listed = {name for row in rows for name in re.findall(r"`((?:data|model|training|curriculum)\.\w+)", row)}
+    defaults = TrialConfig().flat()
+    changed = set()
+    for name in ("published/mosi", "published/sims"):
+        changed |= {name for name, value in load_space(name).base.items() if value != defaults[name]}
+    assert listed <= changed
+    choices = {name for name in _common.AUTHORS if _common.AUTHORS[name] != defaults[name]}
+    by_prior = {"model.swiglu", "model.av_pooling", "training.cosine_epochs", "training.patience"}
+    assert choices | by_prior == listed
 
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
@@ -125,9 +204,13 @@ def test_a_space_that_draws_the_seed_wins_over_that_of_the_search() -> None:
 def test_settings_that_make_no_sense_without_another_are_drawn_with_it_alone() -> None:
     with_it = {
         "model.lora_rank": lambda drawn: drawn["model.ffn"] == "lora",
+        "model.swiglu": lambda drawn: drawn["model.ffn"] == "lora",
         "model.fusion_start": lambda drawn: drawn.get("model.fusion_spacing") == "even",
         "model.softperm_text_features": lambda drawn: drawn["model.softperm_text_apply"] > 0,
-        "curriculum.av_share": lambda drawn: drawn["curriculum.name"] in ("av_first", "av_frozen", "unimodal_first"),
+        "model.av_batch_norm_on": lambda drawn: drawn["model.av_batch_norm"] != "none",
+        "curriculum.av_schedule": lambda drawn: drawn["curriculum.name"] in ("av_first", "av_frozen", "unimodal_first"),
+        "curriculum.av_share": lambda drawn: drawn.get("curriculum.av_schedule") == "cosine",
+        "training.accumulation": lambda drawn: drawn["training.accumulation_steps"] > 1,
         "curriculum.text_share": lambda drawn: drawn["curriculum.name"] == "unimodal_first",
         "curriculum.grow_share": lambda drawn: drawn["curriculum.name"] == "grow_depth",
         "training.lr_av": lambda drawn: drawn["curriculum.name"] != "av_frozen",

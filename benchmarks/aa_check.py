@@ -94,7 +94,7 @@ class OneSetting:
 
 
 def curve_of(setting: dict[str, Any], number: int, seed: int, effect: Effect) -> surrogate.Curve:
-    """What a trial reports: the same curve for all but for the effect and chance, most of it on the trial as a whole."""
+    """What a trial reports: a curve that is the same but for effect and chance, which is mostly of the whole trial."""
     generator = np.random.default_rng((seed, number))
     epochs = np.arange(1, surrogate.EPOCHS + 1)
     level = MAE + DEVIATION * (effect(setting) + generator.normal())

@@ -33,8 +33,8 @@ def confirm(
     """Train an experiment's best settings again and compare them on the test split.
 
     Settings are ranked by the mean over their complete trials; trials of one setting, whatever was drawn for them,
-    count as one. The retrained trials are an experiment of their own inside the first one, ``confirm-`` with the numbers
-    of the trials and how many seeds: what a kill left unfinished goes on when it is asked for again.
+    count as one. The retrained trials are an experiment of their own inside the first one, ``confirm-`` with the
+    numbers of the trials and how many seeds: what a kill left unfinished goes on when it is asked for again.
 
     >>> report = confirm("runs/first", top=2, seeds=2, quiet=True)
     >>> report["verdict"] in ("holds", "undecided", "fails"), len(report["settings"])
@@ -51,10 +51,10 @@ def confirm(
     Returns:
         ``verdict``: ``holds`` if the search's choice is better than each other setting, ``fails`` if another one is
         better than it, both beyond what seeds alone may do, or ``undecided``. ``settings``, the search's choice first:
-        ``trial`` of the search, the ``seeds`` that finished, ``mean`` and ``std`` of each test metric, and of the others
-        ``difference`` (the choice minus this one, paired by seed: ``mean`` and its interval ``low`` to ``high`` for
-        each metric) and whether it is ``worse``, ``better`` or ``undecided``. ``differences`` repeats the difference of
-        the first of the others. ``asked``: seeds of each setting.
+        ``trial`` of the search, the ``seeds`` that finished, ``mean`` and ``std`` of each test metric, and of the
+        others ``difference`` (the choice minus this one, paired by seed: ``mean`` and its interval ``low`` to ``high``
+        for each metric) and whether it ``is`` ``worse``, ``better`` or ``undecided``. ``differences`` repeats the
+        difference of the first of the others. ``asked``: seeds of each setting.
 
     Raises:
         SearchError: If the experiment has fewer than two settings with a complete trial, the retraining stopped early,

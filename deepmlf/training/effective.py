@@ -23,9 +23,9 @@ class EffectiveSetting:
 def effective_setting(config: TrialConfig, num_layers: int) -> EffectiveSetting:
     """What of a configuration takes effect.
 
-    Fused layers stand for the depth, start and spacing that they come from, stages for the curriculum that has them;
-    what has no effect beside the other settings is left out: LoRA's of a full FFN, the probability of a SoftPerm that is
-    off, the learning rate of an audiovisual encoder that fusion keeps frozen.
+    Fused layers stand for the depth, start and spacing that they come from, stages for the curriculum that has them.
+    What has no effect beside the other settings is left out: LoRA's of a full FFN, the probability of a SoftPerm that
+    is off, the learning rate of an audiovisual encoder that fusion keeps frozen.
 
     >>> one, other = ({"model.ffn": "full", "model.lora_rank": rank, "training.seed": rank} for rank in (8, 64))
     >>> one = effective_setting(TrialConfig.from_overrides(one), 30)

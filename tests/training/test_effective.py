@@ -37,7 +37,8 @@ SAME = [
      {"curriculum__name": "av_first"}),
     ({"curriculum__av_share": 0.4, "training__epochs": 15}, {"curriculum__av_epochs": 6, "training__epochs": 15}),
     ({"curriculum__name": "av_frozen", "training__lr_av": 0.1}, {"curriculum__name": "av_frozen"}),
-    ({"curriculum__name": "grow_depth", "model__fusion_depth": 1}, {"curriculum__name": "joint", "model__fusion_depth": 1}),
+    ({"curriculum__name": "grow_depth", "model__fusion_depth": 1},
+     {"curriculum__name": "joint", "model__fusion_depth": 1}),
 ]  # fmt: skip
 DIFFERENT = [
     ({"model__fusion_depth": 4}, {"model__fusion_depth": 5}),

@@ -17,7 +17,7 @@ from deepmlf.analysis.records import Records, TrialRecord
 from deepmlf.tune.objective import Objective
 
 NEEDED = 3  # of values, for any statement about their mean
-_CONFIDENCE = 0.95
+_CONFIDENCE = 0.95  # of one value's interval, and of all that a report says of its three questions
 _BLIND = ("grid", "random")
 """Samplers that look at no result: what a value of a setting is worth, others' values do not decide beside it."""
 
@@ -149,7 +149,8 @@ def _compare(measured: list[Group], objective: Objective) -> tuple[Group, list[A
     best = min(measured, key=lambda group: sign * float(np.mean(group.values)))
     if not best.is_whole:
         return best, []
-    apart = differ([group.values for group in measured], measured.index(best))
+    confidence = 1 - (1 - _CONFIDENCE) / len(QUESTIONS)
+    apart = differ([group.values for group in measured], measured.index(best), confidence)
     return best, [group.value for group, is_apart in zip(measured, apart, strict=True) if is_apart]
 
 

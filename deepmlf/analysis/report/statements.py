@@ -20,8 +20,8 @@ def statement(answer: Answer, records: Records) -> str:
         )
     if answer.verdict == "stopped":
         return (
-            f"The scheduler, {records.settings.scheduler}, stopped the worse trials early, so that means over the others "
-            f"flatter their values. {grid} compares them."
+            f"The scheduler, {records.settings.scheduler}, stopped the worse trials early, so that means over the "
+            f"others flatter their values. {grid} compares them."
         )
     if answer.best is None:
         return f"Too few trials to say anything: {NEEDED} trained to their end are needed of two values at least."
@@ -40,7 +40,7 @@ def statement(answer: Answer, records: Records) -> str:
     else:
         parts.append(f"worse beyond chance: {_spelled(answer.worse)}")
         parts.append(f"not told apart from it: {_spelled(answer.open)}")
-    return f"{meaning}. {'; '.join(parts)} (all compared at once, at 95 %)."
+    return f"{meaning}. {'; '.join(parts)} (all compared at once; 95 % for the three questions together)."
 
 
 def _spelled(values: Sequence[Any]) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import optuna
 import plotly.graph_objects as go
 from optuna import visualization
 from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator, get_param_importances
@@ -56,8 +57,8 @@ def parallel_coordinates(records: Records, params: list[str]) -> Plot:
     return page_plot(
         title,
         figure,
-        f"Left axis: {name}. Solid: the best quarter of trials. {len(shown)} of {len(params)} settings are shown: the most "
-        "important ones where one stands out, else the first ones drawn.",
+        f"Left axis: {name}. Solid: the best quarter of trials. {len(shown)} of {len(params)} settings are "
+        "shown: the most important ones where one stands out, else the first ones drawn.",
         min_width=760,
     )
 
@@ -84,7 +85,7 @@ def importances(records: Records, index: int) -> tuple[Plot, dict[str, dict[str,
     first = standout([trial.params for trial in complete], values, varied, records.settings.seed)
     shares = {} if first is None else _shares(records, study, index, varied)
     if first is None or not any(share and max(share, key=share.__getitem__) == first for share in shares.values()):
-        missing = f"In {len(complete)} complete trials no setting stands out from chance: shares of importance would be noise."
+        missing = f"In {len(complete)} complete trials no setting stands out from chance: importances would be noise."
         return Plot(title, None, missing=missing), {}
     order = sorted(varied, key=lambda param: sum(share.get(param, 0.0) for share in shares.values()))
     figure = go.Figure()
@@ -94,9 +95,9 @@ def importances(records: Records, index: int) -> tuple[Plot, dict[str, dict[str,
     figure.update_layout(height=120 + 34 * len(order), xaxis_title="share of importance")
     caption = (
         f"From {len(complete)} complete trials. {first} stands out from chance (permutation test, "
-        f"{SIGNIFICANCE:.0%}); the order of the others may be noise. fANOVA: share of the variance over all of the space, "
-        "of settings that every complete trial has. PED-ANOVA: what sets the best tenth apart, settings of single "
-        "curricula included, roughly where few trials have them. Where both agree, trust them more."
+        f"{SIGNIFICANCE:.0%}); the order of the others may be noise. fANOVA: share of the variance over all of the "
+        "space, of settings that every complete trial has. PED-ANOVA: what sets the best tenth apart, settings of "
+        "single curricula included, roughly where few trials have them. Where both agree, trust them more."
     )
     return page_plot(title, figure, caption), shares
 

@@ -43,7 +43,7 @@ from deepmlf.analysis.records import Records, TrialRecord
 from deepmlf.analysis.report.answers import QUESTIONS, Question, answer
 from deepmlf.analysis.report.study_figures import importances
 from deepmlf.analysis.verdict import compare
-from deepmlf.tune.decide.samplers import make_sampler
+from deepmlf.tune.decide.samplers import grid_points, make_sampler
 from deepmlf.tune.decide.scheduler import make_scheduler
 from deepmlf.tune.decide.searcher import OptunaSearcher
 from deepmlf.tune.experiment.manifest import Manifest
@@ -144,6 +144,7 @@ def searched(sampler: str, scheduler: str, seed: int, effect: Effect, trials: in
     started, outcome = CONCURRENT, Outcome()
     while running:
         now, number, trial = heapq.heappop(running)
+        trial.epoch += 1
         if advance(trial, searcher, rungs, outcome):
             heapq.heappush(running, (now + 1, number, trial))
         else:
@@ -155,14 +156,12 @@ def searched(sampler: str, scheduler: str, seed: int, effect: Effect, trials: in
 def gridded(question: Question, seed: int, effect: Effect) -> Records:
     """The grid of one of the paper's questions, every point trained to its end."""
     settings = SearchSettings(data="", space=question.space, sampler="grid", scheduler="none", seed=seed)
-    space = load_space(question.space)
-    study = optuna.create_study(sampler=optuna.samplers.BruteForceSampler(seed=seed))
-
-    def train(trial: optuna.Trial) -> float:
-        setting = space.sample(trial, surrogate.LANGUAGE_MODEL)
-        return min(curve_of(setting, trial.number, seed, effect).observed)
-
-    study.optimize(train)
+    space = BoundSpace(load_space(question.space), Base.of({}), surrogate.LANGUAGE_MODEL)
+    study = optuna.create_study()
+    for point in grid_points(space, None, seed)[0]:
+        study.enqueue_trial(point)
+        trial = study.ask()
+        study.tell(trial, min(curve_of(space.sample(trial), trial.number, seed, effect).observed))
     return records_of(study, settings)
 
 

@@ -57,14 +57,17 @@ def confirm(
         difference of the first of the others. ``asked``: seeds of each setting.
 
     Raises:
-        SearchError: If the experiment has fewer than two settings with a complete trial, the retraining stopped early,
-            or too few retrained trials finished.
+        SearchError: If two settings with two seeds are not asked for, the experiment has fewer than two settings with a
+            complete trial, the retraining stopped early, or too few retrained trials finished.
         DataError: If the test split lacks labels.
         DeepMLFError: If a retrained trial cannot be measured on the test split.
     """
+    for asked, value in (("top", top), ("seeds", seeds)):
+        if value < 2:
+            raise SearchError(f"{asked}={value}: a comparison needs two at least")
     experiment = open_experiment(place)
     ranked = ranked_settings(experiment)
-    if min(len(ranked), top) < 2:
+    if len(ranked) < 2:
         raise SearchError(
             f"{experiment.place}: has {len(ranked)} settings with a complete trial; a comparison needs two at least"
         )

@@ -163,7 +163,7 @@ def simulate(arm: str, seed: int, budget: int = BUDGET) -> Outcome:
     while len(outcome.regrets) < budget:
         now, number, trial = heapq.heappop(events)
         trial.epoch += 1
-        if _advance(trial, searcher, scheduler, outcome):
+        if advance(trial, searcher, scheduler, outcome):
             heapq.heappush(events, (now + trial.curve.epoch_seconds, number, trial))
         else:
             start(now)
@@ -171,7 +171,7 @@ def simulate(arm: str, seed: int, budget: int = BUDGET) -> Outcome:
     return outcome
 
 
-def _advance(trial: Trial, searcher: Searcher, scheduler: TrialScheduler, outcome: Outcome) -> bool:
+def advance(trial: Trial, searcher: Searcher, scheduler: TrialScheduler, outcome: Outcome) -> bool:
     """One epoch of a trial; whether it goes on."""
     curve, epoch = trial.curve, trial.epoch
     if epoch > len(curve.observed):

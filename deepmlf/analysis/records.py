@@ -1,18 +1,20 @@
 """An experiment as analyses read it: one record per trial, taken from ``results.parquet`` and the study."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import optuna
 import pyarrow.parquet as pq
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from deepmlf.analysis.distinct import repeats_of, settings_of
+from deepmlf.training.effective import EffectiveSetting
 from deepmlf.training.reports import EPOCH_SECONDS, FIDELITY, EpochReport, best_epoch
 from deepmlf.tune.experiment.layout import RESULTS
 from deepmlf.tune.experiment.manifest import Manifest
 from deepmlf.tune.experiment.stored import StoredExperiment
-from deepmlf.tune.experiment.study import RESTARTS, WARM_START
+from deepmlf.tune.experiment.study import PRIOR, RESTARTS, WARM_START
 from deepmlf.tune.objective import Objective
 from deepmlf.tune.settings import SearchSettings
 
@@ -40,6 +42,12 @@ class TrialRecord:
     """Of training, mean over fusion epochs."""
     fail_reason: str | None
     restarts: list[str]
+    setting: EffectiveSetting | None = None
+    """What it trains; None if no configuration could be made of what was drawn."""
+    repeats: int | None = None
+    """The number of the trial that it repeats, with the same seed, too."""
+    is_prior: bool = False
+    """Whether its parameters were given rather than drawn."""
 
     @property
     def epochs(self) -> int:
@@ -81,6 +89,11 @@ class Records:
         return [trial for _, trial in values]
 
     @property
+    def counted(self) -> list[TrialRecord]:
+        """The same, each training once."""
+        return [trial for trial in self.complete if trial.repeats is None]
+
+    @property
     def params(self) -> list[str]:
         """Names of all that was drawn."""
         return list(dict.fromkeys(name for trial in self.trials for name in trial.params))
@@ -97,7 +110,17 @@ def load_records(experiment: StoredExperiment) -> Records:
     for trial in frozen:
         is_shown = trial.state != TrialState.WAITING and WARM_START not in trial.user_attrs
         study.add_trial(trial if is_shown else create_trial(state=TrialState.FAIL))
-    trials = [_record(rows[number], frozen[number], experiment.objectives[0]) for number in sorted(rows)]
+    own = [frozen[number] for number in sorted(rows)]
+    settings = settings_of(experiment, own)
+    repeats = repeats_of(settings, own)
+    trials = [
+        replace(
+            _record(rows[trial.number], trial, experiment.objectives[0]),
+            setting=settings.get(trial.number),
+            repeats=repeats.get(trial.number),
+        )
+        for trial in own
+    ]
     return Records(experiment.manifest, experiment.objectives, trials, study)
 
 
@@ -121,6 +144,7 @@ def _record(rows: list[dict[str, Any]], trial: FrozenTrial, objective: Objective
         seconds_per_utterance=_mean([1 / rate if rate else None for rate in rates]),
         fail_reason=last["fail_reason"],
         restarts=trial.user_attrs.get(RESTARTS, []),
+        is_prior=bool(trial.user_attrs.get(PRIOR)),
     )
 
 

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deepmlf.analysis.curves import CurvePoint, seed_curve
+from deepmlf.analysis.distinct import repeats_of, settings_of
 from deepmlf.tune.driver.screen import settings_line
 from deepmlf.tune.experiment.stored import StoredExperiment
 from deepmlf.tune.experiment.study import FAIL_REASON, RESTARTS
@@ -23,8 +24,10 @@ class Standing:
     experiment: StoredExperiment
     complete: list[FrozenTrial]
     """Best first by the first objective."""
+    repeats: dict[int, int]
+    """Trials that train what another one trains, with the same seed, and the number of that one: both count as one."""
     front: list[int]
-    """Numbers of complete trials that no other one beats in all objectives."""
+    """Numbers of complete trials that no other one beats in all objectives; of repeats the first."""
     states: dict[str, int]
     """How many trials are in each state."""
     failures: dict[int, str]
@@ -65,6 +68,7 @@ class Standing:
             "metric": self.experiment.objectives[0].name,
             "value": self.complete[0].values[0] if self.complete else None,
             "front": self.front,
+            "repeats": self.repeats,
             "states": self.states,
             "trials_unfinished": self.trials_unfinished,
             "failures": self.failures,
@@ -80,15 +84,17 @@ def standing_of(experiment: StoredExperiment) -> Standing:
     """How an experiment stands by its study."""
     trials, epochs = experiment.trials(), experiment.manifest.settings.epochs
     complete = best_first(trials, experiment.objectives)
+    repeats = repeats_of(settings_of(experiment, trials), trials)
     stopped = [max(t.intermediate_values, default=0) for t in trials if t.state == TrialState.PRUNED]
     return Standing(
         experiment=experiment,
         complete=complete,
-        front=pareto_front(complete, experiment.objectives),
+        repeats=repeats,
+        front=pareto_front([trial for trial in complete if trial.number not in repeats], experiment.objectives),
         states={s.name: sum(t.state == s for t in trials) for s in TrialState if s != TrialState.WAITING},
         failures={t.number: t.user_attrs.get(FAIL_REASON, "") for t in trials if t.state == TrialState.FAIL},
         restarts={t.number: t.user_attrs[RESTARTS] for t in trials if RESTARTS in t.user_attrs},
-        curve=seed_curve(trials),
+        curve=seed_curve(trial for trial in trials if trial.number not in repeats),
         fusion_epochs_spent=sum(max(t.intermediate_values, default=0) for t in trials),
         fusion_epochs_full=len(trials) * epochs,
         fusion_epochs_saved=sum(epochs - reached for reached in stopped),
@@ -103,7 +109,10 @@ def show_standing(standing: Standing, console: Console) -> None:
     saved = standing.fusion_epochs_saved / max(full, 1)
     console.print(f"fusion epochs: {spent} spent of {full} in full training ({saved:.0%} saved)")
     if standing.curve:
-        console.print(_curve_table(standing.curve, standing.experiment.objectives[0].name))
+        console.print(_curve_table(standing))
+    if standing.repeats:
+        pairs = ", ".join(f"{number} as {first}" for number, first in standing.repeats.items())
+        console.print(f"trained the same as an earlier trial, and count once: {pairs}", highlight=False)
     for number, reason in standing.failures.items():
         console.print(f"trial {number} failed: {reason}", markup=False)
     for number, reasons in standing.restarts.items():
@@ -111,7 +120,8 @@ def show_standing(standing: Standing, console: Console) -> None:
 
 
 def _best_table(standing: Standing) -> Table:
-    objectives, complete = standing.experiment.objectives, standing.complete
+    objectives = standing.experiment.objectives
+    complete = [trial for trial in standing.complete if trial.number not in standing.repeats]
     has_order = len(objectives) == 1
     listed = complete[:_LISTED] if has_order else [t for t in complete if t.number in standing.front]
     title = "Best trials" if has_order else "Pareto front"
@@ -124,10 +134,14 @@ def _best_table(standing: Standing) -> Table:
     return table
 
 
-def _curve_table(curve: list[CurvePoint], objective: str) -> Table:
+def _curve_table(standing: Standing) -> Table:
+    curve, objective = standing.curve, standing.experiment.objectives[0].name
     # Points lack what is conditional on a setting that they do not have.
     names = list(dict.fromkeys(name for point in curve for name in point.setting))
-    table = Table(*names, objective, "seeds", title="Over seeds, mean ± standard deviation")
+    title = "Over seeds, mean ± standard deviation"
+    if standing.states[TrialState.PRUNED.name]:
+        title += " of the trials that were not stopped early: better than the settings are"
+    table = Table(*names, objective, "seeds", title=title)
     for point in curve:
         cells = [str(point.setting.get(name, "")) for name in names]
         table.add_row(*cells, f"{point.mean:.4f} ± {point.std:.4f}", str(point.seeds))

@@ -1,7 +1,6 @@
 """Does a search's choice hold? Its best settings, trained again, compared on the test split."""
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +9,16 @@ from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
+from deepmlf.analysis.distinct import ranked_settings
 from deepmlf.errors import SearchError
 from deepmlf.places import Place
 from deepmlf.tune.experiment.layout import VERDICT
 from deepmlf.tune.experiment.stored import open_experiment
-from deepmlf.tune.objective import Objective, best_first
+from deepmlf.tune.objective import Objective
 from deepmlf.tune.retrain import Measured, retrain
 
 _CONFIDENCE = 0.95
+_ROUNDING = 1e-12  # relative to the values: differences of sums may vary by as much
 
 
 def confirm(
@@ -31,8 +32,9 @@ def confirm(
 ) -> dict[str, Any]:
     """Train an experiment's best settings again and compare them on the test split.
 
-    The retrained trials are an experiment of their own inside the first one, ``confirm-`` with the numbers of the
-    trials and how many seeds: what a kill left unfinished goes on when it is asked for again.
+    Settings are ranked by the mean over their complete trials; trials of one setting, whatever was drawn for them,
+    count as one. The retrained trials are an experiment of their own inside the first one, ``confirm-`` with the
+    numbers of the trials and how many seeds: what a kill left unfinished goes on when it is asked for again.
 
     >>> report = confirm("runs/first", top=2, seeds=2, quiet=True)
     >>> report["verdict"] in ("holds", "undecided", "fails"), len(report["settings"])
@@ -41,99 +43,182 @@ def confirm(
     Args:
         place: The experiment's folder or URI.
         top: Settings, best first by the search's own objective.
-        seeds: Seeds of each, none of them one that the search trained any of them with.
+        seeds: Seeds of each, none of them one that the search trained anything with.
         concurrent: Trials at a time; None takes the search's number.
         address: Of the Ray cluster to run on; None takes the one that the search began on.
         quiet: Print nothing.
 
     Returns:
-        ``settings`` (one entry per setting: ``trial`` of the search, ``seeds``, and ``mean`` and ``std`` of each test
-        metric), ``differences`` (the search's choice minus its runner-up, paired by seed: ``mean`` and its 95 %
-        interval ``low`` to ``high`` for each metric) and ``verdict`` (``holds``, ``undecided`` or ``fails``).
+        ``verdict``: ``holds`` if the search's choice is better than each other setting, ``fails`` if another one is
+        better than it, both beyond what seeds alone may do, or ``undecided``. ``settings``, the search's choice first:
+        ``trial`` of the search, the ``seeds`` that finished, ``mean`` and ``std`` of each test metric, and of the
+        others ``difference`` (the choice minus this one, paired by seed: ``mean`` and its interval ``low`` to ``high``
+        for each metric) and whether it ``is`` ``worse``, ``better`` or ``undecided``. ``differences`` repeats the
+        difference of the first of the others. ``asked``: seeds of each setting.
 
     Raises:
-        SearchError: If the experiment has fewer than two complete trials, the retraining stopped early, or too few
-            retrained trials finished.
+        SearchError: If two settings with two seeds are not asked for, the experiment has fewer than two settings with a
+            complete trial, the retraining stopped early, or too few retrained trials finished.
         DataError: If the test split lacks labels.
         DeepMLFError: If a retrained trial cannot be measured on the test split.
     """
+    for asked, value in (("top", top), ("seeds", seeds)):
+        if value < 2:
+            raise SearchError(f"{asked}={value}: a comparison needs two at least")
     experiment = open_experiment(place)
-    best = best_first(experiment.trials(), experiment.objectives)[:top]
-    if len(best) < 2:
-        raise SearchError(f"{experiment.place}: has {len(best)} complete trials; a comparison needs two at least")
+    ranked = ranked_settings(experiment)
+    if len(ranked) < 2:
+        raise SearchError(
+            f"{experiment.place}: has {len(ranked)} settings with a complete trial; a comparison needs two at least"
+        )
+    console = Console(quiet=quiet)
+    if len(ranked) < top:
+        console.print(f"{len(ranked)} settings, all that have a complete trial, are compared", highlight=False)
+    best = [trials[0] for trials in ranked[:top]]
     retrained, measured = retrain(experiment, best, seeds, concurrent=concurrent, address=address, quiet=quiet)
-    report = compare(measured, experiment.objectives[0])
+    report = compare(measured, experiment.objectives[0], seeds)
     (retrained.folder / VERDICT).write_text(json.dumps(report, indent=2))
     retrained.place.publish(VERDICT)
-    show_verdict(report, Console(quiet=quiet))
+    show_verdict(report, console)
     return report
 
 
-def compare(measured: Measured, objective: Objective) -> dict[str, Any]:
+def compare(measured: Measured, objective: Objective, seeds: int | None = None) -> dict[str, Any]:
     """Compare settings measured with several seeds each.
+
+    Each other setting is compared with the search's choice by Student's t on the differences at the same seeds, which
+    neither unequal spreads nor what a seed does to all settings mislead. The intervals hold together (Bonferroni): if
+    all settings are equal, one of them lies off zero in at most 5 % of comparisons. Seeds that did not finish may be a
+    setting's bad ones, so that a setting is better than another one only if it finished all.
 
     Args:
         measured: Test metrics by setting, the search's choice first, and by seed.
         objective: Decides on the verdict.
+        seeds: That each setting was to be trained with; None takes as many as any has finished.
 
     Returns:
         See `confirm`.
 
     Raises:
-        SearchError: If the first setting shares two seeds with no other; one that does not is left out.
+        SearchError: If the first setting shares two seeds with no other.
     """
     first, *others = measured
-    rivals = [other for other in others if len(measured[first].keys() & measured[other].keys()) > 1]
-    if not rivals:
+    compared = [other for other in others if len(measured[first].keys() & measured[other].keys()) > 1]
+    if not compared:
         raise SearchError(f"fewer than two seeds finished for trial {first} and another; see the trials' error.txt")
+    asked = seeds or max(map(len, measured.values()))
     names = list(next(iter(measured[first].values())))
-    settings = [
-        {
-            "trial": number,
-            "seeds": sorted(by_seed),
-            "mean": {name: float(np.mean([m[name] for m in by_seed.values()])) for name in names},
-            "std": {name: float(np.std([m[name] for m in by_seed.values()], ddof=1)) for name in names},
-        }
-        for number, by_seed in ((number, measured[number]) for number in [first, *rivals])
-    ]
-    differences = {name: _paired(measured[first], measured[rivals[0]], name) for name in names}
-    worse = [_paired(measured[first], measured[rival], objective.short) for rival in rivals]
-    sign = 1 if objective.direction == "minimize" else -1  # so that above zero means that the rival is better
-    edges = [sorted((sign * pair["low"], sign * pair["high"])) for pair in worse]
-    beaten = [sign * pair["mean"] > 0 for pair in worse]
-    verdict = "fails" if any(low > 0 for low, _ in edges) else "undecided" if any(beaten) else "holds"
-    return {"settings": settings, "differences": differences, "verdict": verdict, "objective": objective.short}
+    settings = [{"trial": first} | _summary(measured[first], names)]
+    for other in others:
+        entry = {"trial": other} | _summary(measured[other], names)
+        if other in compared:
+            pairs = {name: _paired(measured[first], measured[other], name, len(compared)) for name in names}
+            finished = len(measured[first]) >= asked, len(measured[other]) >= asked
+            entry |= {"difference": pairs, "is": _judged(pairs[objective.short], objective, *finished)}
+        else:
+            entry |= {"difference": None, "is": "undecided"}
+        settings.append(entry)
+    found = [entry["is"] for entry in settings[1:]]
+    return {
+        "settings": settings,
+        "differences": settings[1 + others.index(compared[0])]["difference"],
+        "verdict": "fails" if "better" in found else "holds" if set(found) == {"worse"} else "undecided",
+        "objective": objective.short,
+        "asked": asked,
+    }
 
 
 def verdict_line(report: dict[str, Any]) -> str:
     """What a report's verdict means."""
-    first = report["settings"][0]["trial"]
+    if "asked" not in report:
+        return (
+            f"{report['objective']}: compared as an earlier release did, which took chance for a difference too often; "
+            "the same `deepmlf confirm` compares anew without training again"
+        )
+    choice, *others = report["settings"]
+    decisive = {"holds": "worse", "fails": "better", "undecided": "undecided"}[report["verdict"]]
+    which = [entry["trial"] for entry in others if entry["is"] == decisive]
     meaning = {
-        "holds": f"the search's choice, trial {first}, is the best on test, too",
-        "undecided": f"another setting is better than trial {first} on test, but within what seeds alone may do",
-        "fails": f"another setting is better than trial {first} on test, beyond what seeds alone may do",
-    }[report["verdict"]]
-    return f"{report['objective']}: {meaning} ({_CONFIDENCE:.0%} intervals)"
+        "holds": "{choice} is better on test than {others}, beyond what seeds alone may do",
+        "fails": "{others} {are} better on test than {choice}, beyond what seeds alone may do",
+        "undecided": "these seeds do not tell {choice} from {others} on test",
+    }[report["verdict"]].format(
+        choice=f"the search's choice, trial {choice['trial']},",
+        others=_spelled(which),
+        are="is" if len(which) == 1 else "are",
+    )
+    short = [
+        f"trial {entry['trial']} finished {len(entry['seeds'])} of {report['asked']} seeds"
+        for entry in report["settings"]
+        if len(entry["seeds"]) < report["asked"]
+    ]
+    missing = "".join(f"; {line}" for line in short)
+    return f"{report['objective']}: {meaning} ({_CONFIDENCE:.0%} intervals that hold together){missing}"
 
 
-def _paired(first: dict[int, dict[str, float]], second: dict[int, dict[str, float]], name: str) -> dict[str, float]:
-    """Mean of first minus second over the seeds that both have, and the interval of Student's t."""
+def _spelled(trials: list[int]) -> str:
+    """Some trials in a sentence."""
+    *most, last = map(str, trials)
+    return f"trials {', '.join(most)} and {last}" if most else f"trial {last}"
+
+
+def _summary(by_seed: dict[int, dict[str, float]], names: list[str]) -> dict[str, Any]:
+    """The seeds that a setting finished, and its metrics' means and deviations over them; None for too few."""
+    values = {name: [metrics[name] for metrics in by_seed.values()] for name in names}
+    return {
+        "seeds": sorted(by_seed),
+        "mean": {name: float(np.mean(found)) if found else None for name, found in values.items()},
+        "std": {name: float(np.std(found, ddof=1)) if len(found) > 1 else None for name, found in values.items()},
+    }
+
+
+def _paired(
+    first: dict[int, dict[str, float]], second: dict[int, dict[str, float]], name: str, comparisons: int
+) -> dict[str, float | None]:
+    """Mean of first minus second over the seeds that both have, and its interval among so many that hold together.
+
+    It has none where all differences are the same: of a metric that takes few values they may be by chance.
+    """
     shared = sorted(first.keys() & second.keys())
     deltas = np.array([first[seed][name] - second[seed][name] for seed in shared])
-    mean, error = float(deltas.mean()), float(stats.sem(deltas))
-    half = 0.0 if math.isclose(error, 0.0) else float(stats.t.ppf((1 + _CONFIDENCE) / 2, len(deltas) - 1)) * error
+    mean = float(deltas.mean())
+    size = max(abs(by_seed[seed][name]) for by_seed in (first, second) for seed in shared)
+    if np.ptp(deltas) <= _ROUNDING * size:
+        return {"mean": mean, "low": None, "high": None}
+    outside = (1 - _CONFIDENCE) / 2 / comparisons
+    half = float(stats.t.ppf(1 - outside, len(deltas) - 1) * stats.sem(deltas))
     return {"mean": mean, "low": mean - half, "high": mean + half}
+
+
+def _judged(pair: dict[str, float | None], objective: Objective, is_whole: bool, other_is_whole: bool) -> str:
+    """Whether the second of a pair is ``worse`` or ``better`` than the first; whoever is better finished all seeds."""
+    low, high = pair["low"], pair["high"]
+    if low is None or high is None or low <= 0 <= high:
+        return "undecided"
+    is_worse = (high < 0) == (objective.direction == "minimize")
+    if not (is_whole if is_worse else other_is_whole):
+        return "undecided"
+    return "worse" if is_worse else "better"
 
 
 def show_verdict(report: dict[str, Any], console: Console) -> None:
     """Print what `compare` returned."""
+    choice, *others = report["settings"]
     names = list(report["differences"])
     table = Table("trial", "seeds", *names, title="Test metrics, mean ± standard deviation over seeds")
     for setting in report["settings"]:
-        cells = [f"{setting['mean'][name]:.4f} ± {setting['std'][name]:.4f}" for name in names]
+        cells = [f"{_number(setting['mean'][name])} ± {_number(setting['std'][name])}" for name in names]
         table.add_row(str(setting["trial"]), str(len(setting["seeds"])), *cells)
-    first, second = (setting["trial"] for setting in report["settings"][:2])
-    pairs = [f"{d['mean']:+.4f} [{d['low']:+.4f}, {d['high']:+.4f}]" for d in report["differences"].values()]
-    table.add_row(f"{first} - {second}", "paired", *pairs)
+    for setting in others:
+        if setting["difference"] is not None:
+            pairs = [
+                f"{pair['mean']:+.4f} [{_number(pair['low'], '+')}, {_number(pair['high'], '+')}]"
+                for pair in setting["difference"].values()
+            ]
+            table.add_row(f"{choice['trial']} - {setting['trial']}", "paired", *pairs)
     console.print(table)
     console.print(verdict_line(report), highlight=False)
+
+
+def _number(value: float | None, sign: str = "") -> str:
+    return "–" if value is None else f"{value:{sign}.4f}"

@@ -216,6 +216,12 @@ def _queue(settings: SearchSettings, space: BoundSpace) -> tuple[list[dict[str, 
     queue, is_cut = grid_points(space, wanted, settings.seed)
     if is_cut:
         say(settings, f"the grid has more than {len(queue)} points; leave out --trials to take all")
+    if settings.scheduler != "none":
+        say(
+            settings,
+            f"--scheduler {settings.scheduler} stops the worse trials of a grid early, so that means over the others "
+            "flatter their settings; to compare settings say --scheduler none",
+        )
     return queue, settings.model_copy(update={"trials": len(queue)})
 
 

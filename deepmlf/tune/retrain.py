@@ -45,8 +45,8 @@ def retrain(
 
     Args:
         experiment: The search's experiment.
-        best: Its trials to train again.
-        seeds: Seeds of each, none of them one that the search trained any of them with.
+        best: Its trials to train again, one of each setting.
+        seeds: Seeds of each, none of them one that the search trained anything with.
         concurrent: Trials at a time; None takes the search's number.
         address: Of the Ray cluster to run on; None takes the one that the search began on.
         quiet: Print nothing.
@@ -88,7 +88,7 @@ def _plan(
     settings = experiment.manifest.settings
     with tempfile.TemporaryDirectory() as scratch:
         space = Path(scratch) / "confirm.py"
-        space.write_text(_space_source(experiment.manifest.base, best, seeds))
+        space.write_text(_space_source(experiment, best, seeds))
         changes = {
             "space": str(space),
             "storage": str(experiment.place),
@@ -128,15 +128,16 @@ def _test_metrics(config: TrialConfig, served: Served, trial: str) -> dict[str, 
     return evaluate_trial(open_trial(trial), language_model=placed.model.language_model, trained_on=placed.data.path)
 
 
-def _space_source(base: dict[str, object], best: list[FrozenTrial], seeds: int) -> str:
+def _space_source(experiment: StoredExperiment, best: list[FrozenTrial], seeds: int) -> str:
     overrides = {trial.number: json.loads(trial.user_attrs[OVERRIDES]) for trial in best}
-    seed = max((base | chosen)[_SEED] for chosen in overrides.values())
+    # Not one that the search has seen, were it with another trial of the same setting: it chose by them.
+    last = max(setting.seed for setting in map(experiment.setting_of, experiment.trials()) if setting is not None)
     return (
         '"""The best settings of an experiment, each with several seeds."""\n\n'
-        f"BASE = {base!r}\n"
+        f"BASE = {experiment.manifest.base!r}\n"
         f"SETTINGS = {overrides!r}\n\n\n"
         "def space(trial):\n"
         f"    number = trial.suggest_categorical({_TRIAL!r}, list(SETTINGS))\n"
-        f"    seed = trial.suggest_int({_SEED!r}, {seed + 1}, {seed + seeds})\n"
+        f"    seed = trial.suggest_int({_SEED!r}, {last + 1}, {last + seeds})\n"
         f"    return SETTINGS[number] | {{{_SEED!r}: seed}}\n"
     )

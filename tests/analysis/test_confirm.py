@@ -3,12 +3,16 @@
 import json
 import re
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from rich.console import Console
 
-from deepmlf.analysis.verdict import compare, confirm
+from benchmarks.parts.synthetic_experiment import make_experiment
+from deepmlf.analysis.verdict import compare, confirm, show_verdict, verdict_line
 from deepmlf.errors import DataError, SearchError
 from deepmlf.tune import search
 from deepmlf.tune.objective import make_objectives
@@ -39,21 +43,62 @@ def test_mean_deviation_and_paired_interval() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "verdict"),
+    ("settings", "found"),
     [
-        (([1.0, 1.1, 1.2], [1.5, 1.6, 1.65]), "holds"),
-        (([1.0, 1.1, 1.2], [1.5, 1.6, 1.7], [0.9, 1.2, 1.0]), "undecided"),
-        (([1.0, 1.1, 1.2], [1.5, 1.6, 1.7], [0.5, 0.61, 0.7]), "fails"),
+        (([1.0, 1.1, 1.2], [1.5, 1.6, 1.65]), ["holds", "worse"]),
+        (([1.0, 1.1, 1.2], [1.5, 1.6, 1.65], [0.9, 1.2, 1.0]), ["undecided", "worse", "undecided"]),
+        (([1.0, 1.1, 1.2], [1.01, 1.15, 1.2]), ["undecided", "undecided"]),  # better on average is not enough
+        (([1.0, 1.1, 1.2], [1.5, 1.6, 1.65], [0.5, 0.61, 0.7]), ["fails", "worse", "better"]),
     ],
 )
-def test_the_verdict_looks_at_every_rival(settings: tuple[list[float], ...], verdict: str) -> None:
-    assert compare(measured(*settings), MAE)["verdict"] == verdict
+def test_the_verdict_looks_at_every_rival(settings: tuple[list[float], ...], found: list[str]) -> None:
+    report = compare(measured(*settings), MAE)
+    assert [report["verdict"], *(setting["is"] for setting in report["settings"][1:])] == found
+
+
+def test_intervals_hold_together() -> None:
+    rivals = [[1.1, 1.15, 1.2, 1.21, 1.28]] * 4
+    choice = [1.0, 1.1, 1.1, 1.1, 1.1]
+    alone, together = (compare(measured(choice, *rivals[:count]), MAE) for count in (1, 4))
+    assert (alone["verdict"], together["verdict"]) == ("holds", "undecided")
+    # Differences -0.1, -0.05, -0.1, -0.11, -0.18; Student's t of 4 degrees of freedom is 4.6041 at 1 - 0.05 / 8.
+    deviation = (sum((delta + 0.108) ** 2 for delta in (-0.1, -0.05, -0.1, -0.11, -0.18)) / 4) ** 0.5
+    for setting in together["settings"][1:]:
+        assert setting["difference"]["MAE"]["high"] == pytest.approx(-0.108 + 4.6041 * deviation / 5**0.5, abs=1e-4)
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+@pytest.mark.parametrize("top", [2, 3, 10])
+@pytest.mark.parametrize("world", ["equal", "common", "unequal", "few values"])
+def test_of_equal_settings_little_is_claimed(world: str, top: int, seeds: int) -> None:
+    """Without common intervals ``holds`` came in a third of comparisons of three, ``fails`` in 15 % of ten."""
+    generator = np.random.default_rng((top, seeds))
+    verdicts = Counter[str]()
+    for _ in range(400):
+        values = generator.normal(1.0, 0.01, (top, seeds))
+        if world == "common":
+            values += generator.normal(0.0, 0.03, seeds)
+        elif world == "unequal":
+            values = 1 + (values - 1) * np.exp(generator.normal(size=(top, 1)))
+        elif world == "few values":
+            values = generator.binomial(16, 0.8, (top, seeds)) / 16
+        verdicts[compare(measured(*values.tolist()), MAE)["verdict"]] += 1
+    assert verdicts["holds"] <= 20
+    assert verdicts["fails"] <= 20
+
+
+def test_differences_that_are_all_the_same_have_no_interval() -> None:
+    report = compare(measured([0.5, 0.5625, 0.625], [0.5625, 0.625, 0.6875]), MAE)
+    assert report["differences"]["MAE"] == {"mean": -0.0625, "low": None, "high": None}
+    assert report["verdict"] == "undecided"
+    show_verdict(report, Console(quiet=True))
 
 
 def test_a_metric_that_is_better_when_higher_turns_the_verdict_round() -> None:
     (correlation,) = make_objectives(["valid/Corr"])
     values = {
-        number: {seed: {"Corr": value + seed / 100} for seed in range(3)} for number, value in ((0, 0.8), (1, 0.5))
+        number: {seed: {"Corr": value + number * seed / 100} for seed in range(3)}
+        for number, value in ((1, 0.8), (2, 0.5))
     }
     assert compare(values, correlation)["verdict"] == "holds"
 
@@ -69,8 +114,52 @@ def test_seeds_that_failed_are_left_out_and_too_few_are_refused() -> None:
         compare(values, MAE)
     values[12] = measured([1.5, 2.5, 3.5])[10]
     report = compare(values, MAE)
-    assert [setting["trial"] for setting in report["settings"]] == [10, 12]
+    assert [(setting["trial"], setting["seeds"]) for setting in report["settings"]] == [
+        (10, [0, 1, 2]), (11, [2]), (12, [0, 1, 2]),
+    ]  # fmt: skip
     assert report["differences"]["MAE"]["mean"] == pytest.approx(-0.5)
+
+
+def test_who_did_not_finish_all_seeds_is_not_better() -> None:
+    better, worse = [1.0, 1.02, 1.01, 1.03, 1.0], [2.0, 2.01, 2.02, 2.0, 2.01]
+    assert compare(measured(better, worse), MAE, 5)["verdict"] == "holds"
+    report = compare(measured(better[:3], worse), MAE, 5)
+    assert report["settings"][1]["difference"]["MAE"]["high"] < 0
+    assert report["verdict"] == "undecided"
+    assert verdict_line(report) == (
+        "MAE: these seeds do not tell the search's choice, trial 10, from trial 11 on test "
+        "(95% intervals that hold together); trial 10 finished 3 of 5 seeds"
+    )
+    assert compare(measured(worse, better), MAE, 5)["verdict"] == "fails"
+    assert compare(measured(worse, better[:3]), MAE, 5)["verdict"] == "undecided"
+    assert compare(measured(worse[:3], better), MAE, 5)["verdict"] == "fails"
+    assert compare(measured(better, worse[:3]), MAE, 5)["verdict"] == "holds"
+    assert compare(measured(better, worse, worse[:1]), MAE, 5)["verdict"] == "undecided"  # one is not compared
+    nothing = compare(measured(better, worse, []), MAE, 5)
+    show_verdict(nothing, Console(quiet=True))
+    assert verdict_line(nothing).endswith("; trial 12 finished 0 of 5 seeds")
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        (([1.0, 1.1, 1.2], [1.5, 1.6, 1.65]),
+         "MAE: the search's choice, trial 10, is better on test than trial 11, beyond what seeds alone may do"),
+        (([1.0, 1.1, 1.2], [0.5, 0.61, 0.7], [0.5, 0.6, 0.71]),
+         "MAE: trials 11 and 12 are better on test than the search's choice, trial 10, beyond what seeds alone may do"),
+        (([1.0, 1.1, 1.2], [1.1, 1.0, 1.2], [1.2, 1.1, 1.0], [1.0, 1.2, 1.1]),
+         "MAE: these seeds do not tell the search's choice, trial 10, from trials 11, 12 and 13 on test"),
+    ],
+)  # fmt: skip
+def test_the_verdict_in_words(settings: tuple[list[float], ...], line: str) -> None:
+    assert verdict_line(compare(measured(*settings), MAE)) == f"{line} (95% intervals that hold together)"
+
+
+def test_a_verdict_of_an_earlier_release_is_not_repeated() -> None:
+    assert verdict_line({"objective": "MAE", "verdict": "holds", "settings": [], "differences": {}}) == (
+        "MAE: compared as an earlier release did, which took chance for a difference too often; "
+        "the same `deepmlf confirm` compares anew without training again"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +174,8 @@ def searched(ray_cluster: None, small_data: Path, tmp_path_factory: pytest.TempP
         "BASE = {'model.max_text_len': 16, 'model.av_frames': 6, 'model.av_layers': 1, 'model.lora_rank': 4,\n"
         "        'curriculum.name': 'joint', 'model.fusion_depth': 1}\n\n\n"
         "def space(trial):\n"
-        "    name = 'model.num_fusion_tokens'\n"
-        "    return {name: trial.suggest_int(name, 2, 5)}\n"
+        "    tokens, dropout = 'model.num_fusion_tokens', 'model.dropout'\n"
+        "    return {tokens: trial.suggest_int(tokens, 2, 5), dropout: trial.suggest_float(dropout, 0.0, 0.5)}\n"
     )
     settings = {
         "data": str(data), "space": str(space), "lm": "tiny-random", "trials": 3, "epochs": 2, "concurrent": 2,
@@ -150,7 +239,21 @@ def test_a_retraining_that_stopped_gets_no_verdict(
     assert re.fullmatch(again, str(caught.value))
 
 
+def test_draws_of_one_setting_are_nothing_to_compare(tmp_path: Path) -> None:
+    space = tmp_path / "one.py"
+    space.write_text(
+        "def space(trial):\n"
+        "    rank = trial.suggest_int('model.lora_rank', 8, 512)\n"
+        "    return {'model.ffn': 'full', 'model.lora_rank': rank, 'training.seed': trial.number % 2}\n"
+    )
+    experiment = make_experiment(tmp_path, 6, space=str(space), scheduler="none", epochs=2)
+    with pytest.raises(SearchError, match="has 1 settings with a complete trial; a comparison needs two at least"):
+        confirm(experiment, top=3, seeds=5, quiet=True)
+
+
 @pytest.mark.ray
 def test_one_complete_trial_cannot_be_compared(searched: tuple[Path, Path]) -> None:
-    with pytest.raises(SearchError, match="has 1 complete trials; a comparison needs two at least"):
+    with pytest.raises(SearchError, match=r"^top=1: a comparison needs two at least$"):
         confirm(searched[1], top=1, seeds=2, quiet=True)
+    with pytest.raises(SearchError, match=r"^seeds=1: a comparison needs two at least$"):
+        confirm(searched[1], top=2, seeds=1, quiet=True)

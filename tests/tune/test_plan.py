@@ -143,3 +143,22 @@ def test_a_trials_setting_is_validated_at_the_draw_and_in_the_worker(monkeypatch
 def test_settings_are_plain_and_read_back(small_data: Path, tmp_path: Path) -> None:
     asked = settings(small_data, tmp_path)
     assert SearchSettings.model_validate(json.loads(json.dumps(asked.model_dump()))) == asked
+
+
+@pytest.mark.parametrize(("sampler", "scheduler", "warns"), [
+    ("grid", "asha", True), ("grid", "median", True), ("grid", "none", False), ("tpe", "asha", False),
+])  # fmt: skip
+def test_a_grid_whose_trials_are_stopped_is_warned_of(
+    tmp_path: Path, small_data: Path, capsys: pytest.CaptureFixture[str], sampler: str, scheduler: str, warns: bool
+) -> None:
+    (tmp_path / "mine.py").write_text(SPACE)
+    plan_search(
+        settings(
+            small_data, tmp_path, space=str(tmp_path / "mine.py"), sampler=sampler, scheduler=scheduler, quiet=False
+        )
+    )
+    said = (
+        f"deepmlf: --scheduler {scheduler} stops the worse trials of a grid early, so that means over the others flatter "
+        "their settings; to compare settings say --scheduler none"
+    )
+    assert (said in capsys.readouterr().err) == warns

@@ -1,9 +1,9 @@
 """The paper's three questions, asked of an experiment: how deep to fuse, with how many tokens, under which curriculum.
 
-Intervals are Student's t at 95 % over trials (over seeds, in a grid of seeds) and are given from three values on.
+Intervals of one value are Student's t at 95 % over trials (over seeds, in a grid of seeds) and are given from three
+values on. Values are compared with the best of them, all at once.
 """
 
-import math
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,12 +11,15 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from deepmlf.analysis.comparison import differ
 from deepmlf.analysis.curves import seed_curve
 from deepmlf.analysis.records import Records, TrialRecord
 from deepmlf.tune.objective import Objective
 
 NEEDED = 3  # of values, for any statement about their mean
-_CONFIDENCE = 0.95
+_CONFIDENCE = 0.95  # of one value's interval, and of all that a report says of its three questions
+_BLIND = ("grid", "random")
+"""Samplers that look at no result: what a value of a setting is worth, others' values do not decide beside it."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ QUESTIONS = (
 
 @dataclass(frozen=True)
 class Group:
-    """Trials that share a value of the setting asked about."""
+    """Trials that share a value of the setting asked about; of those that train the same with the same seed, one."""
 
     value: Any
     trials: int
@@ -63,6 +66,11 @@ class Group:
         half = float(stats.sem(self.values) * stats.t.ppf((1 + _CONFIDENCE) / 2, len(self.values) - 1))
         return float(np.mean(self.values)) - half, float(np.mean(self.values)) + half
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all its trials were trained to their end: those that were not may be its bad ones."""
+        return len(self.values) == self.trials
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -72,44 +80,56 @@ class Answer:
     groups: list[Group]
     is_controlled: bool
     """Whether nothing but this setting and the seed was varied."""
-    inside: list[float]
-    """The first objective of complete trials whose setting is as the paper finds best."""
-    outside: list[float]
-    difference: tuple[float, float, float] | None
-    """Mean inside minus mean outside, and its interval (Welch); None if either has too few trials."""
+    best: Group | None
+    """The group of the best mean among those with enough values; None where groups are not compared."""
+    worse: list[Any]
+    """Values that are worse than it beyond what chance may do, all of them compared at once."""
+    open: list[Any]
+    """Values of which that cannot be said."""
     verdict: str
-    """``not varied`` (no trial drew the setting), ``too few``, ``agrees``, ``contradicts`` or ``undecided``."""
+    """``not varied`` (no trial drew the setting), ``guided`` (the sampler chose values by results), ``stopped`` (trials
+    were stopped early, so that those left flatter their settings), ``too few``, ``agrees`` (the best value is one of
+    the paper's, and the others are worse), ``contradicts`` (it is another one, and the paper's are worse) or
+    ``undecided``."""
 
 
 def answer(question: Question, records: Records) -> Answer:
     """Compare an experiment's complete trials by the setting that a question is about."""
-    groups: dict[Any, Group] = {}
-    inside: list[float] = []
-    outside: list[float] = []
-    for trial in records.trials:
-        value = value_of(trial, question.setting)
-        if value is None:
-            continue
-        known = groups.get(value, Group(value, 0))
-        values = known.values
-        if trial.value is not None:
-            values = [*values, trial.value]
-            (inside if value in question.published else outside).append(values[-1])
-        groups[value] = Group(value, known.trials + 1, values)
-    curve = seed_curve(records.study.get_trials(deepcopy=False))
-    difference = _difference(inside, outside) if min(len(inside), len(outside)) >= NEEDED else None
+    groups = _groups(question, records)
+    counted = {trial.number for trial in records.trials if trial.repeats is None}
+    curve = seed_curve(trial for trial in records.study.get_trials(deepcopy=False) if trial.number in counted)
     # Of a search without trials nobody knows; one value so far is no sign of a setting that is fixed.
     is_varied = len(groups) > 1 or not records.trials or any(question.setting in t.params for t in records.trials)
-    return Answer(
-        question,
-        # What a space draws may be a word for the number in use.
-        sorted(groups.values(), key=lambda group: (isinstance(group.value, str), group.value)),
-        bool(curve) and all(set(point.setting) == {question.setting} for point in curve),
-        inside,
-        outside,
-        difference,
-        _verdict(difference, records.objectives[0]) if is_varied else "not varied",
-    )
+    is_controlled = bool(curve) and all(set(point.setting) == {question.setting} for point in curve)
+    measured = [group for group in groups if len(group.values) >= NEEDED]
+    verdict = None
+    if not is_varied:
+        verdict = "not varied"
+    elif records.settings.sampler not in _BLIND:
+        verdict = "guided"
+    elif any(trial.state == "PRUNED" for trial in records.trials):
+        verdict = "stopped"
+    elif len(measured) < 2:
+        verdict = "too few"
+    if verdict is not None:
+        return Answer(question, groups, is_controlled, None, [], [], verdict)
+    best, worse = _compare(measured, records.objectives[0])
+    open_ = [group.value for group in groups if group.value not in (best.value, *worse)]
+    return Answer(question, groups, is_controlled, best, worse, open_, _verdict(question, best, worse, open_))
+
+
+def _groups(question: Question, records: Records) -> list[Group]:
+    groups: dict[Any, Group] = {}
+    for trial in records.trials:
+        value = value_of(trial, question.setting)
+        # A prior's other settings are good ones, those of random trials are not.
+        if value is None or trial.repeats is not None or (trial.is_prior and records.settings.sampler == "random"):
+            continue
+        known = groups.get(value, Group(value, 0))
+        values = known.values if trial.value is None else [*known.values, trial.value]
+        groups[value] = Group(value, known.trials + 1, values)
+    # What a space draws may be a word for the number in use.
+    return sorted(groups.values(), key=lambda group: (isinstance(group.value, str), group.value))
 
 
 def value_of(trial: TrialRecord, setting: str) -> Any:
@@ -123,18 +143,21 @@ def value_of(trial: TrialRecord, setting: str) -> Any:
     return trial.settings.get(setting, trial.params.get(setting))
 
 
-def _difference(inside: list[float], outside: list[float]) -> tuple[float, float, float]:
-    mean = float(np.mean(inside) - np.mean(outside))
-    if np.ptp(inside) == np.ptp(outside) == 0:  # Welch's t is undefined; nothing varies but the setting
-        return mean, mean, mean
-    interval = stats.ttest_ind(inside, outside, equal_var=False).confidence_interval(_CONFIDENCE)
-    return mean, float(interval.low), float(interval.high)
+def _compare(measured: list[Group], objective: Objective) -> tuple[Group, list[Any]]:
+    """The group of the best mean, and the values of those that are worse beyond chance."""
+    sign = 1 if objective.direction == "minimize" else -1
+    best = min(measured, key=lambda group: sign * float(np.mean(group.values)))
+    if not best.is_whole:
+        return best, []
+    confidence = 1 - (1 - _CONFIDENCE) / len(QUESTIONS)
+    apart = differ([group.values for group in measured], measured.index(best), confidence)
+    return best, [group.value for group, is_apart in zip(measured, apart, strict=True) if is_apart]
 
 
-def _verdict(difference: tuple[float, float, float] | None, objective: Objective) -> str:
-    if difference is None:
-        return "too few"
-    _, low, high = difference
-    if low <= 0 <= high or math.isnan(low):
+def _verdict(question: Question, best: Group, worse: list[Any], open_: list[Any]) -> str:
+    is_published = best.value in question.published
+    rivals_left = [value for value in open_ if (value in question.published) != is_published]
+    rivals_beaten = [value for value in worse if (value in question.published) != is_published]
+    if rivals_left or not rivals_beaten:
         return "undecided"
-    return "agrees" if (high < 0) == (objective.direction == "minimize") else "contradicts"
+    return "agrees" if is_published else "contradicts"

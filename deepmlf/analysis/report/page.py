@@ -13,7 +13,8 @@ from rich.console import Console
 
 from deepmlf.analysis.records import Records, TrialRecord, load_records
 from deepmlf.analysis.report import figures, study_figures
-from deepmlf.analysis.report.answers import NEEDED, QUESTIONS, Answer, answer
+from deepmlf.analysis.report.answers import QUESTIONS, answer
+from deepmlf.analysis.report.statements import statement
 from deepmlf.analysis.results import write_results
 from deepmlf.analysis.spending import failures_by_reason, rungs_of, spending_of
 from deepmlf.analysis.standing import Standing, show_standing, standing_of
@@ -104,7 +105,7 @@ def render(records: Records, standing: Standing) -> str:
         mattered=mattered,
         parallel=study_figures.parallel_coordinates(records, order),
         slices=study_figures.slices(records, order),
-        contour=study_figures.contour(records, order),
+        contour=study_figures.contour(records, order, stands_out=bool(mattered[0][1])),
         rungs=rungs,
         survivors=figures.survivors(rungs),
         curves=figures.learning_curves(records, rungs),
@@ -136,43 +137,20 @@ def unfinished_line(standing: Standing) -> str | None:
 
 
 def leads(records: Records) -> list[Lead]:
-    """The best trial's lead over the next two and over the median complete trial."""
-    values = [trial.value for trial in records.complete if trial.value is not None]
+    """The best trial's lead over the best of the next two settings and over the median complete trial."""
+    counted = records.counted
+    values = [trial.value for trial in counted if trial.value is not None]
     if len(values) < 2:
         return []
     sign = 1 if records.objectives[0].direction == "minimize" else -1
-    others = [(f"trial {trial.number}", trial.value) for trial in records.complete[1:3] if trial.value is not None]
+    best_of_each: dict[Any, TrialRecord] = {}
+    for trial in counted:
+        best_of_each.setdefault(trial.number if trial.setting is None else trial.setting.key, trial)
+    nexts = list(best_of_each.values())[1:3]
+    others = [(f"trial {trial.number}", trial.value) for trial in nexts if trial.value is not None]
     middle = (values[(len(values) - 1) // 2] + values[len(values) // 2]) / 2
     others.append((f"the median of {len(values)} complete trials", middle))
     return [Lead(of, value, sign * (value - values[0])) for of, value in others]
-
-
-def statement(answer: Answer, records: Records) -> str:
-    """What may be said of one of the paper's questions."""
-    asked, name = answer.question, records.objectives[0].name
-    inside, outside = len(answer.inside), len(answer.outside)
-    survived = {
-        place: (count, sum(group.trials for group in answer.groups if (group.value in asked.published) == is_inside))
-        for place, count, is_inside in (("inside", inside, True), ("outside", outside, False))
-    }
-    counts = " and ".join(f"{count} of {all_} {place}" for place, (count, all_) in survived.items())
-    if answer.verdict == "not varied":
-        return f"This search did not vary {asked.setting}. --space {asked.space} --sampler grid --scheduler none does."
-    if answer.difference is None:
-        return (
-            f"Too few full-fidelity trials to say anything: {counts} the paper's answer; "
-            f"{NEEDED} on each side are needed at least."
-        )
-    mean, low, high = answer.difference
-    meaning = {
-        "agrees": "the paper's answer holds on this data",
-        "contradicts": "other values are better on this data",
-        "undecided": "these trials cannot tell them apart",
-    }[answer.verdict]
-    return (
-        f"{name} of trials as the paper has it minus all others: {mean:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}: "
-        f"{meaning}. Trained to their end were {counts} the paper's answer."
-    )
 
 
 def _commands(experiment: StoredExperiment, best: TrialRecord) -> dict[str, str]:

@@ -5,13 +5,15 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import optuna
 import plotly.graph_objects as go
 from optuna import visualization
 from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator, get_param_importances
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from deepmlf.analysis.records import Records
 from deepmlf.analysis.report.plot import ACCENT, GREY, Plot, page_plot
+from deepmlf.analysis.standout import SIGNIFICANCE, standout
 
 _NEEDED_FOR_PLOT = 5  # complete trials
 _NEEDED_FOR_IMPORTANCE = 10  # below that, importances are noise
@@ -55,36 +57,36 @@ def parallel_coordinates(records: Records, params: list[str]) -> Plot:
     return page_plot(
         title,
         figure,
-        f"Left axis: {name}. Solid: the best quarter of trials. The most important settings are shown.",
+        f"Left axis: {name}. Solid: the best quarter of trials. {len(shown)} of {len(params)} settings are "
+        "shown: the most important ones where one stands out, else the first ones drawn.",
         min_width=760,
     )
 
 
 def importances(records: Records, index: int) -> tuple[Plot, dict[str, dict[str, float]]]:
-    """fANOVA's and PED-ANOVA's importances side by side; the plot, and the shares by evaluator and setting."""
+    """fANOVA's and PED-ANOVA's importances side by side, if there is one to speak of.
+
+    Of few trials they are noise and name any setting first; so they are shown only if a setting stands out from chance,
+    and one of the two puts it first.
+
+    Returns:
+        The plot, and the shares by evaluator and setting; none where they are not shown.
+    """
     name = records.objectives[index].name
     title = f"What mattered for {name}"
     varied = _varied(records)
-    if len(records.complete) < _NEEDED_FOR_IMPORTANCE or not varied:
+    if len(records.counted) < _NEEDED_FOR_IMPORTANCE or not varied:
         return Plot(title, None, missing=_needs(_NEEDED_FOR_IMPORTANCE, records)), {}
-    complete = records.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    if len({trial.values[index] for trial in complete}) < 2:
+    study = _counted_study(records)
+    complete = study.get_trials(deepcopy=False)
+    values = [trial.values[index] for trial in complete]
+    if len(set(values)) < 2:
         return Plot(title, None, missing=f"All complete trials have the same {name}."), {}
-    always = [param for param in varied if all(param in trial.params for trial in records.complete)]
-    evaluators = {
-        "fANOVA": (FanovaImportanceEvaluator(n_trees=_TREES, seed=records.settings.seed), always),
-        "PED-ANOVA": (PedAnovaImportanceEvaluator(), varied),
-    }
-    sign = 1 if records.objectives[index].direction == "minimize" else -1
-    with warnings.catch_warnings():
-        # That low values are taken for good, which the sign sees to, and that few trials have some settings.
-        warnings.filterwarnings("ignore", "PedAnovaImportanceEvaluator computes|Some regimes for parameter")
-        shares = {
-            label: get_param_importances(
-                records.study, evaluator=evaluator, params=params, target=lambda trial: sign * trial.values[index]
-            )
-            for label, (evaluator, params) in evaluators.items()
-        }
+    first = standout([trial.params for trial in complete], values, varied, records.settings.seed)
+    shares = {} if first is None else _shares(records, study, index, varied)
+    if first is None or not any(share and max(share, key=share.__getitem__) == first for share in shares.values()):
+        missing = f"In {len(complete)} complete trials no setting stands out from chance: importances would be noise."
+        return Plot(title, None, missing=missing), {}
     order = sorted(varied, key=lambda param: sum(share.get(param, 0.0) for share in shares.values()))
     figure = go.Figure()
     for (label, share), shape in zip(shares.items(), ("", "/"), strict=True):
@@ -92,15 +94,46 @@ def importances(records: Records, index: int) -> tuple[Plot, dict[str, dict[str,
                        marker={"pattern": {"shape": shape}, "line": {"width": 1, "color": GREY}})  # fmt: skip
     figure.update_layout(height=120 + 34 * len(order), xaxis_title="share of importance")
     caption = (
-        f"From {len(records.complete)} complete trials. fANOVA: share of the variance over all of the space, of "
-        "settings that every complete trial has. PED-ANOVA: what sets the best tenth apart, settings of single "
-        "curricula included, roughly where few trials have them. Where both agree, trust them more."
+        f"From {len(complete)} complete trials. {first} stands out from chance (permutation test, "
+        f"{SIGNIFICANCE:.0%}); the order of the others may be noise. fANOVA: share of the variance over all of the "
+        "space, of settings that every complete trial has. PED-ANOVA: what sets the best tenth apart, settings of "
+        "single curricula included, roughly where few trials have them. Where both agree, trust them more."
     )
     return page_plot(title, figure, caption), shares
 
 
+def _shares(records: Records, study: optuna.Study, index: int, varied: list[str]) -> dict[str, dict[str, float]]:
+    """Importances by evaluator and setting, the most important first."""
+    trials = study.get_trials(deepcopy=False)
+    evaluators = {
+        "fANOVA": (
+            FanovaImportanceEvaluator(n_trees=_TREES, seed=records.settings.seed),
+            [param for param in varied if all(param in trial.params for trial in trials)],
+        ),
+        "PED-ANOVA": (PedAnovaImportanceEvaluator(), varied),
+    }
+    sign = 1 if records.objectives[index].direction == "minimize" else -1
+    with warnings.catch_warnings():
+        # That low values are taken for good, which the sign sees to, and that few trials have some settings.
+        warnings.filterwarnings("ignore", "PedAnovaImportanceEvaluator computes|Some regimes for parameter")
+        return {
+            label: get_param_importances(
+                study, evaluator=evaluator, params=params, target=lambda trial: sign * trial.values[index]
+            )
+            for label, (evaluator, params) in evaluators.items()
+        }
+
+
+def _counted_study(records: Records) -> optuna.Study:
+    """A study of the complete trials, each training once."""
+    numbers = {trial.number for trial in records.counted}
+    study = optuna.create_study(directions=records.study.directions)
+    study.add_trials(trial for trial in records.study.get_trials(deepcopy=False) if trial.number in numbers)
+    return study
+
+
 def slices(records: Records, params: list[str]) -> list[Plot]:
-    """The first objective by each of the most important settings."""
+    """The first objective by each of the first of these settings."""
     name = records.objectives[0].name
     plots: list[Plot] = []
     if len(records.complete) < _NEEDED_FOR_PLOT:
@@ -112,9 +145,11 @@ def slices(records: Records, params: list[str]) -> list[Plot]:
     return plots
 
 
-def contour(records: Records, params: list[str]) -> Plot:
-    """The first objective over the two most important settings."""
+def contour(records: Records, params: list[str], *, stands_out: bool) -> Plot:
+    """The first objective over the two most important settings, if one stands out."""
     title = "The two most important settings together, by fANOVA"
+    if len(records.counted) >= _NEEDED_FOR_IMPORTANCE and not stands_out:
+        return Plot(title, None, missing="Needs a setting that stands out from chance.")
     both = [trial for trial in records.complete if all(param in trial.params for param in params[:2])]
     if len(params) < 2 or len(both) < _NEEDED_FOR_IMPORTANCE:
         return Plot(title, None, missing=_needs(_NEEDED_FOR_IMPORTANCE, records))

@@ -1,5 +1,6 @@
 """An experiment that is there: opened once per command, and handed on."""
 
+import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -7,11 +8,13 @@ from pathlib import Path
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from deepmlf.config import TrialConfig
 from deepmlf.places import Place
+from deepmlf.training.effective import EffectiveSetting, effective_setting
 from deepmlf.tune.experiment.layout import TRIALS, trial_folder
 from deepmlf.tune.experiment.manifest import Manifest, read_manifest
 from deepmlf.tune.experiment.remote import refresh
-from deepmlf.tune.experiment.study import open_study, own_trials
+from deepmlf.tune.experiment.study import OVERRIDES, open_study, own_trials
 from deepmlf.tune.objective import Objective, make_objectives
 
 
@@ -48,6 +51,14 @@ class StoredExperiment:
     def trials(self) -> list[FrozenTrial]:
         """Its trials as they are now: asked for, and not taken over from an earlier experiment."""
         return [trial for trial in own_trials(self.study) if trial.state != TrialState.WAITING]
+
+    def setting_of(self, trial: FrozenTrial) -> EffectiveSetting | None:
+        """What one of its trials trains; None if no configuration could be made of what was drawn."""
+        drawn = trial.user_attrs.get(OVERRIDES)
+        if drawn is None:
+            return None
+        config = TrialConfig.from_overrides(self.manifest.base, json.loads(drawn))
+        return effective_setting(config, self.manifest.language_model.num_layers)
 
     def place_of_trial(self, number: int) -> Place:
         """Where one of its trials is."""

@@ -1,0 +1,67 @@
+"""What of a trial's configuration takes effect: trials that differ in nothing of it train the same."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from deepmlf.config import TrialConfig
+from deepmlf.training.curriculum import stages_of
+
+_SEED = "training.seed"
+_DIGITS = 12  # 0.1 + 0.2, which a step may draw, is the 0.3 that a prior says
+
+
+@dataclass(frozen=True)
+class EffectiveSetting:
+    """What a trial trains: equal for two trials if they train the same with the same seed."""
+
+    key: str
+    """All that takes effect but the seed, in a canonical form: equal for two trials of one setting."""
+    seed: int
+
+
+def effective_setting(config: TrialConfig, num_layers: int) -> EffectiveSetting:
+    """What of a configuration takes effect.
+
+    Fused layers stand for the depth, start and spacing that they come from, stages for the curriculum that has them.
+    What has no effect beside the other settings is left out: LoRA's of a full FFN, the probability of a SoftPerm that
+    is off, the learning rate of an audiovisual encoder that fusion keeps frozen.
+
+    >>> one, other = ({"model.ffn": "full", "model.lora_rank": rank, "training.seed": rank} for rank in (8, 64))
+    >>> one = effective_setting(TrialConfig.from_overrides(one), 30)
+    >>> other = effective_setting(TrialConfig.from_overrides(other), 30)
+    >>> one.key == other.key, one == other
+    (True, False)
+
+    Args:
+        config: The trial's.
+        num_layers: Layers of the language model, if `config` keeps all of them.
+
+    Raises:
+        ConfigError: If its depth or an explicit layer does not fit the language model.
+    """
+    values, model = config.flat(), config.model
+    layers = model.lm_layers or num_layers
+    stages = stages_of(config)
+    idle = {_SEED, "model.fusion_depth", "model.fusion_start", "model.fusion_spacing"}
+    idle |= {name for name in values if name.startswith("curriculum.")}
+    if model.ffn == "full":
+        idle |= {name for name in values if name.startswith("model.lora_")}
+    if model.av_layers == 0:
+        idle.add("model.av_heads")
+    if not (model.softperm_text_features and model.softperm_text_apply):
+        idle |= {"model.softperm_text_features", "model.softperm_text_apply"}
+    if not any("av_encoder" in stage.trains and stage.lr is None for stage in stages):
+        idle.add("training.lr_av")
+    used = {name: _plain(value) for name, value in values.items() if name not in idle}
+    used["model.lm_layers"] = layers
+    used["model.fusion_layers"] = model.resolve_fusion_layers(layers)
+    used["stages"] = [_plain(stage.model_dump(mode="json", exclude={"name"})) for stage in stages]
+    return EffectiveSetting(json.dumps(used, sort_keys=True), config.training.seed)
+
+
+def _plain(value: Any) -> Any:
+    """The same value, its floats rounded to what a person may have written."""
+    if isinstance(value, float):
+        return float(f"{value:.{_DIGITS}g}")
+    return {name: _plain(part) for name, part in value.items()} if isinstance(value, dict) else value

@@ -39,15 +39,16 @@ set_option = click.option("--set", "pairs", multiple=True, metavar="K=V", help="
 
 
 def usable_device(name: str) -> str:
-    """The name of the device that `--device` asks for, which people are told.
+    """The name of the device that `--device` asks for; says so if ``auto`` leaves a GPU of this machine unused.
 
     Raises:
         ConfigError: If it cannot be used.
     """
-    from deepmlf.training.machine.device import device_line, pick_device
+    from deepmlf.training.machine.device import device_line, pick_device, unused_gpu
 
     device = pick_device(name, f"--device {name}")
-    click.echo(f"deepmlf: on {device_line(device, name)}", err=True)
+    if unused_gpu(name) is not None:
+        click.echo(f"deepmlf: on {device_line(device, name)}", err=True)
     return str(device)
 
 

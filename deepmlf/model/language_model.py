@@ -277,8 +277,8 @@ def tiny_random(
             max_position_embeddings=512,
             **common,
         )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):  # a GPU's state is neither touched nor is the GPU opened
+        torch.default_generator.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config)
     for parameter in model.parameters():  # not the rotary frequencies, which any language model keeps in float32
         parameter.data = parameter.data.to(dtype)

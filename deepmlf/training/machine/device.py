@@ -7,6 +7,8 @@ import torch
 
 from deepmlf.errors import ConfigError, first_line
 
+_DEVICES = Path("/dev")
+
 
 def pick_device(name: str, asked: str | None = None) -> torch.device:
     """The device of a name; ``auto`` takes a GPU if torch can use one, else the CPU.
@@ -38,9 +40,14 @@ def fault_of(name: str) -> str | None:
 
 
 def device_line(device: torch.device, name: str) -> str:
-    """What people are told of a device that was picked by its name: the card, or why ``auto`` found none to use."""
+    """What people are told of a device that was picked by its name: the card, or why ``auto`` has left one unused."""
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
-    has_card = any(Path("/dev").glob("nvidia[0-9]*"))
-    fault = fault_of("cuda") if name == "auto" and has_card else None
+    fault = unused_gpu(name)
     return str(device) if fault is None else f"{device}, as torch cannot use this machine's GPU ({fault})"
+
+
+def unused_gpu(name: str) -> str | None:
+    """Why an NVIDIA card of this machine cannot be used, for a name that would take it; None if there is none such."""
+    has_card = any(_DEVICES.glob("nvidia[0-9]*"))
+    return fault_of("cuda") if name == "auto" and has_card else None

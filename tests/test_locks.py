@@ -14,9 +14,8 @@ from deepmlf.places import keep_copy
 
 def test_a_lock_that_is_free_is_taken_without_a_word(tmp_path: Path) -> None:
     told: list[str | None] = []
-    with waits_told_to(told.append), locked(FileLock(tmp_path / "lock"), "nothing"):
-        with pytest.raises(Timeout):
-            FileLock(tmp_path / "lock").acquire(timeout=0)
+    with waits_told_to(told.append), locked(FileLock(tmp_path / "lock"), "nothing"), pytest.raises(Timeout):
+        FileLock(tmp_path / "lock").acquire(timeout=0)
     assert told == []
     FileLock(tmp_path / "lock").acquire(timeout=0).lock.release()
 

@@ -14,9 +14,9 @@ from deepmlf.errors import ConfigError, SearchError
 from deepmlf.model.deepmlf import DeepMLF
 from deepmlf.model.language_model import Family, LanguageModel, tiny_random
 from deepmlf.model.lm_store import LanguageModelFacts
+from deepmlf.tune.plan import plan_search
 from deepmlf.tune.space.bound import check_ranges, check_space
 from deepmlf.tune.space.load import SearchSpace, known_spaces, load_space
-from deepmlf.tune.plan import plan_search
 from tests.tune.experiments import settings
 from tests.tune.parts import bound
 
@@ -249,7 +249,8 @@ TOKENS = "model.num_fusion_tokens"
     [
         (lambda t, a: t.suggest_categorical(TOKENS, [2, 4] if a else [4, 8, 12]), ("[2, 4]", "[4, 8, 12]")),
         (lambda t, a: t.suggest_categorical(TOKENS, [2, 4] if a else [4, 2]), ("[2, 4]", "[4, 2]")),
-        (lambda t, a: t.suggest_categorical(TOKENS, [2, 4]) if a else t.suggest_int(TOKENS, 2, 8), ("[2, 4]", "2 to 8")),
+        (lambda t, a: t.suggest_categorical(TOKENS, [2, 4]) if a else t.suggest_int(TOKENS, 2, 8),
+         ("[2, 4]", "2 to 8")),
         (lambda t, a: t.suggest_int(TOKENS, 2, 8, log=a), ("2 to 8 on a log scale", "2 to 8")),
         (lambda t, a: t.suggest_int(TOKENS, 2, 8) if a else t.suggest_float(TOKENS, 2, 8), ("2 to 8", "2.0 to 8.0")),
         (lambda t, a: t.suggest_categorical(TOKENS, [2, 4] if t.number % 2 else [4, 8]), ("[2, 4]", "[4, 8]")),
@@ -261,8 +262,8 @@ def test_a_parameter_that_is_drawn_in_two_ways_is_told_before_half_the_trials_fa
     with pytest.raises(SearchError) as refused:
         check_ranges(bound(by_depth(draw)), "mine.py", seed=0)
     assert str(refused.value) in {
-        f"--space mine.py: {TOKENS}: is drawn from {one} and from {other}, but Optuna has one kind and one set of choices "
-        "for a name; give each its own"
+        f"--space mine.py: {TOKENS}: is drawn from {one} and from {other}, but Optuna has one kind and one set of "
+        "choices for a name; give each its own"
         for one, other in (ways, ways[::-1])
     }
 

@@ -49,9 +49,15 @@ def test_who_cannot_tell_does_not_hold_the_lock(tmp_path: Path, monkeypatch: pyt
         if awaited is None:
             raise InterruptedError
 
-    held = FileLock(tmp_path / "lock")
-    held.acquire()
-    threading.Timer(0.3, held.release, kwargs={"force": True}).start()
+    held = threading.Event()
+
+    def hold() -> None:
+        with FileLock(tmp_path / "lock"):
+            held.set()
+            time.sleep(0.3)
+
+    threading.Thread(target=hold).start()
+    assert held.wait(10)
     with pytest.raises(InterruptedError), waits_told_to(tell), locked(FileLock(tmp_path / "lock"), "work"):
         pass
     FileLock(tmp_path / "lock").acquire(timeout=0).lock.release()

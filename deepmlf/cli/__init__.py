@@ -24,14 +24,17 @@ def cli(debug: bool) -> None:
 
 
 def refusal(error: OSError) -> str:
-    """What the system has refused, on one line: the file, why, and what to do if the file is deepmlf's own."""
+    """What the system has refused, on one line: the file, why, and what to do if nobody has named the file."""
+    from deepmlf.files import why_unwritable
     from deepmlf.places import home
 
     if error.filename is None:
         return first_line(error)
-    line = f"{error.filename}: {error.strerror}"
-    is_at_home = Path(str(error.filename)).is_relative_to(home())
-    return f"{line}; set DEEPMLF_HOME to a folder that can be written" if is_at_home else line
+    path, line = Path(str(error.filename)), f"{error.filename}: {error.strerror}"
+    for variable, folder in (("DEEPMLF_HOME", home()), ("HOME", Path.home())):
+        if path.is_relative_to(folder) and why_unwritable(folder) is not None:
+            return f"{line}; set {variable} to a folder that can be written"
+    return line
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

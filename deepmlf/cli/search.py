@@ -83,6 +83,7 @@ def search(
         overrides = {"model.lm_layers": min(DEMO_LAYERS, material.language_model.num_layers)} | overrides
     else:
         defaults = {"space": material.dataset.info.name}
+    from deepmlf.tune.experiment.manifest import read_manifest
     from deepmlf.tune.search import begin
     from deepmlf.tune.settings import SearchSettings, parse_duration
 
@@ -96,7 +97,8 @@ def search(
     if trial_timeout is not None:
         chosen["trial_timeout"] = parse_duration(trial_timeout, "--trial-timeout")
     plan = plan_search(SearchSettings(data=data, overrides=overrides, **chosen), material)
-    _end_search(begin(plan), plan.experiment, json_output)
+    summary, planned = begin(plan), plan.experiment
+    _end_search(summary, planned.with_manifest(read_manifest(planned.place)), json_output)
 
 
 def _demo_data() -> Path:

@@ -185,7 +185,7 @@ def with_devices(plan: SearchPlan) -> SearchPlan:
         say(settings, devices.line)
     settings = settings.model_copy(update={"gpus_per_trial": devices.gpus})
     manifest = plan.experiment.manifest.model_copy(update={"settings": settings})
-    return replace(plan, settings=settings, experiment=replace(plan.experiment, manifest=manifest))
+    return replace(plan, settings=settings, experiment=plan.experiment.with_manifest(manifest))
 
 
 def check_cluster(plan: SearchPlan) -> None:

@@ -21,7 +21,7 @@ from deepmlf.tune.experiment.remote import check_writable, exists, open_trial
 from deepmlf.tune.experiment.stored import StoredExperiment, open_experiment
 from deepmlf.tune.experiment.study import OVERRIDES
 from deepmlf.tune.messages import Served
-from deepmlf.tune.plan import Material, SearchPlan, open_material, plan_resume, plan_search
+from deepmlf.tune.plan import Material, SearchPlan, open_material, plan_resume, plan_search, with_devices
 from deepmlf.tune.search import begin, run
 
 _TRIAL, _SEED = "confirmed_trial", "training.seed"
@@ -73,7 +73,7 @@ def retrain(
             summary = run(plan)
         else:
             asked = {"name": place.folder.name, "address": address, "concurrent": concurrent or settings.concurrent}
-            plan = _plan(experiment, best, seeds, material, asked | {"quiet": quiet})
+            plan = with_devices(_plan(experiment, best, seeds, material, asked | {"quiet": quiet}))
             summary = begin(plan)
         if summary.stop_reason:
             reason = summary.stop_reason

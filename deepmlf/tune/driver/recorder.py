@@ -45,6 +45,7 @@ class ExperimentRecorder(DriverCallback):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         order = order_of(trial.config)
+        self._awaited.pop(order.number, None)
         if not order.only_record:
             self._running[order.number] = self._record(order)
 

@@ -197,7 +197,7 @@ class TrainingConfig(_Frozen):
     precision: Literal["float32", "bfloat16"] = "float32"
     """``bfloat16`` runs the forward pass under autocast."""
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda|mps|xpu)(:\d+)?$")
-    """``auto`` takes a GPU if there is one; else a torch device."""
+    """``auto`` takes a GPU if there is one, in a search if the trial holds one; else a torch device."""
     seed: int = Field(0, ge=0, lt=2**32)
     """Seed of initial weights, batches, dropout and SoftPerm."""
 
@@ -311,13 +311,17 @@ class TrialConfig(_Frozen):
         except ValidationError as error:
             raise ConfigError(first_fault(error)) from None
 
-    def placed(self, *, data: str | None = None, language_model: str | None = None) -> "TrialConfig":
-        """The same trial where data or language model have another place; None leaves theirs as it is."""
+    def placed(
+        self, *, data: str | None = None, language_model: str | None = None, device: str | None = None
+    ) -> "TrialConfig":
+        """The same trial where data or language model have another place, or on another device; None changes none."""
         moved: dict[str, Any] = {}
         if data is not None:
             moved["data"] = self.data.model_copy(update={"path": data})
         if language_model is not None:
             moved["model"] = self.model.model_copy(update={"language_model": language_model})
+        if device is not None:
+            moved["training"] = self.training.model_copy(update={"device": device})
         return self.model_copy(update=moved)
 
     def flat(self) -> dict[str, Any]:

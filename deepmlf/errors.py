@@ -25,7 +25,7 @@ class LanguageModelError(DeepMLFError):
 
 
 class PlaceError(DeepMLFError):
-    """Data or a language model that workers cannot reach."""
+    """Data, a language model or a device that workers cannot reach or use."""
 
 
 class CheckpointError(DeepMLFError):

@@ -3,9 +3,12 @@
 import contextlib
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+
+from deepmlf.errors import first_line
 
 
 @contextlib.contextmanager
@@ -41,6 +44,21 @@ def publish_folder(temporary: Path, target: Path) -> None:
         shutil.rmtree(target)
     temporary.rename(target)
     _to_disk(target.parent)
+
+
+def why_unwritable(folder: Path) -> str | None:
+    """Why a folder cannot be written into, as the system says; None if it can. It need not exist.
+
+    It is tried, as permissions do not tell of a read-only disk, a file in the way or a name too long. Nothing stays.
+    """
+    try:
+        folder = folder.absolute()
+        existing = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+        with tempfile.TemporaryDirectory(prefix=".writable.", dir=existing) as scratch:
+            (Path(scratch) / folder.relative_to(existing)).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return error.strerror or first_line(error)
+    return None
 
 
 def drop_torn_line(path: Path) -> None:

@@ -17,6 +17,7 @@ from tenacity import retry, retry_if_exception, stop_after_delay, wait_exponenti
 
 from deepmlf.errors import DataError, first_line
 from deepmlf.files import new_file
+from deepmlf.locks import locked
 
 STALL_SECONDS = 180
 """How long storage may refuse or stall before that counts as lost."""
@@ -259,7 +260,8 @@ def keep_copy(local: Path, is_current: Callable[[Path], bool], fill: Callable[[P
         fill: Brings the content into an empty folder.
     """
     local.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(local.with_name(f".{local.name}.lock")):
+    lock = FileLock(local.with_name(f".{local.name}.lock"))
+    with locked(lock, f"another process that fetches {local.name}"):
         if is_current(local):
             return
         unfinished = local.with_name(f".{local.name}.unfinished")

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from benchmarks.parts.synthetic_experiment import make_experiment
-from deepmlf.cli import cli
+from deepmlf.cli import cli, refusal
 from deepmlf.cli.search import _end_search
 from deepmlf.errors import CheckpointError, ConfigError
 from deepmlf.model import lm_store
@@ -215,3 +215,59 @@ def test_import_reference(shared: Path, tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "model" / "model.safetensors").is_file()
     assert_refused(deepmlf("import-reference", tmp_path / "no.pt", f"{case}.json", tmp_path / "x"), "no such file")
+
+
+TINY = ("--set", "model.language_model=tiny-random", "--set", "model.fusion_depth=1")
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [("/proc/x", "No such file or directory"), ("file/below", "Not a directory"), ("n" * 300, "File name too long")],
+)
+def test_a_folder_that_cannot_be_is_refused_on_one_line(
+    place: str, reason: str, small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    where = tmp_path / place
+    monkeypatch.setattr("deepmlf.training.trainer.Trainer", lambda *args, **options: pytest.fail("built"))
+    assert_refused(
+        deepmlf("train", small_data, *TINY, "--out", where),
+        f"--out {where}: cannot be written ({reason}); choose another folder",
+    )
+    search = ("search", small_data, "--lm", "tiny-random", "--space", "demo", "--name", "first")
+    assert_refused(deepmlf(*search, "--storage", where), f"--storage {where / 'first'}: cannot be written ({reason})")
+    for command in (("predict",), ("explain", "--id", "0")):
+        told = deepmlf(*command, "no-model", small_data, "--out", where / "out")
+        assert_refused(told, f"--out {where / 'out'}: cannot be written ({reason})")
+    analyzed = deepmlf("analyze", make_experiment(tmp_path, 3), "--out", where)
+    assert_refused(analyzed, f"--out {where}: cannot be written ({reason}); choose another folder")
+
+
+def test_a_name_that_folders_of_trials_cannot_hold_is_refused(small_data: Path, tmp_path: Path) -> None:
+    search = ("search", small_data, "--lm", "tiny-random", "--space", "demo", "--storage", tmp_path)
+    assert_refused(deepmlf(*search, "--name", "n" * 252), "--name: must be at most 200 characters, but got 252")
+
+
+def test_what_the_system_refuses_is_one_line_and_a_stack_only_with_debug(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("DEEPMLF_HOME", str(tmp_path / "file"))
+    told = deepmlf("lm", "get", "smollm2-135m")
+    assert_refused(told, f"{tmp_path / 'file'}/lms: Not a directory; set DEEPMLF_HOME to a folder that can be written")
+    debugged = deepmlf("--debug", "lm", "get", "smollm2-135m")
+    assert "Traceback (most recent call last)" in debugged.stderr
+    assert debugged.stderr.endswith(told.stderr)
+    assert refusal(OSError("no file at all\nand more")) == "no file at all"
+    assert refusal(PermissionError(13, "Permission denied", "/elsewhere")) == "/elsewhere: Permission denied"
+
+
+def test_a_device_that_cannot_be_used_is_refused(small_trial: Path, small_data: Path, tmp_path: Path) -> None:
+    out = ("--out", tmp_path / "out")
+    for command in (
+        ("evaluate", small_trial),
+        ("predict", small_trial, small_data, *out),
+        ("explain", small_trial, small_data, "--id", "x", *out),
+    ):
+        assert_refused(deepmlf(*command, "--device", "cuda:77"), "--device cuda:77: cannot be used here (")
+    assert deepmlf("evaluate", small_trial, "--device", "cpu").returncode == 0

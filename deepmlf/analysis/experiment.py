@@ -81,9 +81,19 @@ class Experiment:
         best = standing.complete[0]
         return BestTrial(best.number, str(standing.best_folder), best.values[0], dict(best.params))
 
-    def report(self) -> str:
-        """Write ``report/index.html`` and ``results.parquet`` into it, and return the page's path or URI."""
-        return str(analyze(self._place, quiet=True)["report"])
+    def report(self, out: str | Path | None = None) -> str:
+        """Write ``report/index.html`` and ``results.parquet`` into it, and return the page's path or URI.
+
+        Args:
+            out: Another folder to write them into, as for an experiment that cannot be written.
+
+        Raises:
+            SearchError: If they cannot be written.
+        """
+        page = analyze(self._place, out=None if out is None else Path(out), quiet=True)["report"]
+        if page is None:
+            raise SearchError(f"{self._place}: cannot be written, so there is no report; give another folder as `out`")
+        return str(page)
 
     def confirm(self, **options: Any) -> dict[str, Any]:
         """Train the best settings again with fresh seeds and compare them on the test split; see `deepmlf.confirm`."""

@@ -1,17 +1,17 @@
-"""An experiment as analyses read it: one record per trial, taken from ``results.parquet`` and the study."""
+"""An experiment as analyses read it: one record per trial, taken from its table and its study."""
 
 import json
 from dataclasses import dataclass, replace
 from typing import Any
 
 import optuna
-import pyarrow.parquet as pq
+import pyarrow as pa
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from deepmlf.analysis.distinct import repeats_of, settings_of
+from deepmlf.analysis.results import results_of
 from deepmlf.training.effective import EffectiveSetting
 from deepmlf.training.reports import EPOCH_SECONDS, FIDELITY, EpochReport, best_epoch
-from deepmlf.tune.experiment.layout import RESULTS
 from deepmlf.tune.experiment.manifest import Manifest
 from deepmlf.tune.experiment.stored import StoredExperiment
 from deepmlf.tune.experiment.study import PRIOR, RESTARTS, WARM_START
@@ -99,12 +99,17 @@ class Records:
         return list(dict.fromkeys(name for trial in self.trials for name in trial.params))
 
 
-def load_records(experiment: StoredExperiment) -> Records:
-    """Read an experiment's ``results.parquet``, which must be up to date, and its study."""
+def load_records(experiment: StoredExperiment, table: pa.Table | None = None) -> Records:
+    """The trials of an experiment.
+
+    Args:
+        experiment: The experiment.
+        table: What `results_of` returned for it, if that is known.
+    """
     stored = experiment.study
     frozen = stored.get_trials(deepcopy=False)
     rows: dict[int, list[dict[str, Any]]] = {}
-    for row in pq.read_table(experiment.folder / RESULTS).to_pylist():
+    for row in (results_of(experiment) if table is None else table).to_pylist():
         rows.setdefault(row["trial"], []).append(row)
     study = optuna.create_study(directions=stored.directions)
     for trial in frozen:

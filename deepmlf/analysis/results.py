@@ -49,7 +49,7 @@ def results_of(experiment: StoredExperiment) -> pa.Table:
             "fail_reason": trial.user_attrs.get(FAIL_REASON),
             "objective": trial.values[0] if trial.values else None,
             "cpus": search.cpus_per_trial,
-            "gpus": search.gpus_per_trial,
+            "gpus": search.gpus_per_trial or 0.0,
         } | {name: json.dumps(v) if isinstance(v, list) else v for name, v in settings.items()}
         reports = read_reports(trial_folder(experiment.folder, trial.number))
         seconds = seconds_spent(reports)
@@ -72,8 +72,19 @@ def seconds_spent(reports: Iterable[EpochReport]) -> list[float | None]:
     return list(accumulate(spent, lambda total, more: None if total is None or more is None else total + more))
 
 
-def write_results(experiment: StoredExperiment) -> str:
-    """Write ``results.parquet`` into the experiment and return its path or URI."""
-    with new_file(experiment.folder / RESULTS) as temporary:
-        pq.write_table(results_of(experiment), temporary)
-    return experiment.place.publish(RESULTS)
+def write_results(experiment: StoredExperiment, out: Path | None = None, table: pa.Table | None = None) -> str:
+    """Write ``results.parquet`` into the experiment, or into another folder, and return its path or URI.
+
+    Args:
+        experiment: The experiment.
+        out: The folder, made if missing; None: the experiment's.
+        table: What `results_of` returned for it, if that is known.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    path = (experiment.folder if out is None else out) / RESULTS
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with new_file(path) as temporary:
+        pq.write_table(results_of(experiment) if table is None else table, temporary)
+    return str(path) if out is not None else experiment.place.publish(RESULTS)

@@ -64,7 +64,9 @@ def rungs_of(records: Records) -> list[RungRecord]:
 def spending_of(records: Records) -> Spending:
     """Fusion epochs and device-hours of all trials, failed ones included."""
     settings = records.settings
-    device, count = ("GPU", settings.gpus_per_trial) if settings.gpus_per_trial else ("CPU", settings.cpus_per_trial)
+    # A device that was named is used whether or not Ray has counted it.
+    has_gpu = settings.gpus_per_trial or records.manifest.base.get("training.device", "auto") not in ("auto", "cpu")
+    device, count = ("GPU", settings.gpus_per_trial or 1.0) if has_gpu else ("CPU", settings.cpus_per_trial)
     timed = [trial.seconds for trial in records.trials if trial.seconds is not None]
     saved = [
         (settings.epochs - trial.epochs) * trial.seconds_per_epoch

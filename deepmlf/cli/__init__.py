@@ -3,6 +3,7 @@
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
@@ -11,7 +12,7 @@ from deepmlf.cli.data import data, lm
 from deepmlf.cli.model import explain, export, predict
 from deepmlf.cli.search import analyze, confirm, resume, search
 from deepmlf.cli.trial import evaluate, import_reference_command, train
-from deepmlf.errors import DeepMLFError
+from deepmlf.errors import DeepMLFError, first_line
 from deepmlf.version import __version__
 
 
@@ -20,6 +21,20 @@ from deepmlf.version import __version__
 @click.option("--debug", is_flag=True, help="Show stack traces.")
 def cli(debug: bool) -> None:
     """Find the best DeepMLF for your data: how deep to fuse, with how many tokens, under which curriculum."""
+
+
+def refusal(error: OSError) -> str:
+    """What the system has refused, on one line: the file, why, and what to do if nobody has named the file."""
+    from deepmlf.files import why_unwritable
+    from deepmlf.places import home
+
+    if error.filename is None:
+        return first_line(error)
+    path, line = Path(str(error.filename)), f"{error.filename}: {error.strerror}"
+    for variable, folder in (("DEEPMLF_HOME", home()), ("HOME", Path.home())):
+        if path.is_relative_to(folder) and why_unwritable(folder) is not None:
+            return f"{line}; set {variable} to a folder that can be written"
+    return line
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -35,6 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if "--debug" in words:
             traceback.print_exc()
         click.echo(f"deepmlf: {error}", err=True)
+        sys.exit(2)
+    except OSError as error:
+        if "--debug" in words:
+            traceback.print_exc()
+        click.echo(f"deepmlf: {refusal(error)}", err=True)
         sys.exit(2)
     except click.ClickException as error:
         error.show()

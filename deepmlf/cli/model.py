@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from deepmlf.cli.options import PATH, as_json, emit
+from deepmlf.cli.options import PATH, as_json, device_option, emit, usable_device
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 place_argument = click.argument("place", metavar="MODEL")
@@ -35,12 +35,16 @@ def export(trial: str, out: Path, data: str | None, json_output: bool) -> None:
 @click.option("--out", type=FILE, required=True, help="Parquet file to write.")
 @click.option("--split", default="test", type=click.Choice(["train", "valid", "test"]), show_default=True)
 @lm_option
+@device_option
 @as_json
-def predict(place: str, dataset: str, out: Path, split: str, language_model: str | None, json_output: bool) -> None:
+def predict(
+    place: str, dataset: str, out: Path, split: str, language_model: str | None, device: str, json_output: bool
+) -> None:
     """Predictions of MODEL, an exported folder or a trial, for every utterance of a split."""
     import pyarrow.parquet as pq
 
-    predictor, data = _open(place, dataset, language_model)
+    _require_writable(out)
+    predictor, data = _open(place, dataset, language_model, device)
     table = predictor.predict(data, split)
     _write(out, lambda path: pq.write_table(table, path))
     metrics = predictor.metrics(data, table)
@@ -58,12 +62,16 @@ def predict(place: str, dataset: str, out: Path, split: str, language_model: str
 @click.option("--id", "utterance", required=True, help="Id of the utterance, in any split.")
 @click.option("--out", type=FILE, default=Path("explain.html"), show_default=True, help="Page to write.")
 @lm_option
+@device_option
 @as_json
-def explain(place: str, dataset: str, utterance: str, out: Path, language_model: str | None, json_output: bool) -> None:
+def explain(
+    place: str, dataset: str, utterance: str, out: Path, language_model: str | None, device: str, json_output: bool
+) -> None:
     """Why MODEL says what it says of one utterance: one HTML page, readable offline."""
     from deepmlf.inference.explain import explain as explain_utterance
 
-    predictor, data = _open(place, dataset, language_model)
+    _require_writable(out)
+    predictor, data = _open(place, dataset, language_model, device)
     explanation = explain_utterance(predictor, data, utterance)
     from deepmlf.analysis.report.explain_page import explain_page
 
@@ -73,17 +81,26 @@ def explain(place: str, dataset: str, utterance: str, out: Path, language_model:
     emit({"out": str(out), "predictions": explanation.predictions, "label": explanation.label}, json_output)
 
 
-def _open(place: str, dataset: str, language_model: str | None) -> tuple[Any, Any]:
+def _open(place: str, dataset: str, language_model: str | None, device: str) -> tuple[Any, Any]:
     from deepmlf.data.dataset import Dataset
     from deepmlf.inference.predictor import Predictor
     from deepmlf.tune.experiment.remote import open_trial
 
     data = Dataset.open(dataset)
-    predictor = Predictor.open(open_trial(place), language_model)
+    predictor = Predictor.open(open_trial(place), language_model, usable_device(device))
     if data.info.lowercase != predictor.trained_on.dataset.lowercase:
         kept = "lower-cased" if data.info.lowercase else "not lower-cased"
         click.echo(f"deepmlf: {dataset}: texts are {kept}, unlike those of the training", err=True)
     return predictor, data
+
+
+def _require_writable(out: Path) -> None:
+    """Refuse a file that cannot be written before there is anything to lose."""
+    from deepmlf.errors import DataError
+    from deepmlf.files import why_unwritable
+
+    if (fault := why_unwritable(out.parent)) is not None:
+        raise DataError(f"--out {out}: cannot be written ({fault})")
 
 
 def _write(out: Path, write: Callable[[Path], object]) -> None:

@@ -30,9 +30,26 @@ keep_option = click.option(
     show_default=True,
     help="Newest checkpoints that stay on disk per trial.",
 )
+device_option = click.option(
+    "--device", default="auto", show_default=True, metavar="DEVICE", help="cpu, cuda, cuda:1, …; auto: a GPU, if any."
+)
 verbose_option = click.option("--verbose", is_flag=True, help="Show what Ray and the workers print, too.")
 experiment_argument = click.argument("experiment", metavar="EXPERIMENT")
 set_option = click.option("--set", "pairs", multiple=True, metavar="K=V", help="Override a setting by its dotted name.")
+
+
+def usable_device(name: str) -> str:
+    """The name of the device that `--device` asks for; says so if ``auto`` leaves a GPU of this machine unused.
+
+    Raises:
+        ConfigError: If it cannot be used.
+    """
+    from deepmlf.training.machine.device import device_line, pick_device, unused_gpu
+
+    device = pick_device(name, f"--device {name}")
+    if unused_gpu(name) is not None:
+        click.echo(f"deepmlf: on {device_line(device, name)}", err=True)
+    return str(device)
 
 
 def emit(result: dict[str, Any], json_output: bool) -> None:

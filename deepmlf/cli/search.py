@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from deepmlf.cli.options import (
+    PATH,
     address_option,
     as_json,
     cache_option,
@@ -36,7 +37,8 @@ DEMO_LAYERS = 8
 @click.option("--epochs", default=None, type=click.IntRange(1), help="Fusion epochs of a full trial (default 15).")
 @click.option("--concurrent", default=None, type=click.IntRange(1), help="Trials at a time (default 1).")
 @click.option("--cpus-per-trial", default=1.0, type=click.FloatRange(0, min_open=True), show_default=True)
-@click.option("--gpus-per-trial", default=0.0, type=click.FloatRange(0), show_default=True)
+@click.option("--gpus-per-trial", default=None, type=click.FloatRange(0),
+              help="0: train on CPUs; default: a share of the GPUs that there are.")  # fmt: skip
 @click.option("--storage", default="runs", show_default=True, help="Folder or URI of experiments.")
 @click.option("--name", help="Name of the experiment; default: space and time.")
 @address_option
@@ -81,6 +83,7 @@ def search(
         overrides = {"model.lm_layers": min(DEMO_LAYERS, material.language_model.num_layers)} | overrides
     else:
         defaults = {"space": material.dataset.info.name}
+    from deepmlf.tune.experiment.manifest import read_manifest
     from deepmlf.tune.search import begin
     from deepmlf.tune.settings import SearchSettings, parse_duration
 
@@ -94,7 +97,8 @@ def search(
     if trial_timeout is not None:
         chosen["trial_timeout"] = parse_duration(trial_timeout, "--trial-timeout")
     plan = plan_search(SearchSettings(data=data, overrides=overrides, **chosen), material)
-    _end_search(begin(plan), plan.experiment, json_output)
+    summary, planned = begin(plan), plan.experiment
+    _end_search(summary, planned.with_manifest(read_manifest(planned.place)), json_output)
 
 
 def _demo_data() -> Path:
@@ -177,9 +181,10 @@ def confirm(
 
 @click.command()
 @experiment_argument
+@click.option("--out", type=PATH, help="Folder to write into, as for a read-only experiment; default: EXPERIMENT.")
 @as_json
-def analyze(experiment: str, json_output: bool) -> None:
+def analyze(experiment: str, out: Path | None, json_output: bool) -> None:
     """Best trials, states, epochs saved; writes report/index.html and results.parquet."""
     from deepmlf.analysis.report.page import analyze as run_analyze
 
-    emit(run_analyze(experiment), json_output)
+    emit(run_analyze(experiment, out=out), json_output)

@@ -1,11 +1,21 @@
 """`deepmlf train`, `evaluate` and `import-reference`: one DeepMLF at a time."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import click
 
-from deepmlf.cli.options import PATH, as_json, cache_option, emit, keep_option, set_option
+from deepmlf.cli.options import (
+    PATH,
+    as_json,
+    cache_option,
+    device_option,
+    emit,
+    keep_option,
+    set_option,
+    usable_device,
+)
 from deepmlf.config import TrialConfig, read_overrides, read_toml
 from deepmlf.errors import ConfigError
 
@@ -41,6 +51,11 @@ def train(
     overrides["model.language_model"] = lm_store.absolute(trial.model.language_model)
     trial = trial.placed(language_model=overrides["model.language_model"])
     _refuse_foreign(out)
+    from deepmlf.errors import CheckpointError
+    from deepmlf.files import why_unwritable
+
+    if (fault := why_unwritable(out)) is not None:
+        raise CheckpointError(f"--out {out}: cannot be written ({fault}); choose another folder")
     from deepmlf.training.trainer import Trainer
 
     trainer = Trainer(trial, out, cache_gb=cache_gb, keep=keep)  # refuses what cannot be trained; has written nothing
@@ -50,8 +65,10 @@ def train(
     from deepmlf.events.dashboard import write_dashboard
     from deepmlf.events.recorder import TrialRecorder
     from deepmlf.training.checkpoints.files import BEST, CONFIG, has_best, latest_checkpoint, read_metadata
+    from deepmlf.training.machine.device import device_line
     from deepmlf.training.reports import VALID, EpochReport
 
+    click.echo(f"deepmlf: trains on {device_line(trainer.device, trial.training.device)}", err=True)
     out.mkdir(parents=True, exist_ok=True)
     resume_from = latest_checkpoint(out)
     if resume_from is not None:
@@ -81,7 +98,7 @@ def _refuse_foreign(out: Path) -> None:
     from deepmlf.errors import CheckpointError
     from deepmlf.inference.predictor import read_trial_config
 
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if os.path.lexists(out) and (not out.is_dir() or any(out.iterdir())):
         try:
             read_trial_config(out)
         except (CheckpointError, NotADirectoryError):
@@ -103,13 +120,15 @@ def _refuse_another(out: Path, trial: TrialConfig) -> None:
 @click.argument("dataset", metavar="[DATA]", required=False)
 @click.option("--data", help="Dataset of the training, if it has moved.")
 @click.option("--split", default="test", type=click.Choice(["train", "valid", "test"]), show_default=True)
+@device_option
 @as_json
-def evaluate(trial: str, dataset: str | None, data: str | None, split: str, json_output: bool) -> None:
+def evaluate(trial: str, dataset: str | None, data: str | None, split: str, device: str, json_output: bool) -> None:
     """Metrics of a trial's best epoch on a split of the dataset that it was trained on, or of DATA."""
     from deepmlf.inference.evaluate import evaluate_trial
     from deepmlf.tune.experiment.remote import open_trial
 
-    metrics = evaluate_trial(open_trial(trial), dataset, split, trained_on=data)
+    folder = open_trial(trial)
+    metrics = evaluate_trial(folder, dataset, split, trained_on=data, device=usable_device(device))
     for name, value in metrics.items():
         click.echo(f"{name}: {value:.4f}")
     emit(metrics, json_output)

@@ -13,6 +13,7 @@ def evaluate_trial(
     split: str = "test",
     language_model: str | None = None,
     trained_on: str | Path | None = None,
+    device: str = "auto",
 ) -> dict[str, float]:
     """Metrics of a trial's best epoch.
 
@@ -22,13 +23,15 @@ def evaluate_trial(
         split: ``train``, ``valid`` or ``test``.
         language_model: Where it is on this machine; None takes what the trial names.
         trained_on: Where the dataset of the training is now; None: where it was.
+        device: A torch device, or ``auto`` for a GPU if there is one.
 
     Raises:
         CheckpointError: If the folder holds no trained trial.
         DataError: If a dataset cannot be read, or its features or labels are not such as the trial's.
+        ConfigError: If the device cannot be used.
     """
     training = trained_on if trained_on is not None else read_trial_config(trial).data.path
-    predictor = Predictor.open_trial(trial, language_model, data=training)
+    predictor = Predictor.open_trial(trial, language_model, data=training, device=device)
     dataset = Dataset.open(data if data is not None else training)
     metrics = predictor.metrics(dataset, predictor.predict(dataset, split))
     if metrics is None:

@@ -33,7 +33,7 @@ def export_trial(trial: Path, out: Path, data: str | Path | None = None) -> dict
     config = read_trial_config(trial)
     require_best(trial)
     best = read_metadata(trial / BEST)
-    predictor = Predictor.open_trial(trial, data=data)
+    predictor = Predictor.open_trial(trial, data=data, device="cpu")  # nothing is computed
     card = _card(trial.absolute().name, config, best, predictor)
     predictor.model.save_pretrained(out, trained_on=predictor.trained_on, card=card)
     return dict(best["valid"])

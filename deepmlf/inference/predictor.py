@@ -16,7 +16,8 @@ from deepmlf.model.language_model import ByteTokenizer, Tokenizer, dtype_of, loa
 from deepmlf.model.pretrained import TrainedOn, is_pretrained, read_config, tokenizer_of
 from deepmlf.training.checkpoints.files import BEST, CONFIG, has_best
 from deepmlf.training.checkpoints.save import load_weights
-from deepmlf.training.forward import build_model, pick_device, predict_heads
+from deepmlf.training.forward import build_model, predict_heads
+from deepmlf.training.machine.device import pick_device
 from deepmlf.training.metrics import compute_metrics, sentiment_classes
 from deepmlf.training.stores.token_ids import token_ids
 
@@ -69,25 +70,27 @@ class Predictor:
     trained_on: TrainedOn
 
     @classmethod
-    def open(cls, folder: str | Path, language_model: str | None = None) -> "Predictor":
+    def open(cls, folder: str | Path, language_model: str | None = None, device: str = "auto") -> "Predictor":
         """Read an exported folder, or a trial's.
 
         Args:
             folder: What ``deepmlf export`` wrote, or a trial with best weights, whose dataset must be in place.
             language_model: Another copy of the language model than the one that the folder names.
+            device: A torch device, or ``auto`` for a GPU if there is one, whatever the training had.
 
         Raises:
+            ConfigError: If the device cannot be used.
             CheckpointError: If the folder is neither, or damaged.
             LanguageModelError: If the language model is not on this machine, or is another one.
             DataError: If a trial's dataset is not in place.
         """
         folder = Path(folder)
         if is_pretrained(folder):
-            return cls._open_pretrained(folder, language_model)
-        return cls.open_trial(folder, language_model)
+            return cls._open_pretrained(folder, language_model, device)
+        return cls.open_trial(folder, language_model, device=device)
 
     @classmethod
-    def _open_pretrained(cls, folder: Path, language_model: str | None) -> "Predictor":
+    def _open_pretrained(cls, folder: Path, language_model: str | None, device: str) -> "Predictor":
         config = read_config(folder)
         if config.trained_on is None:
             raise CheckpointError(
@@ -97,30 +100,32 @@ class Predictor:
         model = DeepMLF.from_pretrained(
             folder,
             language_model=language_model,
-            device=pick_device("auto"),
+            device=pick_device(device),
             dtype=dtype_of(config.trained_on.precision),
         )
         return cls(folder.absolute().name, model, tokenizer_of(folder, config), config.trained_on)
 
     @classmethod
-    def open_trial(cls, folder: Path, language_model: str | None = None, data: str | Path | None = None) -> "Predictor":
+    def open_trial(
+        cls, folder: Path, language_model: str | None = None, data: str | Path | None = None, device: str = "auto"
+    ) -> "Predictor":
         """Read a trial's best epoch.
 
         Args:
             folder: The trial's.
             language_model: Another copy of the language model than the one that the trial names.
             data: Where the dataset of the training is now; None: where it was.
+            device: As `open` takes it.
 
         Raises:
-            CheckpointError, LanguageModelError, DataError: As `open`.
+            CheckpointError, LanguageModelError, DataError, ConfigError: As `open`.
         """
         config = read_trial_config(folder)
         require_best(folder)
         if language_model is not None:
             changed = config.model.model_copy(update={"language_model": language_model})
             config = config.model_copy(update={"model": changed})
-        # The device of the training may be another machine's.
-        config = TrialConfig.from_overrides(config.flat(), {"training.device": "auto"})
+        config = config.placed(device=device)  # that of the training may be another machine's
         dataset = Dataset.open(data if data is not None else config.data.path)
         model, _, _ = build_model(config, dataset)
         load_weights(folder / BEST, model)

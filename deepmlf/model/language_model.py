@@ -242,8 +242,18 @@ def dtype_of(precision: str) -> torch.dtype:
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
 
 
-def tiny_random(family: Family = "llama", num_layers: int = 4, seed: int = 0) -> LanguageModel:
-    """A seeded random language model over bytes, for tests; leaves the global random state as it was."""
+def tiny_random(
+    family: Family = "llama",
+    num_layers: int = 4,
+    seed: int = 0,
+    *,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> LanguageModel:
+    """A seeded random language model over bytes, for tests; leaves the global random state as it was.
+
+    Its weights are drawn on the CPU in float32, so that they are the same on any device and rounded in any other type.
+    """
     common: dict[str, Any] = {"vocab_size": ByteTokenizer.vocab_size, "bos_token_id": 0, "eos_token_id": 0}
     config: PretrainedConfig
     if family == "gpt2":
@@ -267,9 +277,12 @@ def tiny_random(family: Family = "llama", num_layers: int = 4, seed: int = 0) ->
             max_position_embeddings=512,
             **common,
         )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return LanguageModel(AutoModelForCausalLM.from_config(config), identity=f"tiny-random {family} {seed}")
+    with torch.random.fork_rng(devices=[]):  # a GPU's state is neither touched nor is the GPU opened
+        torch.default_generator.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(config)
+    for parameter in model.parameters():  # not the rotary frequencies, which any language model keeps in float32
+        parameter.data = parameter.data.to(dtype)
+    return LanguageModel(model.to(device), identity=f"tiny-random {family} {seed}")
 
 
 @contextlib.contextmanager
@@ -297,7 +310,7 @@ def load_language_model(name: str, device: str = "cpu", dtype: torch.dtype = tor
         LanguageModelError: If it is not available offline or not of a supported family.
     """
     if name == lm_store.TINY_RANDOM:
-        return tiny_random()
+        return tiny_random(device=device, dtype=dtype)
     folder = lm_store.resolve(name, tokenizer=False)
     with no_progress_bar():
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)

@@ -13,10 +13,10 @@ from torch import Tensor
 from deepmlf.config import TrialConfig
 from deepmlf.data.dataset import Dataset
 from deepmlf.data.loader import Batch, Loader, TokensOf
-from deepmlf.errors import ConfigError, first_line
 from deepmlf.model.av_encoder import pool_frames
 from deepmlf.model.deepmlf import DeepMLF, DeepMLFOutput, TextPrefix
 from deepmlf.model.language_model import dtype_of, load_language_model, load_tokenizer
+from deepmlf.training.machine.device import pick_device
 from deepmlf.training.machine.memory import keep_freed_memory
 from deepmlf.training.machine.prefetch import on_device
 from deepmlf.training.stores.text_prefixes import PrefixCache
@@ -26,28 +26,12 @@ Head = Literal["task", "av", "text"]
 HEADS = ("task", "text", "av", "fusion")
 
 
-def pick_device(name: str) -> torch.device:
-    """The device of ``training.device``; ``auto`` takes a GPU if there is one.
-
-    Raises:
-        ConfigError: If this machine has no such device.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"training.device={name}: cannot be used here ({first_line(error)})") from None
-    return device
-
-
 def build_model(config: TrialConfig, dataset: Dataset) -> tuple[DeepMLF, TokensOf, int]:
     """The model of a trial on its device, the token ids of each of the dataset's splits, and the pad token.
 
     Raises:
         LanguageModelError: If the language model is not available.
-        ConfigError: If the model does not fit the language model.
+        ConfigError: If the device cannot be used, or the model does not fit the language model.
     """
     keep_freed_memory()
     device = pick_device(config.training.device)

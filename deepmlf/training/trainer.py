@@ -15,6 +15,7 @@ from deepmlf.config import Stage, TrialConfig
 from deepmlf.data.dataset import Dataset
 from deepmlf.data.loader import Batch, Loader
 from deepmlf.errors import ConfigError, NonFiniteLossError
+from deepmlf.locks import locked
 from deepmlf.model.deepmlf import TextPrefix
 from deepmlf.training.av_stage import BestEncoder, has_stalled
 from deepmlf.training.checkpoints.files import BEST
@@ -136,7 +137,7 @@ class Trainer:
     def _share_av_stage(self, av_store: Path, stage: Stage, report: Report) -> None:
         """Take the first stage's outcome from the store; or train it, while others that need it wait, and store it."""
         stored = StoredEncoder(av_store, key_of(self.config, stage, self.dataset.info))
-        with stored.lock():
+        with locked(stored.lock(), "another trial's audiovisual stage"):
             metrics = stored.load(self.model, self.parameters, self.optimizer)
             if metrics is None:
                 while self.position.stage == 0:

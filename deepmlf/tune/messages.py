@@ -35,6 +35,8 @@ class SearchTerms(BaseModel):
     """The function that trains, as ``module:name``."""
     threads: int
     """Torch's threads."""
+    device: str = "auto"
+    """What ``training.device=auto`` is for a trial with its share of GPUs: ``cuda`` or ``cpu``."""
     cache_gb: float
     keep: int
     served: Served = Served()
@@ -59,6 +61,14 @@ class TrialOrder(BaseModel):
     def __reduce__(self) -> tuple[Any, ...]:
         # Ray writes every trial's order into its records; what a config leaves at its default would be most of it.
         return TrialOrder.model_validate_json, (self.model_dump_json(exclude_defaults=True),)
+
+
+@dataclass(frozen=True)
+class TrialWaits:
+    """A worker's trial waits for what another process makes, or goes on after that: it is no hang."""
+
+    awaited: str | None
+    """What it waits for; None once it goes on."""
 
 
 @dataclass(frozen=True)

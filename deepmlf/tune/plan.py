@@ -3,7 +3,7 @@
 import math
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from optuna.trial import FrozenTrial
@@ -14,17 +14,19 @@ from deepmlf.errors import SearchError
 from deepmlf.model import lm_store
 from deepmlf.model.lm_store import LanguageModelFacts
 from deepmlf.places import Place
+from deepmlf.tune.cluster.connect import can_grow
+from deepmlf.tune.cluster.devices import check_asked, check_devices, settle_devices
 from deepmlf.tune.decide.samplers import check_sampler, grid_points
 from deepmlf.tune.decide.scheduler import check_scheduler
 from deepmlf.tune.decide.warm_start import fitting_trials
 from deepmlf.tune.experiment.manifest import Manifest
-from deepmlf.tune.experiment.remote import exists
+from deepmlf.tune.experiment.remote import check_resumable, exists
 from deepmlf.tune.experiment.stored import StoredExperiment
 from deepmlf.tune.experiment.study import without_password
 from deepmlf.tune.objective import check_objectives
 from deepmlf.tune.settings import SearchSettings, experiment_name
 from deepmlf.tune.space.base import Base, check_given, make_base
-from deepmlf.tune.space.bound import BoundSpace, check_space
+from deepmlf.tune.space.bound import BoundSpace, check_ranges, check_space
 from deepmlf.tune.space.load import load_space, space_of
 
 
@@ -102,9 +104,12 @@ def plan_search(settings: SearchSettings, material: Material | None = None) -> S
     info = material.dataset.info
     check_objectives(settings.objectives, info.name)
     base = make_base(settings.space, source.base, _own(settings), settings.overrides, settings.seed)
+    check_asked(settings.gpus_per_trial, base.config.training.device)
     space = BoundSpace(source, base, material.language_model)
     drawn = check_space(space, settings.space, settings.overrides, settings.seed)
     settings = beyond_warmup(settings, max(config.training.warmup_epochs for config in drawn))
+    for parameter in check_ranges(space, settings.space, settings.seed):
+        say(settings, f"{parameter}: its range depends on another draw, so samplers learn little of it")
     if exists(place):
         raise SearchError(f"{place}: exists; choose another --name, or run `deepmlf resume {place}`")
     queue, settings = _queue(settings, space)
@@ -141,9 +146,11 @@ def plan_resume(
         material: Its dataset and language model, if they are open already.
 
     Raises:
-        SearchError: If dataset or language model are others than those that the search began with.
+        SearchError: If the experiment cannot be written, or dataset or language model are others than those that the
+            search began with.
         DeepMLFError: If one of them cannot be used.
     """
+    check_resumable(experiment.place)
     manifest, began = experiment.manifest, experiment.manifest.settings
     settings = began.model_copy(
         update={
@@ -161,6 +168,44 @@ def plan_resume(
     if space.lm != manifest.language_model:
         raise SearchError(f"{settings.lm}: is not the language model that {name} began with; start a new search")
     return SearchPlan(experiment, settings, material.dataset.info, space)
+
+
+def with_devices(plan: SearchPlan) -> SearchPlan:
+    """The plan of a new search with what its trials hold of the connected cluster, in its manifest as well.
+
+    Raises:
+        SearchError: If a trial never has room there, or GPUs were asked for that torch cannot use.
+    """
+    settings = plan.settings
+    devices = settle_devices(
+        settings.gpus_per_trial,
+        plan.space.base.config.training.device,
+        cpus=settings.cpus_per_trial,
+        concurrent=settings.concurrent,
+        may_grow=can_grow(settings.address),
+    )
+    if devices.line is not None:
+        say(settings, devices.line)
+    settings = settings.model_copy(update={"gpus_per_trial": devices.gpus})
+    manifest = plan.experiment.manifest.model_copy(update={"settings": settings})
+    return replace(plan, settings=settings, experiment=plan.experiment.with_manifest(manifest))
+
+
+def check_cluster(plan: SearchPlan) -> None:
+    """Refuse a cluster on which trials never have room or cannot use their GPUs; say so if they wait for nodes.
+
+    Raises:
+        SearchError: With what is missing, or what the GPU's driver says.
+    """
+    settings = plan.settings
+    missing = check_devices(
+        settings.gpus_per_trial or 0.0,
+        plan.space.base.config.training.device,
+        cpus=settings.cpus_per_trial,
+        may_grow=can_grow(settings.address),
+    )
+    if missing is not None:
+        say(settings, f"{missing}; trials wait until the cluster has grown")
 
 
 def _resolved(settings: SearchSettings) -> SearchSettings:

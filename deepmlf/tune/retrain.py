@@ -13,14 +13,15 @@ from deepmlf.config import TrialConfig
 from deepmlf.errors import SearchError
 from deepmlf.inference.evaluate import evaluate_trial
 from deepmlf.tune.cluster.connect import connected
+from deepmlf.tune.cluster.devices import device_with
 from deepmlf.tune.cluster.map import map_on_cluster
 from deepmlf.tune.cluster.node_files import config_here, serving
 from deepmlf.tune.experiment.layout import confirmation_name
-from deepmlf.tune.experiment.remote import exists, open_trial
+from deepmlf.tune.experiment.remote import check_writable, exists, open_trial
 from deepmlf.tune.experiment.stored import StoredExperiment, open_experiment
 from deepmlf.tune.experiment.study import OVERRIDES
 from deepmlf.tune.messages import Served
-from deepmlf.tune.plan import Material, SearchPlan, open_material, plan_resume, plan_search
+from deepmlf.tune.plan import Material, SearchPlan, open_material, plan_resume, plan_search, with_devices
 from deepmlf.tune.search import begin, run
 
 _TRIAL, _SEED = "confirmed_trial", "training.seed"
@@ -55,23 +56,24 @@ def retrain(
         The retrained trials' experiment, and what those of them that finished measure.
 
     Raises:
-        SearchError: If the retraining stopped early.
+        SearchError: If the experiment cannot be written, or the retraining stopped early.
         DataError: If the test split lacks labels.
         DeepMLFError: If a retrained trial cannot be measured on the test split.
     """
+    check_writable(experiment.place, "")
     settings = experiment.manifest.settings
     address = address or settings.address
     material = open_material(settings.data, settings.lm)
     material.dataset.require_labels("test")
     place = experiment.place / confirmation_name([trial.number for trial in best], seeds)
     with connected(address):
-        if exists(place):
+        if exists(place, ""):
             begun = replace(open_experiment(place), made_objectives=experiment.objectives)
             plan = plan_resume(begun, address=address, material=material)
             summary = run(plan)
         else:
             asked = {"name": place.folder.name, "address": address, "concurrent": concurrent or settings.concurrent}
-            plan = _plan(experiment, best, seeds, material, asked | {"quiet": quiet})
+            plan = with_devices(_plan(experiment, best, seeds, material, asked | {"quiet": quiet}))
             summary = begin(plan)
         if summary.stop_reason:
             reason = summary.stop_reason
@@ -85,7 +87,7 @@ def _plan(
     experiment: StoredExperiment, best: list[FrozenTrial], seeds: int, material: Material, asked: dict[str, Any]
 ) -> SearchPlan:
     """A search that trains each of the trials once with each seed, and is otherwise as the experiment's."""
-    settings = experiment.manifest.settings
+    settings, base = experiment.manifest.settings, experiment.manifest.base
     with tempfile.TemporaryDirectory() as scratch:
         space = Path(scratch) / "confirm.py"
         space.write_text(_space_source(experiment, best, seeds))
@@ -95,6 +97,8 @@ def _plan(
             "trials": len(best) * seeds,
             "sampler": "grid",
             "scheduler": "none",
+            # An earlier version let a search name a GPU without asking Ray for one.
+            "gpus_per_trial": settings.gpus_per_trial or (None if base.get("training.device") == "cuda" else 0.0),
             "overrides": {key: value for key, value in settings.overrides.items() if key != _SEED},
             "study_storage": None,
             "warm_start": None,
@@ -106,14 +110,15 @@ def _plan(
 
 def _measure(plan: SearchPlan, best: list[FrozenTrial]) -> Measured:
     finished = [trial for trial in plan.experiment.trials() if trial.state == TrialState.COMPLETE]
-    config = plan.space.base.config
+    config, gpus = plan.space.base.config, plan.settings.gpus_per_trial or 0.0
+    device = device_with(gpus, config.training.device)
     with serving(config, plan.settings.address) as served:
         metrics = map_on_cluster(
-            partial(_test_metrics, config, served),
+            partial(_test_metrics, config, served, device),
             [str(plan.experiment.place_of_trial(trial.number)) for trial in finished],
             "measuring on test",
             cpus=plan.settings.cpus_per_trial,
-            gpus=plan.settings.gpus_per_trial,
+            gpus=gpus,
         )
     measured: Measured = {trial.number: {} for trial in best}
     for trial, values in zip(finished, metrics, strict=True):
@@ -121,11 +126,12 @@ def _measure(plan: SearchPlan, best: list[FrozenTrial]) -> Measured:
     return measured
 
 
-def _test_metrics(config: TrialConfig, served: Served, trial: str) -> dict[str, float]:
+def _test_metrics(config: TrialConfig, served: Served, device: str, trial: str) -> dict[str, float]:
     placed = config_here(config, served)
     if placed is config:
-        return evaluate_trial(open_trial(trial))
-    return evaluate_trial(open_trial(trial), language_model=placed.model.language_model, trained_on=placed.data.path)
+        return evaluate_trial(open_trial(trial), device=device)
+    model, data = placed.model.language_model, placed.data.path
+    return evaluate_trial(open_trial(trial), language_model=model, trained_on=data, device=device)
 
 
 def _space_source(experiment: StoredExperiment, best: list[FrozenTrial], seeds: int) -> str:

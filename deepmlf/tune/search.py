@@ -19,7 +19,8 @@ from rich.console import Console
 from deepmlf.errors import SearchError
 from deepmlf.places import Place
 from deepmlf.training.reports import read_reports
-from deepmlf.tune.cluster.connect import can_grow, check_room, connected
+from deepmlf.tune.cluster.connect import connected
+from deepmlf.tune.cluster.devices import device_with
 from deepmlf.tune.cluster.node_files import serving
 from deepmlf.tune.cluster.ray_patches import adjusted_ray
 from deepmlf.tune.decide.orders import Orders
@@ -40,7 +41,7 @@ from deepmlf.tune.experiment.stored import StoredExperiment, open_experiment
 from deepmlf.tune.experiment.study import PRIOR, check_insides, create_study, own_trials, record_epoch, repair_journal
 from deepmlf.tune.experiment.uploader import Uploader
 from deepmlf.tune.messages import SearchTerms, Served
-from deepmlf.tune.plan import SearchPlan, plan_resume, plan_search, say
+from deepmlf.tune.plan import SearchPlan, check_cluster, plan_resume, plan_search, with_devices
 from deepmlf.tune.settings import SearchSettings
 from deepmlf.tune.space.columns import write_columns
 from deepmlf.tune.summary import SearchSummary, summarise
@@ -88,12 +89,9 @@ def begin(plan: SearchPlan) -> SearchSummary:
     Raises:
         SearchError: If the cluster has no room for a trial, or the study cannot be made.
     """
-    settings, experiment = plan.settings, plan.experiment
-    with connected(settings.address, verbose=settings.verbose):
-        may_grow = can_grow(settings.address)
-        missing = check_room(settings.cpus_per_trial, settings.gpus_per_trial, may_grow=may_grow)
-        if missing is not None:
-            say(settings, f"{missing}; trials wait until the cluster has grown")
+    with connected(plan.settings.address, verbose=plan.settings.verbose):
+        plan = with_devices(plan)
+        settings, experiment = plan.settings, plan.experiment
         study = create_study(experiment.folder, str(settings.name), experiment.study_url, experiment.objectives)
         experiment.folder.mkdir(parents=True, exist_ok=True)
         add_trials(study, plan.warm)
@@ -215,6 +213,7 @@ def _terms(plan: SearchPlan, served: Served) -> SearchTerms:
         objectives=tuple(settings.objectives),
         train=settings.train_function,
         threads=max(1, int(settings.cpus_per_trial)),
+        device=device_with(settings.gpus_per_trial or 0.0, "auto"),
         cache_gb=settings.cache_gb,
         keep=settings.keep,
         served=served,
@@ -239,6 +238,7 @@ def _ray(plan: SearchPlan) -> Iterator[Served]:
             serving(plan.space.base.config, settings.address) as served,
             adjusted_ray(),
         ):
+            check_cluster(plan)
             yield served
     except Exception as error:  # Ray wraps what the driver's own files raised into the text of its error
         if is_out_of_space(error):
@@ -250,7 +250,7 @@ def _tuner(
     plan: SearchPlan, searcher: OptunaSearcher, scheduler: TrialScheduler, callbacks: list[tune.Callback], samples: int
 ) -> tune.Tuner:
     settings = plan.settings
-    resources = {"cpu": settings.cpus_per_trial, "gpu": settings.gpus_per_trial}
+    resources = {"cpu": settings.cpus_per_trial, "gpu": settings.gpus_per_trial or 0.0}
     return tune.Tuner(
         tune.with_resources(TrialWorker, resources),
         tune_config=tune.TuneConfig(

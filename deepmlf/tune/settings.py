@@ -12,6 +12,7 @@ from deepmlf.errors import SearchError
 DEFAULT_TRAIN = "deepmlf.training.trainer:train"
 
 _NAME = r"[A-Za-z0-9][\w.-]*"
+_LONGEST_NAME = 200  # characters; folders of trials, whose names hold it, have 255 bytes at most
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
@@ -28,7 +29,9 @@ class SearchSettings(BaseModel):
     epochs: int = Field(15, ge=1)
     concurrent: int = Field(1, ge=1)
     cpus_per_trial: float = Field(1.0, gt=0)
-    gpus_per_trial: float = Field(0.0, ge=0)
+    gpus_per_trial: float | None = Field(None, ge=0)
+    """GPUs that a trial holds, which trains on a CPU if it holds none; None takes a share of those that there are, and
+    is no more once a search has begun."""
     storage: str = "runs"
     name: str | None = None
     address: str | None = None
@@ -80,6 +83,8 @@ def experiment_name(settings: SearchSettings) -> str:
             f"--name {settings.name!r}: expected a letter or digit, then letters, digits, `.`, `_` or `-`; "
             "folders go into --storage"
         )
+    if len(settings.name.encode()) > _LONGEST_NAME:
+        raise SearchError(f"--name: must be at most {_LONGEST_NAME} characters, but got {len(settings.name.encode())}")
     return settings.name
 
 

@@ -22,7 +22,8 @@ from deepmlf.inference.evaluate import evaluate_trial
 from deepmlf.inference.export import export_trial
 from deepmlf.inference.predictor import Predictor, read_trial_config
 from deepmlf.training.checkpoints.save import load_weights
-from deepmlf.training.forward import build_model, pick_device, predict
+from deepmlf.training.forward import build_model, predict
+from deepmlf.training.machine.device import pick_device
 from deepmlf.training.metrics import sentiment_classes
 from tests.command import deepmlf
 

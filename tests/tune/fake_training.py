@@ -3,9 +3,10 @@
 The curve falls towards a floor that depends on the setting; ``training.lr_av`` of 0.5 raises, 0.25 is not
 finite, 0.125 kills the worker once after its first epoch, 0.0625 kills it every time, 0.03125 writes checkpoints of
 8 MB, 0.015625 hangs once after its first epoch, 0.0078125 takes 200 MB of memory every tenth of a second,
-0.00390625 takes three seconds for an epoch.
+0.00390625 takes three seconds for an epoch, 0.001953125 a second and a half, while its likes wait for it.
 """
 
+import contextlib
 import json
 import os
 import time
@@ -13,16 +14,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from tenacity import stop_after_delay
 
 from deepmlf.config import TrialConfig
 from deepmlf.errors import NonFiniteLossError
+from deepmlf.locks import locked
 from deepmlf.places import RemoteFolder
 
 EPOCH_SECONDS = 0.05
+SLOW = {0.00390625: 3.0, 0.001953125: 1.5}
+ALONE = 0.001953125
 
 
-def train(
+def train(config: TrialConfig, report: Callable[[dict[str, Any], Path | None], None], **options: Any) -> None:
+    lock = FileLock(options["out_dir"].parent / ".alone.lock")
+    with locked(lock, "another trial's stage") if config.training.lr_av == ALONE else contextlib.nullcontext():
+        _train(config, report, **options)
+
+
+def _train(
     config: TrialConfig,
     report: Callable[[dict[str, Any], Path | None], None],
     *,
@@ -41,7 +52,7 @@ def train(
     start = json.loads((resume_from / "state.json").read_text())["epoch"] if resume_from else 0
     floor = 0.5 + abs(config.model.num_fusion_tokens - 8) / 10
     for epoch in range(max(start, 1), config.training.epochs + 1):
-        time.sleep(3 if config.training.lr_av == 0.00390625 else EPOCH_SECONDS)
+        time.sleep(SLOW.get(config.training.lr_av, EPOCH_SECONDS))
         folder = out_dir / "checkpoints" / f"epoch_{epoch:06d}"
         folder.mkdir(parents=True, exist_ok=True)
         unfinished = folder / ".state.json"

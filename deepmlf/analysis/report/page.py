@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import plotly.io
+import pyarrow as pa
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 from rich.console import Console
@@ -15,13 +16,13 @@ from deepmlf.analysis.records import Records, TrialRecord, load_records
 from deepmlf.analysis.report import figures, study_figures
 from deepmlf.analysis.report.answers import QUESTIONS, answer
 from deepmlf.analysis.report.statements import statement
-from deepmlf.analysis.results import write_results
+from deepmlf.analysis.results import results_of, write_results
 from deepmlf.analysis.spending import failures_by_reason, rungs_of, spending_of
 from deepmlf.analysis.standing import Standing, show_standing, standing_of
 from deepmlf.analysis.verdict import verdict_line
 from deepmlf.config import TrialConfig, as_override
-from deepmlf.errors import ConfigError
-from deepmlf.files import new_file
+from deepmlf.errors import ConfigError, SearchError, first_line
+from deepmlf.files import new_file, why_unwritable
 from deepmlf.places import Place
 from deepmlf.templates import templates_of
 from deepmlf.training.reports import TRAINED_PARAMETERS, VALID
@@ -39,40 +40,64 @@ class Lead:
     """Above zero where the best trial is better."""
 
 
-def analyze(place: str | Path | Place, *, quiet: bool = False) -> dict[str, Any]:
+def analyze(place: str | Path | Place, *, out: Path | None = None, quiet: bool = False) -> dict[str, Any]:
     """Print an experiment's summary and write its ``results.parquet`` and its report.
 
     Args:
-        place: The experiment's folder or URI; what is written goes there, too.
+        place: The experiment's folder or URI.
+        out: Folder to write into, made if missing; None: the experiment's. An experiment that cannot be written, as a
+            colleague's, is printed alone.
         quiet: Print nothing.
 
     Returns:
-        The standing as scripts are told it, and ``report``, the page's path or URI.
+        The standing as scripts are told it, and ``report``, the page's path or URI, or None if it was not written.
 
     Raises:
-        SearchError: If the folder is no experiment.
+        SearchError: If the folder is no experiment, or `out` cannot be written.
     """
     experiment = open_experiment(place)
-    table, standing = write_results(experiment), standing_of(experiment)
+    if out is not None and (fault := why_unwritable(out)) is not None:
+        raise SearchError(f"--out {out}: cannot be written ({fault}); choose another folder")
+    table, standing = results_of(experiment), standing_of(experiment)
     console = Console(quiet=quiet)
     show_standing(standing, console)
-    console.print(f"table: {table}", soft_wrap=True)
-    page = write_report(standing)
-    unfinished = unfinished_line(standing)
-    if unfinished is not None:
-        console.print(unfinished, soft_wrap=True, highlight=False, markup=False)
-    console.print(f"report: {page}", soft_wrap=True, highlight=False, markup=False)
+    page, lines = None, []
+    try:
+        lines.append(f"table: {write_results(experiment, out, table)}")
+        page = write_report(standing, table, out)
+        lines.append(f"report: {page}")
+    except OSError as error:
+        where = experiment.place if out is None else f"--out {out}"
+        Console(stderr=True, quiet=quiet).print(
+            f"deepmlf: {where}: cannot be written ({error.strerror or first_line(error)}), so there is no report; "
+            "--out FOLDER writes it elsewhere",
+            soft_wrap=True,
+            highlight=False,
+            markup=False,
+        )
+    for line in [*lines[:1], unfinished_line(standing), *lines[1:]]:
+        if line is not None:
+            console.print(line, soft_wrap=True, highlight=False, markup=False)
     return standing.to_dict() | {"report": page}
 
 
-def write_report(standing: Standing) -> str:
-    """Write the page, whole or not at all, and return its path or URI; ``results.parquet`` must be up to date."""
+def write_report(standing: Standing, table: pa.Table, out: Path | None = None) -> str:
+    """Write the page, whole or not at all, into the experiment or another folder, and return its path or URI.
+
+    Args:
+        standing: Of the experiment.
+        table: What `results_of` returned for it.
+        out: The folder, made if missing; None: the experiment's.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
     experiment = standing.experiment
-    path = experiment.folder / PAGE
-    path.parent.mkdir(exist_ok=True)
+    path = (experiment.folder if out is None else out) / PAGE
+    path.parent.mkdir(parents=True, exist_ok=True)
     with new_file(path) as temporary:
-        temporary.write_text(render(load_records(experiment), standing), encoding="utf-8")
-    return experiment.place.publish(PAGE)
+        temporary.write_text(render(load_records(experiment, table), standing), encoding="utf-8")
+    return str(path) if out is not None else experiment.place.publish(PAGE)
 
 
 def render(records: Records, standing: Standing) -> str:

@@ -121,8 +121,9 @@ class CheckpointWriter:
         writing, self._writing = self._writing or self._begin(), None
         writing.result()
         random = {"cpu": torch.get_rng_state()}
-        if torch.cuda.is_available():
-            random["cuda"] = torch.cuda.get_rng_state()
+        device = self._model.fusion_tokens.device
+        if device.type == "cuda":  # a trial on the CPU must not so much as open the GPU
+            random["cuda"] = torch.cuda.get_rng_state(device)
         _write(self._temporary, {"random": random, **(parts or {})})
         folder = self._root / checkpoint_name(epoch)
         _write_metadata(self._temporary, metadata | {_ACTIVE_LAYERS: self._model.active_layers})
@@ -152,8 +153,9 @@ def load_checkpoint(
     load_optimizer_state(read_tensors(folder / "optimizer.safetensors"), parameters, optimizer)
     random = read_tensors(folder / "random.safetensors")
     torch.set_rng_state(random["cpu"])
-    if "cuda" in random and torch.cuda.is_available():
-        torch.cuda.set_rng_state(random["cuda"])
+    device = model.fusion_tokens.device
+    if "cuda" in random and device.type == "cuda":
+        torch.cuda.set_rng_state(random["cuda"], device)
     return metadata
 
 

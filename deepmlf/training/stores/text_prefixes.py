@@ -22,6 +22,7 @@ from torch import Tensor
 
 from deepmlf.data.loader import Loader
 from deepmlf.files import new_file
+from deepmlf.locks import locked
 from deepmlf.model.deepmlf import DeepMLF, TextPrefix
 from deepmlf.places import home
 
@@ -92,7 +93,7 @@ def open_prefix_cache(model: DeepMLF, loader: Loader, cache_gb: float, device: t
     folder = root / digest.hexdigest()[:32]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _lock(folder):
+        with locked(_lock(folder), "another trial's text prefixes"):
             try:
                 return _open(folder, model, loader, cache_gb, device)
             except (OSError, ValueError):  # damaged files, a full disk

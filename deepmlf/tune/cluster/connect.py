@@ -3,15 +3,21 @@
 import contextlib
 import os
 import socket
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import ray
 from ray.exceptions import AuthenticationError
 
 from deepmlf.errors import SearchError
+from deepmlf.files import why_unwritable
 
 _ANSWER_SECONDS = 5
+_SOCKET_BYTES = 103 if sys.platform == "darwin" else 107
+_SOCKET = "ray/session_2026-01-31_23-59-59_123456_1234567/sockets/plasma_store.99"
+"""The longest path of a socket in Ray's temporary folder."""
 
 
 @contextlib.contextmanager
@@ -31,12 +37,14 @@ def connected(address: str | None, *, verbose: bool = False) -> Iterator[None]:
         return
     address = _given(address) or "local"
     _check_address(address)
+    temporary = temporary_folder() if address == "local" else None
     try:
         ray.init(
             address=address,
             include_dashboard=False if address == "local" else None,
             log_to_driver=verbose,
             logging_level="INFO" if verbose else "ERROR",
+            **({} if temporary is None else {"_temp_dir": str(temporary)}),
         )
     except (AuthenticationError, ConnectionError) as error:
         # Ray says the same of a refused token and of a port that is not its own.
@@ -59,6 +67,34 @@ def connected(address: str | None, *, verbose: bool = False) -> Iterator[None]:
 def can_grow(address: str | None) -> bool:
     """Whether the cluster that :func:`connected` takes may get more nodes: not if it is this machine's own."""
     return _given(address) not in (None, "local")
+
+
+def temporary_folder() -> Path | None:
+    """Where a cluster of this machine's own keeps its sockets and logs; None: where Ray would by itself.
+
+    The whole path of a socket holds 107 bytes at most, and a batch system's ``TMPDIR`` may be longer than that.
+
+    Raises:
+        SearchError: If there is no folder that can be used.
+    """
+    variable = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), None)
+    if variable is None:
+        return None
+    asked = os.environ[variable]
+    fault = _fault_of_temporary(Path(asked))
+    if fault is None:
+        return None
+    short = Path(f"/tmp/ray-{os.getuid()}")
+    if variable == "RAY_TMPDIR" or _fault_of_temporary(short) is not None:
+        raise SearchError(f"{variable}={asked}: Ray's sockets cannot be there ({fault}); set RAY_TMPDIR to another")
+    return short
+
+
+def _fault_of_temporary(folder: Path) -> str | None:
+    size = len(os.fsencode(str(folder.absolute() / _SOCKET)))
+    if size > _SOCKET_BYTES:
+        return f"the path is {size - _SOCKET_BYTES} characters too long"
+    return why_unwritable(folder)
 
 
 def _given(address: str | None) -> str | None:
@@ -105,6 +141,12 @@ def check_room(cpus: float, gpus: float, *, may_grow: bool) -> str | None:
     if may_grow:
         return missing
     raise SearchError(f"{missing}; lower --cpus-per-trial or --gpus-per-trial")
+
+
+def nodes_gpus() -> list[float]:
+    """GPUs of each node of the connected cluster that has any."""
+    gpus = (node["Resources"].get("GPU", 0.0) for node in _alive_nodes())
+    return [count for count in gpus if count]
 
 
 def _alive_nodes() -> list[dict[str, Any]]:

@@ -9,7 +9,8 @@ import optuna
 from deepmlf.tune.cluster.ray_patches import kill_worker, last_error_of
 from deepmlf.tune.driver.callback import DriverCallback
 from deepmlf.tune.experiment.study import RESTARTS, get_trial, note
-from deepmlf.tune.worker.wire import doom, number_of
+from deepmlf.tune.messages import TrialWaits
+from deepmlf.tune.worker.wire import doom, message_in, number_of
 
 _MEMORY_KILLS = 2
 _PREEMPTION = re.compile(r"receive[sd]( a)? SIGTERM|was preempted", re.I)
@@ -23,25 +24,33 @@ class FaultWatch(DriverCallback):
 
     Args:
         study: Where restarts are noted.
-        trial_timeout: Seconds without a report after which a worker is taken for stuck; None for ever.
+        trial_timeout: Seconds without a report after which a worker is taken for stuck, unless it has said that it
+            waits for another's work; None for ever.
     """
 
     def __init__(self, study: optuna.Study, trial_timeout: float | None) -> None:
         self._study, self._timeout = study, trial_timeout
         self._heard: dict[int, float] = {}
         self._running: dict[int, Any] = {}
+        self._waiting: set[int] = set()
         self._stuck: set[int] = set()
         self._memory_kills: dict[int, int] = {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         number = number_of(trial.config)
         self._heard[number] = time.monotonic()
+        self._waiting.discard(number)
         self._running[number] = trial
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        self._heard[number_of(trial.config)] = time.monotonic()
+        number, message = number_of(trial.config), message_in(result)
+        self._heard[number] = time.monotonic()
+        if isinstance(message, TrialWaits) and message.awaited is not None:
+            self._waiting.add(number)  # the worker whose work it needs is watched itself
+        else:
+            self._waiting.discard(number)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._running.pop(number_of(trial.config), None)
@@ -66,13 +75,14 @@ class FaultWatch(DriverCallback):
         restarts = get_trial(self._study, number).user_attrs.get(RESTARTS, [])
         note(self._study, number, RESTARTS, [*restarts, reason])
         self._heard[number] = time.monotonic()
+        self._waiting.discard(number)
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         if self._timeout is None:
             return
         for number, trial in self._running.items():
             is_late = time.monotonic() - self._heard[number] > self._timeout
-            if is_late and number not in self._stuck and kill_worker(trial):
+            if is_late and number not in self._waiting | self._stuck and kill_worker(trial):
                 self._stuck.add(number)
 
 

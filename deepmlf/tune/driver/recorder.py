@@ -12,7 +12,7 @@ from deepmlf.tune.driver.callback import DriverCallback
 from deepmlf.tune.driver.screen import Best, RunningTrial, SearchScreen
 from deepmlf.tune.experiment.layout import ERROR, TRIALS, trial_name
 from deepmlf.tune.experiment.study import FAIL_REASON, get_trial, own_trials
-from deepmlf.tune.messages import TrialOrder
+from deepmlf.tune.messages import TrialOrder, TrialWaits
 from deepmlf.tune.objective import Objective, best_first
 from deepmlf.tune.space.columns import shown_settings
 from deepmlf.tune.worker.wire import message_in, order_of
@@ -41,9 +41,11 @@ class ExperimentRecorder(DriverCallback):
         self._screen = screen
         self._records: dict[int, TrialRecorder] = {}
         self._running: dict[int, TrialRecorder] = {}
+        self._awaited: dict[int, str] = {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         order = order_of(trial.config)
+        self._awaited.pop(order.number, None)
         if not order.only_record:
             self._running[order.number] = self._record(order)
 
@@ -51,7 +53,12 @@ class ExperimentRecorder(DriverCallback):
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         order, message = order_of(trial.config), message_in(result)
-        if not order.only_record and isinstance(message, EpochReport) and self._record(order).add(message):
+        self._awaited.pop(order.number, None)
+        if isinstance(message, TrialWaits):
+            if message.awaited is not None:
+                self._awaited[order.number] = message.awaited
+                self._screen.waits(order.number, message.awaited)
+        elif not order.only_record and isinstance(message, EpochReport) and self._record(order).add(message):
             self._screen.epoch(order.number, message)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -88,13 +95,21 @@ class ExperimentRecorder(DriverCallback):
         frozen = get_trial(self._study, order.number)
         self._record(order).close(frozen.state.name)
         self._running.pop(order.number, None)
+        self._awaited.pop(order.number, None)
         del self._records[order.number]  # all metrics of thousands of trials would fill the driver's memory
         states, best = self._standing()
         self._screen.ended(order.number, frozen.state.name, frozen.user_attrs.get(FAIL_REASON), states, best)
 
     def _draw(self) -> None:
         running = [
-            RunningTrial(number, record.reports, record.best, record.planned_epochs, record.planned_fusion_epochs)
+            RunningTrial(
+                number,
+                record.reports,
+                record.best,
+                record.planned_epochs,
+                record.planned_fusion_epochs,
+                self._awaited.get(number),
+            )
             for number, record in sorted(self._running.items())
         ]
         self._screen.draw(running, *self._standing())

@@ -30,6 +30,8 @@ class RunningTrial:
     planned_epochs: int
     """Of all stages."""
     planned_fusion_epochs: int
+    awaited: str | None = None
+    """What another process makes that it waits for, if it does."""
 
     @property
     def seconds_left(self) -> float | None:
@@ -125,6 +127,11 @@ class SearchScreen:
             shown = f"loss {report.get('train/loss'):.4f}" if value is None else f"{first} {value:.4f}"
             self.say(f"trial {number}: {report.stage} epoch {report.epoch}, {shown}")
 
+    def waits(self, number: int, awaited: str) -> None:
+        """Say that a trial waits, where there is no screen."""
+        if self._live is None:
+            self.say(f"trial {number}: waits for {awaited}")
+
     def ended(self, number: int, state: str, reason: str | None, states: Mapping[str, int], best: Best | None) -> None:
         """Say that a trial has ended, where there is no screen; `states` and `best` as `draw` takes them."""
         if self._live is None:
@@ -151,7 +158,7 @@ class SearchScreen:
             seconds = trial.seconds_left
             table.add_row(
                 str(trial.number),
-                last.stage,
+                last.stage if trial.awaited is None else f"waits for {trial.awaited}",
                 f"{last.epoch} of {trial.planned_epochs}",
                 f"{last.fidelity or 0} of {trial.planned_fusion_epochs}",
                 *("" if value is None else f"{value:.4g}" for value in values),

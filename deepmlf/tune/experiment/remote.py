@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path, PurePosixPath
 
 from deepmlf.errors import DataError, SearchError, first_line
+from deepmlf.files import why_unwritable
 from deepmlf.places import Place, RemoteFolder
 from deepmlf.tune.experiment.layout import (
     LEASE,
@@ -21,28 +22,51 @@ from deepmlf.tune.experiment.layout import (
 )
 
 
-def check_writable(place: Place) -> None:
+def check_writable(place: Place, option: str = "--storage ") -> None:
     """Refuse storage that cannot be written, or whose URI holds credentials.
+
+    Args:
+        place: Of an experiment, which need not exist.
+        option: What the user has named it by, for messages.
 
     Raises:
         SearchError: With what the file system says.
     """
+    fault = None
     try:
         if place.remote is not None:
             place.remote.check_writable()
+        else:
+            fault = why_unwritable(place.folder)
     except DataError as error:
-        raise SearchError(f"--storage {error}") from None
+        raise SearchError(f"{option}{error}") from None
     except OSError as error:
-        raise SearchError(f"--storage {place}: cannot be written ({first_line(error)})") from None
+        fault = first_line(error)
+    if fault is not None:
+        raise SearchError(f"{option}{place}: cannot be written ({fault})")
 
 
-def exists(place: Place) -> bool:
+def check_resumable(place: Place) -> None:
+    """Refuse an experiment on a disk of this machine that cannot be written; a bucket may yet answer.
+
+    Raises:
+        SearchError: With what the file system says.
+    """
+    if place.remote is None and (fault := why_unwritable(place.folder)) is not None:
+        raise SearchError(f"{place}: cannot be written ({fault}); a search goes on where its experiment can be")
+
+
+def exists(place: Place, option: str = "--storage ") -> bool:
     """Whether an experiment is there; what is left in the copy of a remote one that is not, is removed.
+
+    Args:
+        place: Where it would be.
+        option: What the user has named it by, for messages.
 
     Raises:
         SearchError: If storage cannot be written.
     """
-    check_writable(place)
+    check_writable(place, option)
     if place.remote is None:
         return (place.folder / MANIFEST).exists()
     if MANIFEST in place.remote.sizes():

@@ -1,7 +1,7 @@
 """An experiment that is there: opened once per command, and handed on."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -47,6 +47,10 @@ class StoredExperiment:
             SearchError: If there is none, or its database cannot be reached.
         """
         return open_study(self.folder, self.manifest.settings, self.study_url)
+
+    def with_manifest(self, manifest: Manifest) -> "StoredExperiment":
+        """The same experiment with another manifest; what it optimises stays."""
+        return replace(self, manifest=manifest, made_objectives=self.objectives)
 
     def trials(self) -> list[FrozenTrial]:
         """Its trials as they are now: asked for, and not taken over from an earlier experiment."""

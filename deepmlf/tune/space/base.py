@@ -17,6 +17,7 @@ OPTION_OF = {
     "training.select_by": "--objective",
 }
 """Settings that a search itself depends on, and what sets them: one value for all trials, checked before it starts."""
+_DRAWN_BY_NONE = OPTION_OF | {"training.device": "--gpus-per-trial"}
 _SEED = "training.seed"
 
 
@@ -46,7 +47,7 @@ def check_given(overrides: Mapping[str, Any]) -> None:
         ConfigError: With the setting, and the option to use instead.
     """
     TrialConfig.from_overrides(overrides)
-    _refuse(overrides, "--set ")
+    _refuse(overrides, OPTION_OF, "--set ")
 
 
 def check_drawn(overrides: Iterable[str]) -> None:
@@ -55,13 +56,13 @@ def check_drawn(overrides: Iterable[str]) -> None:
     Raises:
         ConfigError: With the setting, and the option to use instead.
     """
-    _refuse(overrides, "")
+    _refuse(overrides, _DRAWN_BY_NONE)
 
 
-def _refuse(overrides: Iterable[str], prefix: str) -> None:
+def _refuse(overrides: Iterable[str], option_of: Mapping[str, str], prefix: str = "") -> None:
     for name in overrides:
-        if name in OPTION_OF:
-            raise ConfigError(f"{prefix}{name}: is one for all trials of a search; use {OPTION_OF[name]}")
+        if name in option_of:
+            raise ConfigError(f"{prefix}{name}: is one for all trials of a search; use {option_of[name]}")
 
 
 def make_base(

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from deepmlf.config import ModelConfig, TrialConfig
 from deepmlf.errors import ConfigError, SearchError
@@ -17,6 +17,8 @@ from deepmlf.tune.space.base import Base, check_drawn
 from deepmlf.tune.space.load import SearchSpace
 
 _PROBES = 20  # settings drawn before a search starts, to find faults of its space
+_COMPARED = 200  # draws whose ranges are compared
+_NUMBERS = 4  # they are of trials of so many different numbers
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,54 @@ def check_space(space: BoundSpace, name: str, given: Collection[str], seed: int)
     return drawn
 
 
+def check_ranges(space: BoundSpace, name: str, seed: int) -> list[str]:
+    """Compare what a space draws each parameter from, trial by trial: Optuna has one kind and one set of choices.
+
+    Trials of another one would all fail, half of a search maybe.
+
+    Args:
+        space: The space, which `check_space` lets pass.
+        name: What the user called it, for messages.
+        seed: Seed of the draws.
+
+    Returns:
+        The parameters whose numerical range moves, which Optuna allows.
+
+    Raises:
+        SearchError: If a parameter has two kinds, scales or sets of choices.
+    """
+    sampler = optuna.samplers.RandomSampler(seed=seed)
+    drawn: dict[str, BaseDistribution] = {}
+    moving: dict[str, None] = {}
+    for index in range(_COMPARED):
+        study = optuna.create_study(sampler=sampler)  # one each: a common one would refuse, but not say what
+        for _ in range(index % _NUMBERS):
+            study.ask()
+        trial = study.ask()
+        try:
+            space.sample(trial)
+        except Exception:  # rarer than `check_space` found; the trial that draws it will say so
+            continue
+        for parameter, distribution in trial.distributions.items():
+            known = drawn.setdefault(parameter, distribution)
+            if not _is_one_parameter(known, distribution):
+                raise SearchError(
+                    f"--space {name}: {parameter}: is drawn from {_range(known)} and from {_range(distribution)}, but "
+                    "Optuna has one kind and one set of choices for a name; give each its own"
+                )
+            if known != distribution:
+                moving[parameter] = None
+    return list(moving)
+
+
+def _is_one_parameter(one: Any, other: Any) -> bool:
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, CategoricalDistribution):
+        return bool(one == other)
+    return bool(one.log == other.log)
+
+
 def _check_prior(where: str, prior: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]) -> None:
     for setting, value in prior.items():
         distribution = distributions.get(setting)
@@ -120,6 +170,8 @@ def _check_prior(where: str, prior: Mapping[str, Any], distributions: Mapping[st
             raise SearchError(f"{where}: {setting}={value!r}: the space draws {_range(distribution)}")
 
 
-def _range(distribution: Any) -> str:  # of a number: categorical ones raise on a value that is no choice of theirs
+def _range(distribution: Any) -> str:
+    if isinstance(distribution, CategoricalDistribution):
+        return str(list(distribution.choices))
     step = "" if distribution.step in (None, 1) else f" in steps of {distribution.step}"
-    return f"{distribution.low} to {distribution.high}{step}"
+    return f"{distribution.low} to {distribution.high}{step}" + (" on a log scale" if distribution.log else "")

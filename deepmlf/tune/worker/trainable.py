@@ -27,17 +27,20 @@ from deepmlf.errors import (
     StorageError,
     first_line,
 )
+from deepmlf.locks import waits_told_to
 from deepmlf.model import lm_store
 from deepmlf.places import Place
 from deepmlf.training.checkpoints.files import latest_checkpoint
+from deepmlf.training.machine.device import fault_of
 from deepmlf.training.reports import EpochReport
 from deepmlf.tune.cluster.node_files import config_here
 from deepmlf.tune.experiment.layout import AV_STORE, CONFIG, ERROR, TRIALS, trial_name
 from deepmlf.tune.experiment.trial_copy import TrialCopy
-from deepmlf.tune.messages import SearchHalted, TrialFailed, TrialOrder
+from deepmlf.tune.messages import SearchHalted, TrialFailed, TrialOrder, TrialWaits
 from deepmlf.tune.worker.preemption import save_before_leaving, saved, training
 from deepmlf.tune.worker.wire import order_of, send
 
+_REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EDQUOT)  # by the system, of any trial
 NO_SPACE = "no space left on the device"
 
 
@@ -60,7 +63,8 @@ def halt_of(error: Exception) -> SearchHalted | None:
         return SearchHalted(f"{NO_SPACE}; free some and resume")
     if isinstance(error, StorageError):
         return SearchHalted(f"{error}; resume when it does")
-    if isinstance(error, (PlaceError, DataError)):  # no setting can spoil the data
+    is_refused = isinstance(error, OSError) and error.errno in _REFUSED
+    if is_refused or isinstance(error, (PlaceError, DataError)):  # no setting can spoil the data
         return SearchHalted(f"node {socket.gethostname()}: {first_line(error)}; mend that and resume")
     return None
 
@@ -83,7 +87,14 @@ def run_trial(ray_config: dict[str, Any]) -> None:
     if order.doomed is not None:
         send(TrialFailed(order.doomed))
         return
-    run = _Run(order)
+    try:
+        run = _Run(order)
+    except OSError as error:
+        halt = halt_of(error)
+        if halt is None:
+            raise
+        send(halt)
+        return
     try:
         run.train()
     except Exception as error:
@@ -127,15 +138,16 @@ class _Run:
             for metrics in self.copy.fetch(self._order.config):  # a driver that died may not have noted all of them
                 send(EpochReport(metrics))
         _set_aside_what_stays()
-        train(
-            reachable(self._order),
-            self._report,
-            out_dir=self._folder,
-            resume_from=latest_checkpoint(self._folder),
-            av_store=self._av_store,
-            cache_gb=terms.cache_gb,
-            keep=terms.keep,
-        )
+        with waits_told_to(lambda awaited: send(TrialWaits(awaited))):
+            train(
+                reachable(self._order),
+                self._report,
+                out_dir=self._folder,
+                resume_from=latest_checkpoint(self._folder),
+                av_store=self._av_store,
+                cache_gb=terms.cache_gb,
+                keep=terms.keep,
+            )
 
     def note(self, error: Exception) -> None:
         """Write the stack of an error into the trial's folder."""
@@ -165,12 +177,17 @@ def _function(name: str, threads: int) -> Callable[..., None]:
 
 
 def reachable(order: TrialOrder) -> TrialConfig:
-    """The trial's configuration with this node's folders of data and language model, which are there and can be opened.
+    """The trial's configuration with this node's folders of data and language model, and its device; all can be used.
 
     Raises:
-        PlaceError: If one is not, which says nothing about the trial's own setting.
+        PlaceError: If one cannot, which says nothing about the trial's own setting.
     """
     config = config_here(order.config, order.terms.served)
+    if config.training.device == "auto":
+        config = config.placed(device=order.terms.device)
+    fault = None if config.training.device in ("auto", "cpu") else fault_of(config.training.device)
+    if fault is not None:
+        raise PlaceError(f"torch cannot use {config.training.device}, on which trials train ({fault})")
     try:
         Dataset.open(config.data.path)
         lm_store.facts(config.model.language_model)

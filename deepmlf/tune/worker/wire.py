@@ -6,12 +6,12 @@ from typing import Any, Protocol
 from ray import tune
 
 from deepmlf.training.reports import EpochReport
-from deepmlf.tune.messages import SearchHalted, TrialFailed, TrialOrder
+from deepmlf.tune.messages import SearchHalted, TrialFailed, TrialOrder, TrialWaits
 
 _NUMBER, _ORDER = "number", "order"
-_FAILED, _HALTED = "failed", "halted"
+_FAILED, _HALTED, _AWAITED = "failed", "halted", "awaited"
 
-Message = EpochReport | TrialFailed | SearchHalted
+Message = EpochReport | TrialWaits | TrialFailed | SearchHalted
 
 
 class RayTrial(Protocol):
@@ -51,6 +51,8 @@ def result_of(message: Message) -> dict[str, Any]:
     """A message of a worker as a Ray result."""
     if isinstance(message, EpochReport):
         return dict(message.metrics)
+    if isinstance(message, TrialWaits):
+        return {_AWAITED: message.awaited}
     return {_FAILED if isinstance(message, TrialFailed) else _HALTED: message.reason}
 
 
@@ -62,7 +64,7 @@ def message_in(result: Mapping[str, Any] | None) -> Message | None:
         return TrialFailed(result[_FAILED])
     if _HALTED in result:
         return SearchHalted(result[_HALTED])
-    return EpochReport.among(result)
+    return TrialWaits(result[_AWAITED]) if _AWAITED in result else EpochReport.among(result)
 
 
 def send(message: Message) -> None:

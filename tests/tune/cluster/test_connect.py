@@ -9,7 +9,7 @@ import pytest
 import ray
 
 from deepmlf.errors import SearchError
-from deepmlf.tune.cluster.connect import check_room, connected
+from deepmlf.tune.cluster.connect import check_room, connected, temporary_folder
 from deepmlf.tune.search import run_search
 from tests.tune.experiments import settings
 
@@ -93,3 +93,39 @@ def test_a_trial_that_fits_on_no_node_is_told_before_anything_starts(
         run_search(settings(small_data, tmp_path, gpus_per_trial=4.0))
     assert not (tmp_path / "search").exists()
     assert "which no node has" in (check_room(64, 0, may_grow=True) or "")
+
+
+@pytest.fixture
+def no_tmpdir(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name in ("TMPDIR", "RAY_TMPDIR"):
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+def test_sockets_are_where_ray_puts_them_as_long_as_that_works(no_tmpdir: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert temporary_folder() is None
+    no_tmpdir.setenv("TMPDIR", "/tmp")
+    assert temporary_folder() is None
+
+
+@pytest.mark.parametrize("tmpdir", ["/tmp/" + "j" * 95, "/tmp/" + "j" * 40, "/proc/x", __file__])
+def test_a_tmpdir_that_sockets_cannot_be_in_is_left_for_a_short_one(no_tmpdir: pytest.MonkeyPatch, tmpdir: str) -> None:
+    no_tmpdir.setenv("TMPDIR", tmpdir)
+    assert temporary_folder() == Path(f"/tmp/ray-{os.getuid()}")
+    no_tmpdir.setenv("RAY_TMPDIR", tmpdir)  # asked of Ray by its user
+    with pytest.raises(SearchError) as refused:
+        temporary_folder()
+    assert str(refused.value).startswith(f"RAY_TMPDIR={tmpdir}: Ray's sockets cannot be there (")
+    assert str(refused.value).endswith("); set RAY_TMPDIR to another")
+
+
+@pytest.mark.ray
+def test_ray_starts_under_the_tmpdir_of_a_batch_job(tmp_path: Path) -> None:
+    job = tmp_path / ("job" * 33)
+    job.mkdir()
+    environment = {name: value for name, value in os.environ.items() if name not in ("RAY_TMPDIR", "RAY_ADDRESS")}
+    command = [sys.executable, "-c", CONNECT.replace("sys.argv[1]", "None")]
+    started = subprocess.run(
+        command, capture_output=True, text=True, env=environment | {"TMPDIR": str(job)}, timeout=120, check=False
+    )
+    assert started.stdout == "connected\n", started.stderr

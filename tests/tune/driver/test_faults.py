@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import optuna
 import psutil
 import pytest
 from ray import tune
@@ -15,10 +16,14 @@ from ray.cluster_utils import Cluster
 
 from deepmlf.analysis.standing import standing_of
 from deepmlf.tune.cluster.ray_patches import deaths_are_survived, signal_handlers_stay
+from deepmlf.tune.driver import faults
 from deepmlf.tune.experiment.stored import open_experiment
+from deepmlf.tune.messages import TrialWaits
 from deepmlf.tune.search import run_search
 from deepmlf.tune.settings import SearchSettings
+from deepmlf.tune.worker.wire import Message, result_of
 from tests.tune.experiments import assert_whole, drive, epochs_trained, settings, space_of, start, wait_for_epochs
+from tests.tune.parts import RayTrial
 
 GIB = 2**30
 
@@ -35,6 +40,43 @@ def test_a_worker_that_hangs_is_started_again(ray_cluster: None, tmp_path: Path,
     assert "restarts" not in trials[1].user_attrs
     assert standing_of(open_experiment(experiment)).to_dict()["restarts"] == {0: ["no report for 4 s"]}
     assert epochs_trained(experiment)["0000_search", 1] <= 2
+
+
+@pytest.mark.ray
+def test_a_trial_that_waits_for_anothers_stage_is_not_taken_for_stuck(
+    ray_cluster: None, tmp_path: Path, small_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The one that has the lock reports every 1.5 s, the other one is silent for 4.5 s: longer than the timeout."""
+    space = space_of(tmp_path, 0.001953125)
+    search = settings(small_data, tmp_path, space=space, trials=2, epochs=3, scheduler="none", trial_timeout=3.0)
+    run_search(search.model_copy(update={"quiet": False}))
+    trials = open_experiment(tmp_path / "search").study.get_trials()
+    assert [trial.state.name for trial in trials] == ["COMPLETE", "COMPLETE"]
+    assert not any("restarts" in trial.user_attrs for trial in trials)
+    assert "waits for another trial's stage" in capsys.readouterr().err
+
+
+def test_the_clock_of_a_trial_stands_while_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fakes of the time and of Ray's kill."""
+    now, killed = [0.0], []
+    monkeypatch.setattr(faults.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(faults, "kill_worker", lambda trial: killed.append(trial) or True)
+    watch, trial = faults.FaultWatch(optuna.create_study(), 10.0), RayTrial.of(0)
+
+    def after(seconds: float, message: Message | None = None) -> list[RayTrial]:
+        now[0] += seconds
+        if message is not None:
+            watch.on_trial_result(0, [], trial, result_of(message))
+        watch.on_step_end(0, [])
+        return killed
+
+    watch.on_trial_start(0, [], trial)
+    assert after(9) == []
+    assert after(0, TrialWaits("another trial's work")) == []
+    assert after(1000) == []
+    assert after(0, TrialWaits(None)) == []
+    assert after(9) == []
+    assert after(2) == [trial]  # a hang after the wait is one
 
 
 class _KillIdleWorker(tune.Callback):

@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,11 @@ from deepmlf.errors import ConfigError, SearchError
 from deepmlf.model.deepmlf import DeepMLF
 from deepmlf.model.language_model import Family, LanguageModel, tiny_random
 from deepmlf.model.lm_store import LanguageModelFacts
-from deepmlf.tune.space.bound import check_space
+from deepmlf.tune.plan import plan_search
+from deepmlf.tune.space.bound import check_ranges, check_space
 from deepmlf.tune.space.load import SearchSpace, known_spaces, load_space
 from search_spaces import _common
+from tests.tune.experiments import settings
 from tests.tune.parts import bound
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -310,3 +312,72 @@ def test_the_second_argument_of_a_space_is_the_language_model(tmp_path: Path) ->
 def test_an_unknown_space_lists_the_known_ones() -> None:
     with pytest.raises(SearchError, match=r"--space nonsuch: no such file or space; known spaces: .*demo.*mosi"):
         load_space("nonsuch")
+
+
+def by_depth(draw: Callable[[Any, bool], Any]) -> Callable[[Any], dict[str, Any]]:
+    """A space whose second parameter is drawn in one way or the other, by the first."""
+
+    def space(trial: Any) -> dict[str, Any]:
+        depth = trial.suggest_int("model.fusion_depth", 1, 2)
+        return {"model.fusion_depth": depth, "model.num_fusion_tokens": draw(trial, depth == 1)}
+
+    return space
+
+
+TOKENS = "model.num_fusion_tokens"
+
+
+@pytest.mark.parametrize(
+    ("draw", "ways"),
+    [
+        (lambda t, a: t.suggest_categorical(TOKENS, [2, 4] if a else [4, 8, 12]), ("[2, 4]", "[4, 8, 12]")),
+        (lambda t, a: t.suggest_categorical(TOKENS, [2, 4] if a else [4, 2]), ("[2, 4]", "[4, 2]")),
+        (lambda t, a: t.suggest_categorical(TOKENS, [2, 4]) if a else t.suggest_int(TOKENS, 2, 8),
+         ("[2, 4]", "2 to 8")),
+        (lambda t, a: t.suggest_int(TOKENS, 2, 8, log=a), ("2 to 8 on a log scale", "2 to 8")),
+        (lambda t, a: t.suggest_int(TOKENS, 2, 8) if a else t.suggest_float(TOKENS, 2, 8), ("2 to 8", "2.0 to 8.0")),
+        (lambda t, a: t.suggest_categorical(TOKENS, [2, 4] if t.number % 2 else [4, 8]), ("[2, 4]", "[4, 8]")),
+    ],
+)  # fmt: skip
+def test_a_parameter_that_is_drawn_in_two_ways_is_told_before_half_the_trials_fail(
+    draw: Callable[[Any, bool], Any], ways: tuple[str, str]
+) -> None:
+    with pytest.raises(SearchError) as refused:
+        check_ranges(bound(by_depth(draw)), "mine.py", seed=0)
+    assert str(refused.value) in {
+        f"--space mine.py: {TOKENS}: is drawn from {one} and from {other}, but Optuna has one kind and one set of "
+        "choices for a name; give each its own"
+        for one, other in (ways, ways[::-1])
+    }
+
+
+def test_a_branch_that_one_draw_in_fifty_takes_is_found() -> None:
+    def space(trial: Any) -> dict[str, Any]:
+        is_rare = trial.suggest_int("x", 1, 50) == 1
+        return {TOKENS: trial.suggest_categorical(TOKENS, [2, 4] if is_rare else [4, 8])}
+
+    with pytest.raises(SearchError, match="is drawn from"):
+        check_ranges(bound(space), "mine.py", seed=0)
+
+
+def test_a_numerical_range_may_move_and_is_named(small_data: Path, tmp_path: Path, capsys: Any) -> None:
+    """Optuna draws from it, each trial from its own; but samplers have no common range to learn in."""
+    moving = by_depth(lambda trial, is_shallow: trial.suggest_int(TOKENS, 2, 4 if is_shallow else 8))
+    assert check_ranges(bound(moving), "mine.py", seed=0) == [TOKENS]
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "def space(trial):\n"
+        "    depth = trial.suggest_int('model.fusion_depth', 1, 2)\n"
+        f"    tokens = trial.suggest_int({TOKENS!r}, 2, 4 * depth)\n"
+        f"    return {{'model.fusion_depth': depth, {TOKENS!r}: tokens}}\n"
+    )
+    plan_search(settings(small_data, tmp_path, space=str(path), quiet=False))
+    assert capsys.readouterr().err == (
+        f"deepmlf: {TOKENS}: its range depends on another draw, so samplers learn little of it\n"
+    )
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_no_parameter_of_a_known_space_moves(name: str) -> None:
+    space = load_space(name)
+    assert check_ranges(bound(space, SMOLLM2, space.base), name, seed=0) == []

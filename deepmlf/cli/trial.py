@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from deepmlf.cli.options import PATH, as_json, cache_option, emit, keep_option, set_option
+from deepmlf.cli.texts import tell_cut_texts
 from deepmlf.config import TrialConfig, read_overrides, read_toml
 from deepmlf.errors import ConfigError
 
@@ -44,6 +45,7 @@ def train(
     from deepmlf.training.trainer import Trainer
 
     trainer = Trainer(trial, out, cache_gb=cache_gb, keep=keep)  # refuses what cannot be trained; has written nothing
+    tell_cut_texts(trainer.dataset, trial.model.language_model, trial.model.max_text_len, ("train", "valid"))
     from rich.console import Console
     from rich.progress import Progress
 

@@ -18,7 +18,7 @@ _SIMS_STEP = 0.2
 
 
 def check_labels(dataset: str, labels: Mapping[str, np.ndarray], say: Say) -> None:
-    """Refuse classes as labels; tell labels of another dataset, and splits in which all are the same.
+    """Refuse classes as labels and one label to train on; tell those of another dataset, and splits where all are equal.
 
     Args:
         dataset: ``mosi``, ``mosei`` or ``sims``.
@@ -26,8 +26,10 @@ def check_labels(dataset: str, labels: Mapping[str, np.ndarray], say: Say) -> No
         say: Called with one line each.
 
     Raises:
-        DataError: If the labels are classes: whole numbers, none of them negative.
+        DataError: If the labels are classes: whole numbers, none of them negative; if train has one utterance.
     """
+    if len(labels["train"]) < 2:
+        raise DataError("split 'train': holds one utterance; training needs two at least")
     every = np.concatenate(list(labels.values()))
     values = np.unique(every)
     if len(values) > 1 and values[0] >= 0 and (values == np.round(values)).all() and len(every) >= len(values) * 3:

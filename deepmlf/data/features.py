@@ -60,21 +60,18 @@ def read_frames(
         _tell_front(place, rows, say)
     else:
         starts, ends = _by_length(split, modality, rows, given, say)
-    cleared = {"NaN": 0, "-inf": 0}
-    touched = 0
+    nan, inf = np.zeros((2, count), np.int64)
     sequences = []
     for row, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        frames, nan, inf = _clean(f"{place}, row {row}", modality, rows.frames[row][start:end], int(start))
-        cleared["NaN"] += nan
-        cleared["-inf"] += inf
-        touched += bool(nan or inf)
+        window = rows.frames[row][start:end]
+        frames, nan[row], inf[row] = _clean(f"{place}, row {row}", modality, window, int(start))
         if given is None:
             frames = frames[rows.first[row] : rows.end[row]]
         # Zeros alone are absent, whatever the length. A copy: a view would keep all of the pickle in memory.
         sequences.append(np.array(frames if frames.any() else frames[:0], np.float32, order="C"))
-    for what, values in cleared.items():
-        if values:
-            say(f"{place}: {values} values of {what} became 0 (in {touched} of {count} rows)")
+    for what, values in (("NaN", nan), ("-inf", inf)):
+        if values.any():
+            say(f"{place}: {values.sum()} values of {what} became 0 (in {np.count_nonzero(values)} of {count} rows)")
     absent = sum(not len(frames) for frames in sequences)
     if 0 < absent < count:
         say(f"{place}: {absent} of {count} utterances have no frames")

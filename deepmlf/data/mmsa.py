@@ -80,8 +80,6 @@ def import_mmsa(
             splits[name] = SplitData([], [], np.zeros(0, np.float32), [], [])
     if not unlabelled:
         check_labels(dataset, {name: split.labels for name, split in splits.items()}, progress)
-        if len(splits["train"].ids) < 2:
-            raise DataError("split 'train': holds one utterance; training needs two at least")
     sizes = (dims.get("audio", 1), dims.get("vision", 1))
     tell_oddities(dataset, splits, sizes, progress)
     return write_dataset(out, dataset, splits, sizes, lowercase, force=force)

@@ -327,7 +327,7 @@ def main() -> None:
         folder = options.folder or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
         os.environ[HOME_VARIABLE] = str(folder / "home")
-        make_synthetic(folder / "data", sizes=(49, 24, 24))
+        make_synthetic(folder / "data", sizes=(49, 24, 24), force=True)
         s3 = S3(folder) if options.s3 else None
         faults = schedule(options.trials, options.faults, options.seed, with_storage=options.s3)
         try:

@@ -1,10 +1,17 @@
 """`deepmlf data` and `deepmlf lm`: what a search needs beside its settings."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from deepmlf.cli.options import PATH, as_json, emit
+from deepmlf.cli.texts import DEFAULT_LM, limit_of, tell, tell_cut_texts
+
+if TYPE_CHECKING:
+    from deepmlf.data.dataset import Dataset
+
+force_option = click.option("--force", is_flag=True, help="Replace the dataset that is in OUT.")
 
 
 @click.group()
@@ -18,21 +25,20 @@ def data() -> None:
 @click.option("--dataset", default="mosi", show_default=True, help="mosi, mosei or sims: metrics and label range.")
 @click.option("--lowercase", is_flag=True, help="Lower-case texts, e.g. ASR transcripts.")
 @click.option("--unlabelled", is_flag=True, help="For `predict` alone: labels and splits may be missing.")
+@force_option
 @as_json
-def data_import(pickle: Path, out: Path, dataset: str, lowercase: bool, unlabelled: bool, json_output: bool) -> None:
+def data_import(
+    pickle: Path, out: Path, dataset: str, lowercase: bool, unlabelled: bool, force: bool, json_output: bool
+) -> None:
     """Import an MMSA pickle into a memory-mapped dataset folder."""
+    from deepmlf.data.dataset import Dataset
     from deepmlf.data.mmsa import import_mmsa
 
-    info = import_mmsa(
-        pickle,
-        out,
-        dataset,
-        lowercase,
-        unlabelled=unlabelled,
-        progress=lambda message: click.echo(f"deepmlf: {message}", err=True),
-    )
+    info = import_mmsa(pickle, out, dataset, lowercase, unlabelled=unlabelled, force=force, progress=tell)
     for modality in info.missing:
-        click.echo(f"deepmlf: {modality} is absent (all zero) and will not be used", err=True)
+        tell(f"{modality} is absent (all zero, or not there) and will not be used")
+    imported = Dataset.open(out)
+    tell_cut_texts(imported, DEFAULT_LM, limit_of(imported), info.splits)
     counts = ", ".join(f"{count} {name}" for name, count in info.splits.items())
     click.echo(f"{out}: {counts}; audio {info.audio_dim}, vision {info.vision_dim} features")
     emit(info.model_dump(include={"name", "fingerprint", "splits", "missing"}), json_output)
@@ -48,12 +54,13 @@ def data_import(pickle: Path, out: Path, dataset: str, lowercase: bool, unlabell
     show_default=True,
     help="Train utterances; a quarter of it in valid and test.",
 )
+@force_option
 @as_json
-def data_synthetic(out: Path, seed: int, size: int, json_output: bool) -> None:
+def data_synthetic(out: Path, seed: int, size: int, force: bool, json_output: bool) -> None:
     """Write a seeded set on which fusion must beat every single modality."""
     from deepmlf.data.synthetic import make_synthetic, reachable_mae
 
-    info = make_synthetic(out, seed=seed, sizes=(size, max(2, size // 4), max(2, size // 4)))
+    info = make_synthetic(out, seed=seed, sizes=(size, max(2, size // 4), max(2, size // 4)), force=force)
     best = reachable_mae()
     click.echo(f"{out}: best reachable MAE " + ", ".join(f"{value:.2f} from {name}" for name, value in best.items()))
     emit({"fingerprint": info.fingerprint, "splits": info.splits, "reachable_mae": best}, json_output)
@@ -61,14 +68,21 @@ def data_synthetic(out: Path, seed: int, size: int, json_output: bool) -> None:
 
 @data.command("info")
 @click.argument("folder", metavar="DATA")
+@click.option("--lm", "language_model", help="Language model whose tokens are counted.  [default: that of `search`]")
+@click.option(
+    "--max-text-len",
+    type=click.IntRange(1),
+    help="Tokens at which texts are cut.  [default: that of the dataset's search space]",
+)
 @as_json
-def data_info(folder: str, json_output: bool) -> None:
-    """Print splits, lengths, label histogram, dimensions and missing modalities."""
+def data_info(folder: str, language_model: str | None, max_text_len: int | None, json_output: bool) -> None:
+    """Print splits, lengths, texts that are cut, label histogram, dimensions and missing modalities."""
     from deepmlf.data.dataset import Dataset, describe
 
-    facts = describe(Dataset.open(folder))
+    dataset = Dataset.open(folder)
+    facts = describe(dataset) | _tokens_of(dataset, language_model, max_text_len)
     for name, value in facts.items():
-        if name != "splits":
+        if name not in ("splits", "tokens"):
             click.echo(f"{name}: {', '.join(value) or 'none' if isinstance(value, list) else value}")
     for split, details in facts["splits"].items():
         without = f", {details['unlabelled']} of them without a label" if details["unlabelled"] else ""
@@ -77,8 +91,28 @@ def data_info(folder: str, json_output: bool) -> None:
             continue
         for kind in ("words", "audio_frames", "vision_frames"):
             click.echo("  {}: {min:g} to {max:g}, median {median:g}".format(kind, **details[kind]))
+        if facts["tokens"]:
+            tokens = "  tokens: {min:g} to {max:g}, median {median:g}; {cut} of {utterances} texts are cut at {limit}"
+            click.echo(tokens.format(**facts["tokens"][split], limit=facts["max_text_len"]))
         click.echo("  labels: " + ", ".join(f"{label}: {count}" for label, count in details["labels"].items()))
     emit(facts, json_output)
+
+
+def _tokens_of(dataset: "Dataset", language_model: str | None, max_text_len: int | None) -> dict[str, Any]:
+    """What `data info` says of tokens; nothing if the language model is not here and was not asked for."""
+    from deepmlf.errors import LanguageModelError
+    from deepmlf.training.text_lengths import text_lengths
+
+    lm, limit = language_model or DEFAULT_LM, max_text_len or limit_of(dataset)
+    try:
+        tokens = text_lengths(dataset, lm, limit, dataset.info.splits)
+    except LanguageModelError as error:
+        if language_model:
+            raise
+        tell(f"tokens are not counted: {error}; or name another one with --lm")
+        tokens = {}
+    counted = {split: lengths.model_dump() for split, lengths in tokens.items()}
+    return {"language_model": lm, "max_text_len": limit, "tokens": counted}
 
 
 @click.group()

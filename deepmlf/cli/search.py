@@ -20,6 +20,7 @@ from deepmlf.cli.options import (
     time_budget_option,
     verbose_option,
 )
+from deepmlf.cli.texts import limit_of_space, tell_cut_texts
 from deepmlf.config import read_overrides
 
 if TYPE_CHECKING:  # they import what --help must not wait for
@@ -97,6 +98,8 @@ def search(
     if trial_timeout is not None:
         chosen["trial_timeout"] = parse_duration(trial_timeout, "--trial-timeout")
     plan = plan_search(SearchSettings(data=data, overrides=overrides, **chosen), material)
+    if limit := limit_of_space(plan.space):
+        tell_cut_texts(material.dataset, plan.settings.lm, limit, ("train", "valid"))  # the test split is not read
     summary, planned = begin(plan), plan.experiment
     _end_search(summary, planned.with_manifest(read_manifest(planned.place)), json_output)
 

@@ -16,6 +16,7 @@ from deepmlf.cli.options import (
     set_option,
     usable_device,
 )
+from deepmlf.cli.texts import tell_cut_texts
 from deepmlf.config import TrialConfig, read_overrides, read_toml
 from deepmlf.errors import ConfigError
 
@@ -59,6 +60,7 @@ def train(
     from deepmlf.training.trainer import Trainer
 
     trainer = Trainer(trial, out, cache_gb=cache_gb, keep=keep)  # refuses what cannot be trained; has written nothing
+    tell_cut_texts(trainer.dataset, trial.model.language_model, trial.model.max_text_len, ("train", "valid"))
     from rich.console import Console
     from rich.progress import Progress
 

@@ -1,6 +1,7 @@
 """Datasets on disk: one memory-mapped Arrow file per split, ragged sequences without their padding."""
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
+from deepmlf.data.statistics import mean_and_std
 from deepmlf.errors import DataError, first_line
 from deepmlf.files import new_folder
 from deepmlf.places import Place
@@ -17,7 +19,8 @@ from deepmlf.places import Place
 SPLITS = ("train", "valid", "test")
 LABEL_RANGE = {"mosi": 3.0, "mosei": 3.0, "sims": 1.0}
 """Largest absolute label of each known dataset."""
-_STD_FLOOR = 1e-6  # a feature that never changes is not scaled up to noise
+_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\s\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+")
+"""A word; of Chinese and Japanese, which have no blanks, a character."""
 
 
 class DatasetInfo(BaseModel):
@@ -145,23 +148,43 @@ class Dataset:
                 raise DataError(f"{self.path}: {name} {what}; such data is for `deepmlf predict`")
 
 
+def check_out(out: Path, force: bool) -> None:
+    """Refuse a folder that holds something; with `force` one that holds a dataset will do.
+
+    Raises:
+        DataError: If `out` cannot become a dataset.
+    """
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not (out / "info.json").is_file():
+        raise DataError(f"{out}: exists and is no dataset; choose another folder")
+    if not force:
+        raise DataError(f"{out}: exists; choose another folder, or replace the dataset there with --force")
+
+
 def write_dataset(
-    out: Path, name: str, splits: Mapping[str, SplitData], dims: tuple[int, int], lowercase: bool
+    out: Path,
+    name: str,
+    splits: Mapping[str, SplitData],
+    dims: tuple[int, int],
+    lowercase: bool,
+    *,
+    force: bool = False,
 ) -> DatasetInfo:
     """Write a dataset folder, whole or not at all.
 
     Args:
-        out: Folder to make; an imported dataset there is replaced.
+        out: Folder to make.
         name: ``mosi``, ``mosei`` or ``sims``: decides metrics and label range.
         splits: ``train``, ``valid`` and ``test``.
         dims: Features per audio and per vision frame.
         lowercase: Lower-case the texts.
+        force: Replace a dataset that is in `out`.
 
     Raises:
-        DataError: If `out` holds something else or cannot be written.
+        DataError: If `out` holds something already or cannot be written.
     """
-    if out.exists() and not (out / "info.json").is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out}: exists and is no dataset; choose another folder")
+    check_out(out, force)
     try:
         with new_folder(out.absolute()) as folder:
             info = _write(folder, name, splits, dims, lowercase)
@@ -181,8 +204,8 @@ def _write(
                 digest.update(buffer if buffer is not None else b"")
         with pa.OSFile(str(folder / f"{split}.arrow"), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
             writer.write_batch(batch)
-    audio_mean, audio_std = _statistics(splits["train"].audio, dims[0])
-    vision_mean, vision_std = _statistics(splits["train"].vision, dims[1])
+    audio_mean, audio_std = mean_and_std(splits["train"].audio, dims[0])
+    vision_mean, vision_std = mean_and_std(splits["train"].vision, dims[1])
     every = {
         modality: [sequence for split in splits.values() for sequence in getattr(split, modality)]
         for modality in ("audio", "vision")
@@ -222,15 +245,6 @@ def _ragged(sequences: list[np.ndarray]) -> pa.LargeListArray:
     return pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(values.astype(np.float32)))
 
 
-def _statistics(sequences: list[np.ndarray], dim: int) -> tuple[list[float], list[float]]:
-    frames = [sequence for sequence in sequences if len(sequence)]
-    if not frames:
-        return [0.0] * dim, [1.0] * dim
-    stacked = np.concatenate(frames).astype(np.float64)
-    std = stacked.std(0)
-    return stacked.mean(0).tolist(), np.where(std < _STD_FLOOR, 1.0, std).tolist()
-
-
 def describe(dataset: Dataset) -> dict[str, Any]:
     """Splits, lengths, label histogram, dimensions and missing modalities, for ``deepmlf data info``."""
     bound, step = LABEL_RANGE[dataset.info.name], 1.0 if LABEL_RANGE[dataset.info.name] > 1 else 0.2
@@ -244,7 +258,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         if not len(split):
             continue
         splits[name] |= {
-            "words": _spread([len(text.split()) for text in split.texts]),
+            "words": _spread([len(_WORD.findall(text)) for text in split.texts]),
             "audio_frames": _spread([len(split.audio(row)) for row in range(len(split))]),
             "vision_frames": _spread([len(split.vision(row)) for row in range(len(split))]),
             "labels": {f"{edge:g}": int((nearest == index).sum()) for index, edge in enumerate(edges.round(1) + 0.0)},

@@ -1,40 +1,35 @@
 """Import of datasets in the MMSA layout: a pickle of padded numpy arrays. Pickles are not trusted."""
 
-import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from deepmlf.data.dataset import LABEL_RANGE, SPLITS, DatasetInfo, SplitData, write_dataset
+from deepmlf.data.checks import check_labels, tell_oddities
+from deepmlf.data.dataset import LABEL_RANGE, SPLITS, DatasetInfo, SplitData, check_out, write_dataset
+from deepmlf.data.features import MODALITIES, read_frames
+from deepmlf.data.unpickling import load_pickle
+from deepmlf.data.values import entries, number_per_entry, read_ids, read_texts
 from deepmlf.errors import DataError
-from deepmlf.progress import bar
 
 _LABELS = "regression_labels"
-_KEYS = ("raw_text", "audio", "vision", "id")
-# What numpy's own pickles name, in its old and new module layout; plain containers need no name at all.
-_NUMPY = {
-    "numpy": {"ndarray", "dtype"},
-    "core.multiarray": {"_reconstruct", "scalar"},
-    "core.numeric": {"_frombuffer"},
+_KEYS = ("raw_text", "id")
+_USED = (*_KEYS, _LABELS, *MODALITIES, *(f"{modality}_lengths" for modality in MODALITIES))
+_VALID = ("dev", "val", "validation")
+"""Other names of the valid split."""
+_TRANSCRIPTS = (
+    "; raw_text is for the transcripts: they are in label.csv of MMSA's datasets and among CMU-MultimodalSDK's words"
+)
+_NO_TEXT = {
+    "text_bert": "; text_bert holds token ids of BERT, which no decoder LM can read",
+    "text": "; text holds embeddings, which no decoder LM can read",
 }
-_ALLOWED = {
-    (f"numpy.{prefix}{module}" if module != "numpy" else module, name)
-    for module, names in _NUMPY.items()
-    for prefix in (("", "_") if module != "numpy" else ("",))
-    for name in names
-} | {("_codecs", "encode")}
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ALLOWED:
-            raise DataError(
-                f"the pickle names {module}.{name}; only numpy arrays and plain containers are admitted, "
-                "because a pickle can run any code that it names"
-            )
-        return super().find_class(module, name)
+_NO_LABELS = {
+    "labels": "; if 'labels' holds the sentiment of each utterance, rename it",
+    "classification_labels": "; classes are no labels here: the sentiment is predicted as a number",
+    "annotations": "; classes are no labels here: the sentiment is predicted as a number",
+}
 
 
 def import_mmsa(
@@ -44,26 +39,29 @@ def import_mmsa(
     lowercase: bool = False,
     *,
     unlabelled: bool = False,
+    force: bool = False,
     progress: Callable[[str], None] = lambda message: None,
 ) -> DatasetInfo:
     """Import an MMSA pickle into a memory-mapped dataset folder.
 
     Sequences are stored without their padding: by ``audio_lengths`` and ``vision_lengths`` where given, else by
-    dropping trailing all-zero frames. A modality that is zero throughout is accepted and listed as missing.
+    dropping all-zero frames at both ends. A modality that is zero throughout, None or not there is accepted and listed
+    as missing.
 
     >>> info = import_mmsa("MOSI.pkl", "runs/imported", "mosi", lowercase=True)
     >>> info.splits, info.audio_dim, info.vision_dim
     ({'train': 3, 'valid': 3, 'test': 3}, 2, 4)
 
     Args:
-        pickle_path: The pickle, ``{"train" | "valid" | "test": {...}}``.
+        pickle_path: The pickle, ``{"train" | "valid" | "test": {...}}``; gzip, bzip2 or xz may have compressed it.
         out: Folder to write.
         dataset: ``mosi``, ``mosei`` or ``sims``: decides metrics and label range.
         lowercase: Lower-case the texts, as ASR transcripts want.
         unlabelled: The data is to be predicted only: splits and ``regression_labels`` may be missing, and a label may
             be NaN.
-        progress: Called with one line on what was not taken as it is: published pickles hold -inf where a feature
-            could not be computed, which becomes 0.
+        force: Replace a dataset that is in `out`.
+        progress: Called with one line on what was not taken as it is, or looks odd: published pickles hold NaN and -inf
+            where a feature could not be computed, which become 0.
 
     Raises:
         DataError: With the split, key and row at fault.
@@ -71,131 +69,127 @@ def import_mmsa(
     if dataset not in LABEL_RANGE:
         raise DataError(f"--dataset must be one of {', '.join(LABEL_RANGE)}, but got {dataset!r}")
     pickle_path, out = Path(pickle_path), Path(out)
-    content = _load(pickle_path)
-    splits: dict[str, SplitData] = {}
+    check_out(out, force)
+    content = _split_contents(pickle_path, unlabelled, progress)
     dims: dict[str, int] = {}
-    found = [name for name in SPLITS if isinstance(content.get(name), Mapping)]
-    wanted = found if unlabelled and found else SPLITS
-    for name in wanted:
-        if name not in found:
-            raise DataError(
-                f"{pickle_path}: split {name!r} is missing; found {', '.join(map(str, content)) or 'nothing'}"
-            )
-        splits[name] = _read_split(name, content[name], LABEL_RANGE[dataset], dims, unlabelled, progress)
-    for name in set(SPLITS) - set(wanted):
-        splits[name] = SplitData([], [], np.zeros(0, np.float32), [], [])
-    return write_dataset(out, dataset, splits, (dims["audio"], dims["vision"]), lowercase)
+    splits: dict[str, SplitData] = {}
+    for name in SPLITS:
+        if name in content:
+            splits[name] = _read_split(name, content.pop(name), LABEL_RANGE[dataset], dims, unlabelled, progress)
+        else:
+            splits[name] = SplitData([], [], np.zeros(0, np.float32), [], [])
+    if not unlabelled:
+        check_labels(dataset, {name: split.labels for name, split in splits.items()}, progress)
+    sizes = (dims.get("audio", 1), dims.get("vision", 1))
+    tell_oddities(dataset, splits, sizes, progress)
+    return write_dataset(out, dataset, splits, sizes, lowercase, force=force)
 
 
-def _load(path: Path) -> Mapping[str, Any]:
-    try:
-        with path.open("rb") as file:
-            content = _ArrayUnpickler(file).load()
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}") from None
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from None
-    except Exception as error:  # a torn or foreign file can raise nearly anything
-        raise DataError(f"{path}: not a whole pickle ({type(error).__name__}: {error})") from None
+def _split_contents(path: Path, unlabelled: bool, say: Callable[[str], None]) -> dict[str, dict[str, Any]]:
+    """The splits of a pickle by their names, each with what is used of it alone: the rest makes room."""
+    content = load_pickle(path)
     if not isinstance(content, Mapping):
         raise DataError(f"{path}: must hold a dict of splits, but got {type(content).__name__}")
-    return content
+    if any(isinstance(key, bytes) for key in content):
+        say(f"{path}: its keys are bytes, as Python 2 writes them; read as text")
+    content = _with_text_keys(content)
+    other = next((name for name in _VALID if name in content), None)
+    if "valid" not in content and other is not None:
+        say(f"{path}: split {other!r} is taken as 'valid'")
+        content["valid"] = content.pop(other)
+    for name in SPLITS:
+        if content.get(name) is not None and not isinstance(content[name], Mapping):
+            raise DataError(
+                f"{path}: split {name!r} must be a dict of {', '.join(_USED[:5])}, but {_is(content[name])}"
+            )
+    found = [name for name in SPLITS if content.get(name) is not None]
+    for name in () if unlabelled and found else SPLITS:
+        if name not in found:
+            what = "holds None" if name in content else "is missing"
+            raise DataError(
+                f"{path}: split {name!r} {what}; found {', '.join(content) or 'nothing'}"
+                + ("; data to predict only is imported with --unlabelled" if found else "")
+            )
+    if left_out := [key for key in content if key not in SPLITS]:
+        say(f"{path}: {', '.join(left_out)} left out; only {', '.join(SPLITS)} are imported")
+    return {name: _used(_with_text_keys(content[name])) for name in found}
+
+
+def _used(split: Mapping[str, Any]) -> dict[str, Any]:
+    """What is used of a split, and of the rest the keys."""
+    return {key: value if key in _USED else None for key, value in split.items()}
+
+
+def _with_text_keys(content: Mapping[Any, Any]) -> dict[str, Any]:
+    return {
+        key.decode("utf-8", "replace") if isinstance(key, bytes) else str(key): value for key, value in content.items()
+    }
+
+
+def _is(value: Any) -> str:
+    """What a split is instead of a dict."""
+    if isinstance(value, list) and value and isinstance(value[0], tuple) and len(value[0]) == 3:
+        return "is a list of ((words, visual, acoustic), label, segment), as BERT_multimodal_transformer has it"
+    return f"is of type {type(value).__name__}"
 
 
 def _read_split(
     split: str,
-    data: Mapping[str, Any],
+    data: dict[str, Any],
     bound: float,
     dims: dict[str, int],
     unlabelled: bool,
-    progress: Callable[[str], None],
+    say: Callable[[str], None],
 ) -> SplitData:
-    has_labels = _LABELS in data or not unlabelled
+    has_labels = data.get(_LABELS) is not None or not unlabelled
     for key in (*_KEYS, _LABELS) if has_labels else _KEYS:
-        if key not in data:
-            raise DataError(f"split {split!r}: key {key!r} is missing; found {', '.join(map(str, data))}")
-    count = len(data["id"])
+        if data.get(key) is None:
+            raise DataError(
+                f"split {split!r}: key {key!r} is {'None' if key in _USED and key in data else 'missing'}; "
+                f"found {', '.join(data)}{_advice(key, data)}"
+            )
+    ids = read_ids(split, entries(split, "id", data["id"]))
+    count = len(ids)
     if count == 0:
         raise DataError(f"split {split!r}: is empty")
-    given = data[_LABELS] if has_labels else np.full(count, np.nan)
-    labels = _floats(split, _LABELS, given).reshape(-1)
-    for key, values in ({key: data[key] for key in _KEYS} | {_LABELS: labels}).items():
-        if len(values) != count:
-            raise DataError(f"split {split!r}: {count} ids, but {len(values)} entries in {key!r}")
-    if not unlabelled:
-        _refuse_non_finite(split, _LABELS, labels)
+    texts = read_texts(split, entries(split, "raw_text", data["raw_text"], count), say)
+    labels = _read_labels(split, data[_LABELS], count, bound, unlabelled) if has_labels else np.full(count, np.nan)
+    frames = {modality: read_frames(split, modality, data, count, dims, say) for modality in MODALITIES}
+    return SplitData(ids, texts, labels.astype(np.float32), frames["audio"], frames["vision"])
+
+
+def _advice(key: str, data: Mapping[str, Any]) -> str:
+    """Why a key is not there, by what is there instead, and where to get it."""
+    if key == "id":
+        return ""
+    table, always = (_NO_TEXT, _TRANSCRIPTS) if key == "raw_text" else (_NO_LABELS, "")
+    return next((advice for other, advice in table.items() if other in data), "") + always
+
+
+def _read_labels(split: str, given: Any, count: int, bound: float, unlabelled: bool) -> np.ndarray:
+    labels = number_per_entry(split, _LABELS, entries(split, _LABELS, given))
+    if labels.ndim == 2 and len(labels) == count and labels.shape[1] > 1 and labels.size != count:
+        raise DataError(
+            f"split {split!r}: a row of {_LABELS!r} must have one label, but has {labels.shape[1]}; "
+            f"keep the sentiment, in CMU-MOSEI's the first, {_LABELS}[:, 0]"
+        )
+    labels = labels.reshape(-1)
+    if len(labels) != count:
+        raise DataError(f"split {split!r}: {count} ids, but {len(labels)} entries in {_LABELS!r}")
+    bad = ~np.isfinite(labels) if not unlabelled else np.isinf(labels)
+    if bad.any():
+        raise DataError(
+            f"split {split!r}, {_LABELS}, row {int(bad.argmax())}: holds NaN or inf (or None), no label; leave the "
+            "utterance out, or import with --unlabelled what is to be predicted only"
+        )
     outside = np.flatnonzero(np.abs(labels) > bound + 1e-6)
     if len(outside):
         row = int(outside[0])
-        raise DataError(f"split {split!r}, row {row}: label {labels[row]:g} is outside [-{bound:g}, {bound:g}]")
-    ids = [_plain(value) for value in data["id"]]
-    if len(set(ids)) != count:
-        double = next(value for value in ids if ids.count(value) > 1)
-        raise DataError(f"split {split!r}: id {double!r} occurs more than once")
-    return SplitData(
-        ids=ids,
-        texts=[_plain(value) for value in data["raw_text"]],
-        labels=labels.astype(np.float32),
-        audio=_sequences(split, "audio", data, dims, progress),
-        vision=_sequences(split, "vision", data, dims, progress),
-    )
-
-
-def _sequences(
-    split: str, modality: str, data: Mapping[str, Any], dims: dict[str, int], progress: Callable[[str], None]
-) -> list[np.ndarray]:
-    cleared = 0
-    rows = [_floats(split, modality, sequence) for sequence in bar(data[modality], f"{split} {modality}")]
-    for row, frames in enumerate(rows):
-        if frames.ndim != 2:
-            raise DataError(
-                f"split {split!r}, {modality}, row {row}: must be [frames, features], but has {frames.ndim} axes"
-            )
-        dim = dims.setdefault(modality, frames.shape[1])
-        if frames.shape[1] != dim:
-            raise DataError(f"split {split!r}, {modality}, row {row}: {frames.shape[1]} features, but {dim} before")
-        missing = np.isneginf(frames)
-        if missing.any():
-            frames = rows[row] = np.where(missing, np.float32(0), frames)
-            cleared += int(missing.sum())
-        _refuse_non_finite(split, modality, frames, row)
-    if cleared:
-        progress(f"split {split!r}, {modality}: {cleared} values of -inf became 0")
-    given = data.get(f"{modality}_lengths")
-    if given is None:
-        lengths = [_length_without_padding(frames) for frames in rows]
-    else:
-        lengths = [int(length) for length in np.asarray(given).reshape(-1)]
-        if len(lengths) != len(rows):
-            raise DataError(f"split {split!r}: {len(rows)} ids, but {len(lengths)} entries in '{modality}_lengths'")
-        for row, (length, frames) in enumerate(zip(lengths, rows, strict=True)):
-            if not 0 <= length <= len(frames):
-                raise DataError(
-                    f"split {split!r}, {modality}, row {row}: length {length} is outside 0 to {len(frames)}"
-                )
-    # A sequence of zeros alone is an absent one, whatever its stated length.
-    return [
-        frames[:length] if frames[:length].any() else frames[:0] for frames, length in zip(rows, lengths, strict=True)
-    ]
-
-
-def _length_without_padding(frames: np.ndarray) -> int:
-    filled = np.flatnonzero(frames.any(axis=1))
-    return int(filled[-1]) + 1 if len(filled) else 0
-
-
-def _floats(split: str, key: str, value: Any) -> np.ndarray:
-    try:
-        return np.asarray(value, dtype=np.float32)
-    except (TypeError, ValueError):
-        raise DataError(f"split {split!r}: {key!r} must hold numbers") from None
-
-
-def _refuse_non_finite(split: str, key: str, values: np.ndarray, row: int | None = None) -> None:
-    if not np.isfinite(values).all():
-        bad = int(np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))[0])
-        raise DataError(f"split {split!r}, {key}, row {bad if row is None else row}: holds NaN or inf")
-
-
-def _plain(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+        known = labels[np.isfinite(labels)]
+        are_classes = (known >= 0).all() and (known == np.round(known)).all()
+        raise DataError(
+            f"split {split!r}, row {row}: label {labels[row]:g} is outside [-{bound:g}, {bound:g}]"
+            + ("; classes are no labels here: the sentiment is predicted as a number" if are_classes else "")
+            + "; --dataset decides the range"
+        )
+    return labels

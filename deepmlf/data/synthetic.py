@@ -50,20 +50,23 @@ def draw_latents(generator: np.random.Generator, count: int) -> Latents:
     return Latents(words, valence, arousal, np.clip(valence * np.abs(words) * arousal + noise, -3, 3))
 
 
-def make_synthetic(out: Path, *, seed: int = 0, sizes: tuple[int, int, int] = (512, 128, 128)) -> DatasetInfo:
+def make_synthetic(
+    out: Path, *, seed: int = 0, sizes: tuple[int, int, int] = (512, 128, 128), force: bool = False
+) -> DatasetInfo:
     """Write the dataset; the same seed and sizes give the same bytes.
 
     Args:
         out: Folder to write.
         seed: Seed of everything.
         sizes: Utterances in train, valid and test.
+        force: Replace a dataset that is in `out`.
 
     Raises:
-        DataError: If `out` holds something else.
+        DataError: If `out` holds something already.
     """
     generator = np.random.default_rng(seed)
     splits = {name: _draw_split(generator, name, size) for name, size in zip(SPLITS, sizes, strict=True)}
-    return write_dataset(out, "mosi", splits, (AUDIO_DIM, VISION_DIM), lowercase=False)
+    return write_dataset(out, "mosi", splits, (AUDIO_DIM, VISION_DIM), lowercase=False, force=force)
 
 
 def _draw_split(generator: np.random.Generator, name: str, count: int) -> SplitData:

@@ -13,7 +13,10 @@ ATTENTION = "attention/"
 """Section of a report that has a list over frames for each MM block."""
 LOWER_IS_BETTER = frozenset({"MAE", "trained_parameters"})
 SENTIMENT_CLASSES = ("negative", "neutral", "positive")
-_SIMS_BOUNDS = {2: [0.0], 3: [-0.1, 0.1], 5: [-0.7, -0.1, 0.1, 0.7]}
+_SIMS_BOUNDS = {
+    count: np.array(bounds, np.float32)  # as MMSA compares them: in float64, float32's 0.1 lies above 0.1
+    for count, bounds in {2: [0.0], 3: [-0.1, 0.1], 5: [-0.7, -0.1, 0.1, 0.7]}.items()
+}
 """Upper bounds of the classes of SIMS, inclusive, by the number of classes."""
 
 

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,11 @@ import pytest
 from deepmlf.data.dataset import Dataset, describe
 from deepmlf.data.mmsa import import_mmsa
 from deepmlf.errors import DataError
-from tests.data.mmsa_split import make_split
+from tests.data.mmsa_split import make_split, make_splits
 
 
 def write(path: Path, **changes: Any) -> Path:
-    content: dict[str, Any] = {name: make_split() for name in ("train", "valid", "test")}
+    content = make_splits()
     for key, value in changes.items():
         content["train"][key] = value
     path.write_bytes(pickle.dumps(content))
@@ -23,7 +24,7 @@ def write(path: Path, **changes: Any) -> Path:
 
 
 def import_with(tmp_path: Path, **changes: Any) -> Dataset:
-    import_mmsa(write(tmp_path / "data.pkl", **changes), tmp_path / "out")
+    import_mmsa(write(tmp_path / "data.pkl", **changes), tmp_path / "out", force=True)
     return Dataset.open(tmp_path / "out")
 
 
@@ -39,7 +40,7 @@ def test_real_mosi(shared: Path, tmp_path: Path) -> None:
 
 def test_padding_is_dropped_and_values_kept(tmp_path: Path) -> None:
     split = import_with(tmp_path).split("train")
-    source = make_split()
+    source = make_split(tag="train")
     assert [len(split.audio(row)) for row in range(3)] == [6, 4, 6]
     for row in range(3):
         np.testing.assert_array_equal(split.audio(row), source["audio"][row][: len(split.audio(row))])
@@ -52,10 +53,10 @@ def test_minus_infinity_becomes_zero_and_is_told(tmp_path: Path) -> None:
     audio[0, 2, 1] = audio[2, 0] = -np.inf
     told: list[str] = []
     import_mmsa(write(tmp_path / "data.pkl", audio=audio), tmp_path / "out", progress=told.append)
-    assert told == ["split 'train', audio: 3 values of -inf became 0"]
+    assert told == ["split 'train', audio: 3 values of -inf became 0 (in 2 of 3 rows)"]
     split = Dataset.open(tmp_path / "out").split("train")
     np.testing.assert_array_equal(split.audio(0), np.where(np.isneginf(audio[0]), 0, audio[0]))
-    with pytest.raises(DataError, match="split 'train', audio, row 0: holds NaN or inf"):
+    with pytest.raises(DataError, match=r"split 'train', audio, row 0, frame 0: holds 12 values of \+inf"):
         import_with(tmp_path, audio=np.full_like(audio, np.inf))
 
 
@@ -69,6 +70,67 @@ def test_a_folder_that_cannot_be_written_is_told_and_nothing_is_left(tmp_path: P
 def test_given_lengths_decide(tmp_path: Path) -> None:
     split = import_with(tmp_path, audio_lengths=[1, 2, 6]).split("train")
     assert [len(split.audio(row)) for row in range(3)] == [1, 2, 6]
+
+
+def test_a_dataset_is_replaced_only_by_force(tmp_path: Path) -> None:
+    path = write(tmp_path / "data.pkl")
+    first = import_mmsa(path, tmp_path / "out").fingerprint
+    write(path, regression_labels=np.zeros(3))
+    with pytest.raises(
+        DataError, match="out: exists; choose another folder, or replace the dataset there with --force"
+    ):
+        import_mmsa(path, tmp_path / "out")
+    assert Dataset.open(tmp_path / "out").info.fingerprint == first
+    assert import_mmsa(path, tmp_path / "out", force=True).fingerprint != first
+    (tmp_path / "empty").mkdir()
+    import_mmsa(path, tmp_path / "empty")
+
+
+def test_the_other_splits_have_other_names(tmp_path: Path) -> None:
+    path, told = tmp_path / "data.pkl", list[str]()
+    splits = make_splits()
+    path.write_bytes(pickle.dumps({"Val": 1, "dev": splits["valid"], "train": splits["train"], "test": splits["test"]}))
+    import_mmsa(path, tmp_path / "out", progress=told.append)
+    assert told == [
+        f"{path}: split 'dev' is taken as 'valid'",
+        f"{path}: Val left out; only train, valid, test are imported",
+    ]
+
+
+def test_a_split_of_another_layout_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "data.pkl"
+    for split, what in (
+        (
+            [((["a"], np.ones((1, 2)), np.ones((1, 2))), 1.0, "v0")],
+            r"is a list of \(\(words, visual, acoustic\), label",
+        ),
+        ([1, 2], "is of type list"),
+        (np.ones(3), "is of type ndarray"),
+    ):
+        path.write_bytes(pickle.dumps(make_splits() | {"test": split}))
+        with pytest.raises(DataError, match=f"split 'test' must be a dict of raw_text, id, .*, but {what}"):
+            import_mmsa(path, tmp_path / "out")
+    path.write_bytes(pickle.dumps(make_splits() | {"test": None}))
+    with pytest.raises(DataError, match="split 'test' holds None; found train, valid, test; data to predict only"):
+        import_mmsa(path, tmp_path / "out")
+
+
+def test_memory_of_an_import_is_that_of_the_pickle(tmp_path: Path) -> None:
+    """Frames are copied without their padding, and statistics are made of a few features at a time."""
+    generator = np.random.default_rng(0)
+    split = make_split(400, dims=(50, 50))
+    for modality in ("audio", "vision"):
+        split[modality] = np.zeros((400, 400, 50))
+        split[modality][:, :100] = generator.normal(size=(400, 100, 50))
+    parts = {"train": split} | {name: make_split(3, dims=(50, 50), tag=name) for name in ("valid", "test")}
+    (tmp_path / "data.pkl").write_bytes(pickle.dumps(parts))
+    size = (tmp_path / "data.pkl").stat().st_size
+    del split, parts
+    tracemalloc.start()
+    import_mmsa(tmp_path / "data.pkl", tmp_path / "out")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert size < peak < 1.25 * size
 
 
 def test_fingerprint_is_of_the_content(tmp_path: Path) -> None:
@@ -90,18 +152,11 @@ class Evil:
         return os.system, ("true",)
 
 
-def nan_at(row: int, shape: tuple[int, ...]) -> np.ndarray:
-    values = np.ones(shape)
-    values[row, 0] = np.nan
-    return values
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"extra": Evil()}, r"the pickle names (posix|nt).system; only numpy arrays and plain containers are admitted"),
-        ({"audio": nan_at(2, (3, 6, 2))}, "split 'train', audio, row 2: holds NaN or inf"),
-        ({"vision": np.full((3, 5, 4), np.inf)}, "split 'train', vision, row 0: holds NaN or inf"),
+        ({"vision": np.full((3, 5, 4), np.inf)}, r"split 'train', vision, row 0, frame 0: holds 20 values of \+inf"),
         ({"regression_labels": np.array([0, np.nan, 1])}, "split 'train', regression_labels, row 1: holds NaN or inf"),
         ({"regression_labels": np.array([0, 9.0, 1])}, r"split 'train', row 1: label 9 is outside \[-3, 3\]"),
         ({"regression_labels": np.zeros(0)}, "split 'train': 3 ids, but 0 entries in 'regression_labels'"),
@@ -112,7 +167,21 @@ def nan_at(row: int, shape: tuple[int, ...]) -> np.ndarray:
         ({"audio_lengths": [1, 2, 99]}, "split 'train', audio, row 2: length 99 is outside 0 to 6"),
         ({"id": []}, "split 'train': is empty"),
         ({"id": ["a", "b", "a"]}, "split 'train': id 'a' occurs more than once"),
-        ({"audio": [["x"]] * 3}, "split 'train': 'audio' must hold numbers"),
+        ({"audio": [["x"]] * 3}, "split 'train', audio, row 0: must hold numbers, but holds a list of 1"),
+        ({"raw_text": "abc"}, "split 'train': 'raw_text' must hold a value per utterance, but holds one str"),
+        ({"id": None}, "split 'train': key 'id' is None; found"),
+        ({"regression_labels": None}, "split 'train': key 'regression_labels' is None; found"),
+        (
+            {"regression_labels": [0, None, 1]},
+            "split 'train', regression_labels, row 1: holds NaN or inf .or None., no label",
+        ),
+        ({"regression_labels": ["a", "b", "c"]}, "regression_labels, row 0: must hold numbers, but holds 'a'"),
+        (
+            {"regression_labels": [0, 4, 6]},
+            "label 4 is outside .*; classes are no labels here: .* predicted as a number",
+        ),
+        ({"regression_labels": np.eye(3)}, "a row of 'regression_labels' must have one label, but has 3"),
+        ({"regression_labels": 1.0}, "'regression_labels' must hold a value per utterance, but holds one float"),
     ],
 )
 def test_refusals_name_the_place(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -127,7 +196,7 @@ def test_missing_keys_and_splits_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="split 'train': key 'raw_text' is missing; found audio"):
         import_mmsa(path, tmp_path / "out")
     path.write_bytes(pickle.dumps({"train": make_split()}))
-    with pytest.raises(DataError, match="split 'valid' is missing; found train"):
+    with pytest.raises(DataError, match="split 'valid' is missing; found train; data to predict only is imported with"):
         import_mmsa(path, tmp_path / "out")
     path.write_bytes(pickle.dumps([1]))
     with pytest.raises(DataError, match="must hold a dict of splits, but got list"):
@@ -166,7 +235,7 @@ def test_what_is_there_of_data_to_predict_is_checked(tmp_path: Path) -> None:
     assert (facts["unlabelled"], sum(facts["labels"].values())) == (1, 2)
     path.write_bytes(pickle.dumps({"Test": make_split()}))
     with pytest.raises(DataError, match="split 'train' is missing; found Test"):
-        import_mmsa(path, tmp_path / "out", unlabelled=True)
+        import_mmsa(path, tmp_path / "other", unlabelled=True)
 
 
 def test_unreadable_files_are_named(tmp_path: Path) -> None:

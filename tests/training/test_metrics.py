@@ -17,6 +17,22 @@ def test_metrics_equal_mmsa_to_four_decimals(shared: Path) -> None:
         assert {name: round(value, 4) for name, value in metrics.items()} == case["expected"]
 
 
+def test_bounds_of_the_classes_of_sims_belong_to_the_class_below_in_float32() -> None:
+    """MMSA compares float32 with a Python number, which numpy takes as float32; in float64 it is below."""
+    bounds = np.array([-0.7, -0.1, 0.0, 0.1, 0.7], np.float32)
+    above = np.nextafter(bounds, np.float32(2))
+    for values, by_count in (
+        (bounds, {2: [0, 0, 0, 1, 1], 3: [0, 0, 1, 1, 2], 5: [0, 1, 2, 2, 3]}),
+        (above, {2: [0, 0, 1, 1, 1], 3: [0, 1, 1, 2, 2], 5: [1, 2, 2, 3, 4]}),
+    ):
+        for count, classes in by_count.items():
+            centre = {2: [-0.5, 0.5], 3: [-0.5, 0.05, 0.5], 5: [-0.8, -0.4, 0.05, 0.4, 0.8]}[count]
+            labels = np.array(centre)[classes]
+            assert compute_metrics("sims", values, labels)[f"Mult_acc_{count}"] == 1.0
+            assert compute_metrics("sims", labels, values)[f"Mult_acc_{count}"] == 1.0
+    assert sentiment_classes("sims", np.array([-0.1, 0.1])) == ["negative", "neutral"]
+
+
 @pytest.mark.parametrize("constant", [0.0, -0.7351, 0.1, 1 / 3])
 def test_constant_predictions_have_no_correlation(constant: float) -> None:
     """In float32 the standard deviation of many equal values is not exactly zero."""

@@ -158,7 +158,7 @@ def test_a_grid_whose_trials_are_stopped_is_warned_of(
         )
     )
     said = (
-        f"deepmlf: --scheduler {scheduler} stops the worse trials of a grid early, so that means over the others flatter "
-        "their settings; to compare settings say --scheduler none"
+        f"deepmlf: --scheduler {scheduler} stops the worse trials of a grid early, so that means over the others "
+        "flatter their settings; to compare settings say --scheduler none"
     )
     assert (said in capsys.readouterr().err) == warns

@@ -1,0 +1,49 @@
+"""What a command says of texts that are longer than the model reads."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import click
+
+from deepmlf.config import ModelConfig
+from deepmlf.errors import LanguageModelError
+from deepmlf.model import lm_store
+
+if TYPE_CHECKING:
+    from deepmlf.data.dataset import Dataset
+    from deepmlf.tune.space.bound import BoundSpace
+
+DEFAULT_LM = lm_store.SMOLLM2
+_SETTING = "model.max_text_len"
+
+
+def tell(message: str) -> None:
+    """One line on stderr."""
+    click.echo(f"deepmlf: {message}", err=True)
+
+
+def limit_of(dataset: "Dataset") -> int:
+    """Tokens at which texts are cut in the search space of a dataset's name."""
+    from deepmlf.tune.space.load import load_space
+
+    return int(load_space(dataset.info.name).base.get(_SETTING, ModelConfig().max_text_len))
+
+
+def limit_of_space(space: "BoundSpace") -> int | None:
+    """Tokens at which all trials of a search cut texts; None if each draws its own."""
+    given = space.base.overrides.get(_SETTING)
+    if given is None and _SETTING in space.space.source:
+        return None
+    return int(given or ModelConfig().max_text_len)
+
+
+def tell_cut_texts(dataset: "Dataset", language_model: str, limit: int, splits: Iterable[str]) -> None:
+    """Say how many texts are cut, if any are; nothing where the language model is not on this machine."""
+    from deepmlf.training.text_lengths import cut_texts
+
+    try:
+        message = cut_texts(dataset, language_model, limit, splits)
+    except LanguageModelError:
+        return
+    if message:
+        tell(message)

@@ -1,0 +1,117 @@
+"""What no single row shows: leaks between splits, labels that are something else, features that are not comparable."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
+
+import numpy as np
+
+from deepmlf.data.dataset import SplitData
+from deepmlf.data.features import MODALITIES
+from deepmlf.data.statistics import mean_and_std, odd_features
+from deepmlf.errors import DataError
+
+Say = Callable[[str], None]
+
+_FAR = 1e4  # standard deviations; what is as far from the training data makes a loss that says nothing
+_SIMS_STEP = 0.2
+
+
+def check_labels(dataset: str, labels: Mapping[str, np.ndarray], say: Say) -> None:
+    """Refuse classes as labels and one label to train on; tell those of another dataset, and splits where all are equal.
+
+    Args:
+        dataset: ``mosi``, ``mosei`` or ``sims``.
+        labels: [N] of each split, all finite.
+        say: Called with one line each.
+
+    Raises:
+        DataError: If the labels are classes: whole numbers, none of them negative; if train has one utterance.
+    """
+    if len(labels["train"]) < 2:
+        raise DataError("split 'train': holds one utterance; training needs two at least")
+    every = np.concatenate(list(labels.values()))
+    values = np.unique(every)
+    if len(values) > 1 and values[0] >= 0 and (values == np.round(values)).all() and len(every) >= len(values) * 3:
+        raise DataError(
+            f"regression_labels: are whole numbers from {values[0]:g} to {values[-1]:g} alone, as classes are; "
+            "the sentiment is predicted as a number, negative to positive: center the labels, e.g. -1, 0, 1"
+        )
+    if dataset != "sims" and np.abs(values).max() <= 1 and (values != np.round(values)).any():
+        in_steps = np.allclose(values / _SIMS_STEP, np.round(values / _SIMS_STEP), atol=1e-3)
+        steps = f" and all are steps of {_SIMS_STEP}" if in_steps else ""
+        say(f"no label is beyond 1{steps}: if this is CH-SIMS, import it with --dataset sims; metrics depend on it")
+    for split, given in labels.items():
+        if len(given) > 1 and (given == given[0]).all():
+            say(f"split {split!r}: every label is {given[0]:g}; Corr is 0 by definition there")
+
+
+def tell_oddities(dataset: str, splits: Mapping[str, SplitData], dims: tuple[int, int], say: Say) -> None:
+    """Tell what makes results wrong although every row is right.
+
+    Args:
+        dataset: ``mosi``, ``mosei`` or ``sims``.
+        splits: All of them.
+        dims: Features per audio and per vision frame.
+        say: Called with one line each.
+    """
+    for one, other in combinations(splits, 2):
+        _tell_shared(one, splits[one], other, splits[other], say)
+    for modality, dim in zip(MODALITIES, dims, strict=True):
+        frames: dict[str, list[np.ndarray]] = {name: getattr(split, modality) for name, split in splits.items()}
+        have = [name for name in frames if any(map(len, frames[name]))]
+        lack = [name for name in frames if frames[name] and name not in have]
+        if have and lack:
+            say(f"no utterance of {' and '.join(lack)} has {modality}, though those of {' and '.join(have)} have")
+        _tell_scales(modality, frames, dim, say)
+
+
+def _tell_shared(one: str, first: SplitData, other: str, second: SplitData, say: Say) -> None:
+    """Utterances of two splits that are the same, by their ids or, under other ids, by text and frames."""
+    known, contents = set(first.ids), set(_contents(first))
+    by_id = [name for name in second.ids if name in known]
+    same = [
+        name
+        for name, content in zip(second.ids, _contents(second), strict=True)
+        if content is not None and content in contents and name not in known
+    ]
+    for names, how in ((by_id, "by their ids"), (same, "by their texts and features, under other ids")):
+        if names:
+            say(
+                f"{len(names)} of {len(second.ids)} utterances of {other!r} are in {one!r}, too, {how} (the first is "
+                f"{names[0]!r}): results on {other!r} would be of data that is not new"
+            )
+
+
+def _contents(split: SplitData) -> list[bytes | None]:
+    """A hash of each utterance's text and frames; None without frames: short texts occur again."""
+    return [
+        hashlib.blake2b(text.encode() + b"\0" + audio.tobytes() + b"\0" + vision.tobytes()).digest()
+        if len(audio) or len(vision)
+        else None
+        for text, audio, vision in zip(split.texts, split.audio, split.vision, strict=True)
+    ]
+
+
+def _tell_scales(modality: str, frames: Mapping[str, Sequence[np.ndarray]], dim: int, say: Say) -> None:
+    """A few values that squeeze all others of a feature, and values of other splits far from all that train has."""
+    for odd in odd_features(frames["train"], dim):
+        say(
+            f"split 'train', {modality}, row {odd.row}, frame {odd.frame}, feature {odd.feature}: {odd.value:g} makes "
+            f"the feature's standard deviation {odd.std:.2g}, without it about {odd.std_of_others:.2g}: scaled by it, "
+            "all other values are the same; mend or clip it"
+        )
+    if not any(map(len, frames["train"])):
+        return
+    means, stds = (np.array(values) for values in mean_and_std(frames["train"], dim))
+    for split in ("valid", "test"):
+        for row, sequence in enumerate(frames[split]):
+            distance = np.abs(sequence - means) / stds
+            if distance.size and distance.max() > _FAR:
+                frame, feature = np.unravel_index(distance.argmax(), distance.shape)
+                say(
+                    f"split {split!r}, {modality}, row {row}, frame {frame}, feature {feature}: "
+                    f"{sequence[frame, feature]:g} is {distance.max():.2g} standard deviations of train from its mean; "
+                    "mend or clip it"
+                )
+                break

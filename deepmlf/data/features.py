@@ -1,0 +1,192 @@
+"""From an utterance's rows in a pickle to frames without padding: where they lie, and that all are numbers."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from deepmlf.data.values import entries, number_per_entry, numbers
+from deepmlf.errors import DataError
+from deepmlf.progress import bar
+
+MODALITIES = ("audio", "vision")
+_LARGEST = float(np.sqrt(np.finfo(np.float32).max))
+"""Beyond it (1.8e19) float32 cannot square a value, as every norm does."""
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """A modality of a split; arrays of N."""
+
+    frames: list[np.ndarray]
+    """[total, features] each, as in the pickle."""
+    total: np.ndarray
+    first: np.ndarray
+    """First frame that is not padding, i.e. holds more than zeros and NaN; 0 where there is none."""
+    end: np.ndarray
+    """One past the last such frame; 0 where there is none."""
+
+
+def read_frames(
+    split: str, modality: str, data: Mapping[str, Any], count: int, dims: dict[str, int], say: Callable[[str], None]
+) -> list[np.ndarray]:
+    """The frames of a modality, without padding.
+
+    Padding is zero or NaN, behind or in front. Where lengths are given they decide how many frames an utterance has;
+    its padding says at which end. A modality that is None or not there is absent: no utterance has a frame.
+
+    Args:
+        split: Name of the split.
+        modality: ``audio`` or ``vision``.
+        data: The split, with ``{modality}`` and maybe ``{modality}_lengths``.
+        count: Utterances.
+        dims: Features per frame of each modality, as far as they are known; what is found is added.
+        say: Called with one line on what was not taken as it is.
+
+    Returns:
+        `count` arrays [frames, features], float32, which share no memory with `data`.
+
+    Raises:
+        DataError: With the row at fault.
+    """
+    if data.get(modality) is None:
+        return [np.zeros((0, dims.get(modality, 1)), np.float32)] * count
+    rows = _read_rows(split, modality, entries(split, modality, data[modality], count), dims)
+    given = data.get(f"{modality}_lengths")
+    place = f"split {split!r}, {modality}"
+    if given is None:
+        starts, ends = np.zeros_like(rows.total), rows.total
+        _tell_front(place, rows, say)
+    else:
+        starts, ends = _by_length(split, modality, rows, given, say)
+    nan, inf = np.zeros((2, count), np.int64)
+    sequences = []
+    for row, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        window = rows.frames[row][start:end]
+        frames, nan[row], inf[row] = _clean(f"{place}, row {row}", modality, window, int(start))
+        if given is None:
+            frames = frames[rows.first[row] : rows.end[row]]
+        # Zeros alone are absent, whatever the length. A copy: a view would keep all of the pickle in memory.
+        sequences.append(np.array(frames if frames.any() else frames[:0], np.float32, order="C"))
+    for what, values in (("NaN", nan), ("-inf", inf)):
+        if values.any():
+            say(f"{place}: {values.sum()} values of {what} became 0 (in {np.count_nonzero(values)} of {count} rows)")
+    absent = sum(not len(frames) for frames in sequences)
+    if 0 < absent < count:
+        say(f"{place}: {absent} of {count} utterances have no frames")
+    return sequences
+
+
+def _read_rows(split: str, modality: str, values: Sequence[Any], dims: dict[str, int]) -> _Rows:
+    found = []
+    spans = np.zeros((3, len(values)), np.int64)
+    for row, value in enumerate(bar(values, f"{split} {modality}")):
+        where = f"split {split!r}, {modality}, row {row}"
+        frames = numbers(value, where)
+        if frames.ndim < 2 and (frames.size == 0 or (frames.ndim == 0 and np.isnan(frames))):  # [] or None
+            frames = np.zeros((0, dims.get(modality, 0)))
+        elif frames.ndim != 2:
+            advice = f"; one vector per utterance is one frame, {modality}[:, None, :]" if frames.ndim == 1 else ""
+            raise DataError(f"{where}: must be [frames, features], but has {frames.ndim} axes{advice}")
+        elif frames.shape[1]:
+            dim = dims.setdefault(modality, frames.shape[1])
+            if frames.shape[1] != dim:
+                raise DataError(f"{where}: {frames.shape[1]} features, but {dim} before")
+        found.append(frames)
+        filled = np.flatnonzero(((frames != 0) & ~np.isnan(frames)).any(axis=1))
+        spans[:, row] = (len(frames), filled[0], filled[-1] + 1) if len(filled) else (len(frames), 0, 0)
+    return _Rows(found, *spans)
+
+
+def _tell_front(place: str, rows: _Rows, say: Callable[[str], None]) -> None:
+    in_front = int((rows.first > 0).sum())
+    if in_front:
+        say(f"{place}: {in_front} of {len(rows.first)} rows begin with frames of zeros, left out as padding")
+
+
+def _by_length(
+    split: str, modality: str, rows: _Rows, given: Any, say: Callable[[str], None]
+) -> tuple[np.ndarray, np.ndarray]:
+    place, key, count = f"split {split!r}, {modality}", f"{modality}_lengths", len(rows.total)
+    lengths = _read_lengths(split, modality, rows, given)
+    in_front = _are_padded_in_front(rows, lengths)
+    starts = np.where(in_front, rows.total - lengths, 0)
+    ends = starts + lengths
+    moved = int((in_front & (lengths < rows.total) & (rows.end > lengths)).sum())
+    if moved:
+        say(
+            f"{place}: {moved} of {count} rows are padded in front; their last frames are taken, as many as {key!r} "
+            "says"
+        )
+    cut = np.flatnonzero((rows.end > ends) | (rows.first < starts))
+    if len(cut):
+        say(
+            f"{place}: {len(cut)} of {count} rows have frames other than zero beyond their length (the first is row "
+            f"{cut[0]}), left out because {key!r} decides"
+        )
+    padded = int(((rows.end > 0) & (rows.end - rows.first < rows.total)).sum())
+    if (lengths == rows.total).all() and 2 * padded > count:
+        say(
+            f"{place}: {key!r} counts all frames, though {padded} of {count} rows begin or end with zeros; "
+            f"if those are padding, leave {key!r} out"
+        )
+    return starts, ends
+
+
+def _are_padded_in_front(rows: _Rows, lengths: np.ndarray) -> np.ndarray:
+    """[N], by what lies outside the first or the last frames; where both could be, what most rows of the split are."""
+    fits_first, fits_last = rows.end <= lengths, rows.first >= rows.total - lengths
+    only_last, only_first = fits_last & ~fits_first, fits_first & ~fits_last
+    return only_last | ((fits_first == fits_last) & bool(only_last.sum() > only_first.sum()))
+
+
+def _read_lengths(split: str, modality: str, rows: _Rows, given: Any) -> np.ndarray:
+    key = f"{modality}_lengths"
+    lengths = number_per_entry(split, key, entries(split, key, given)).reshape(-1)
+    if len(lengths) != len(rows.total):
+        raise DataError(f"split {split!r}: {len(rows.total)} ids, but {len(lengths)} entries in {key!r}")
+    unknown = np.isnan(lengths)
+    lengths = np.where(unknown & (rows.end == 0), 0, lengths)
+    for row in np.flatnonzero((lengths != np.round(lengths)) | (lengths < 0) | (lengths > rows.total)):
+        if unknown[row]:
+            raise DataError(
+                f"split {split!r}, {key}, row {row}: is None or NaN, though it has frames; give 0 for none, or leave "
+                f"{key!r} out"
+            )
+        raise DataError(
+            f"split {split!r}, {modality}, row {row}: length {lengths[row]:g} is outside 0 to {rows.total[row]}; "
+            f"mend {key!r}, or leave it out: zeros are then padding"
+            if lengths[row] == np.round(lengths[row])
+            else f"split {split!r}, {key}, row {row}: {lengths[row]:g} is no number of frames"
+        )
+    return lengths.astype(np.int64)
+
+
+def _clean(where: str, modality: str, frames: np.ndarray, start: int) -> tuple[np.ndarray, int, int]:
+    """Frames with NaN and -inf as 0, and how many were NaN and -inf.
+
+    Args:
+        where: The row, for an error's text.
+        modality: The same.
+        frames: [frames, features]
+        start: Frames of the row before these.
+    """
+    finite = np.isfinite(frames)
+    nan = inf = 0
+    if not finite.all():
+        above = np.isposinf(frames)
+        if above.any():
+            raise DataError(
+                f"{where}, frame {start + int(above.any(axis=1).argmax())}: holds {int(above.sum())} values of +inf; "
+                f"put a number in their place, e.g. {modality}[np.isposinf({modality})] = 0"
+            )
+        nan, inf = int(np.isnan(frames).sum()), int(np.isneginf(frames).sum())
+        frames = np.where(finite, frames, 0)
+    if frames.size and max(-float(frames.min()), float(frames.max())) > _LARGEST:
+        frame, feature = np.argwhere(np.abs(frames.astype(np.float64)) > _LARGEST)[0]
+        raise DataError(
+            f"{where}, frame {start + int(frame)}, feature {feature}: {frames[frame, feature]:g} is too large to "
+            f"calculate with in float32 (above {_LARGEST:.1e}); mend or clip it"
+        )
+    return frames, nan, inf

@@ -46,6 +46,21 @@ def stages_of(config: TrialConfig) -> list[Stage]:
     return [av, text, fusion]
 
 
+def silent_heads(config: TrialConfig) -> tuple[str, ...]:
+    """Auxiliary heads (``text``, ``av``, ``fusion``) whose predictions say nothing about a finished trial.
+
+    Their loss did not count in fusion: they were never trained, or what they read has changed since. The audiovisual
+    head is trained in a stage of its own, and still fits an encoder that stayed frozen.
+    """
+    training, is_frozen = config.training, config.curriculum.name == "av_frozen"
+    counted = {
+        "text": training.loss_text > 0,
+        "av": training.loss_av > 0 or is_frozen,
+        "fusion": training.loss_fusion > 0,
+    }
+    return tuple(head for head, counts in counted.items() if not counts)
+
+
 def _epochs(epochs: int, share: float | None, budget: int) -> int:
     return epochs if share is None else max(1, round(share * budget))
 

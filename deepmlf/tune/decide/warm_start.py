@@ -14,7 +14,9 @@ from deepmlf.tune.settings import SearchSettings
 from deepmlf.tune.space.bound import BoundSpace
 
 
-def fitting_trials(place: Place, settings: SearchSettings, space: BoundSpace, fingerprint: str) -> list[FrozenTrial]:
+def fitting_trials(
+    place: Place, settings: SearchSettings, space: BoundSpace, fingerprint: str, language_model: str | None = None
+) -> list[FrozenTrial]:
     """The finished trials of an earlier experiment as trials of a new one, told at their fidelity.
 
     A trial fits if the new space, asked for its parameters, wants the same names with values in range. What was a full
@@ -25,11 +27,12 @@ def fitting_trials(place: Place, settings: SearchSettings, space: BoundSpace, fi
         settings: The new search.
         space: The new search's space.
         fingerprint: Of the new search's dataset.
+        language_model: Fingerprint of its language model, if it is known.
 
     Raises:
         SearchError: If it is no experiment, optimised something else, or none of its trials fits.
     """
-    experiment = _comparable(place, settings, fingerprint)
+    experiment = _comparable(place, settings, fingerprint, language_model)
     finished = [trial for trial in experiment.trials() if _is_told(trial)]
     if not finished:
         raise SearchError(f"--warm-start {place}: has no finished trial yet")
@@ -59,7 +62,9 @@ def fitting_trials(place: Place, settings: SearchSettings, space: BoundSpace, fi
     return fitting
 
 
-def _comparable(place: Place, settings: SearchSettings, fingerprint: str) -> StoredExperiment:
+def _comparable(
+    place: Place, settings: SearchSettings, fingerprint: str, language_model: str | None
+) -> StoredExperiment:
     """The earlier experiment, whose values say something about the new search's settings."""
     refused = f"--warm-start {place}: "
     try:
@@ -76,6 +81,9 @@ def _comparable(place: Place, settings: SearchSettings, fingerprint: str) -> Sto
         raise SearchError(f"{refused}ran on another dataset ({earlier.data}); its values say nothing about this one")
     if earlier.lm != settings.lm:
         raise SearchError(f"{refused}ran on {earlier.lm}; its values say nothing about {settings.lm}")
+    known = manifest.language_model_fingerprint
+    if None not in (known, language_model) and known != language_model:
+        raise SearchError(f"{refused}ran on other weights of {settings.lm}; its values say nothing about these")
     return experiment
 
 

@@ -29,8 +29,8 @@ TOO_SHORT = {
 }
 REFUSED = (
     "gemma", "gemma3", "gemma4", "phi", "phi3", "opt", "gpt_neox", "gptj", "gpt_neo", "gpt_bigcode", "bloom", "falcon",
-    "smollm3", "olmo", "olmo2", "granite", "stablelm", "cohere", "mpt", "qwen2_moe", "olmoe", "mixtral", "lfm2", "mamba",
-    "xglm", "qwen3_5", "gpt_oss", "bart", "nanochat",
+    "smollm3", "olmo", "olmo2", "granite", "stablelm", "cohere", "mpt", "qwen2_moe", "olmoe", "mixtral", "lfm2",
+    "mamba", "xglm", "qwen3_5", "gpt_oss", "bart", "nanochat",
 )  # fmt: skip
 
 

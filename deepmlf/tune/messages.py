@@ -37,6 +37,8 @@ class SearchTerms(BaseModel):
     """Torch's threads."""
     cache_gb: float
     keep: int
+    language_model: str | None = None
+    """Fingerprint of the language model that the search began with, if it is known."""
     served: Served = Served()
 
 

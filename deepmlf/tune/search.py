@@ -220,6 +220,7 @@ def _terms(plan: SearchPlan, served: Served) -> SearchTerms:
         threads=max(1, int(settings.cpus_per_trial)),
         cache_gb=settings.cache_gb,
         keep=settings.keep,
+        language_model=experiment.manifest.language_model_fingerprint,
         served=served,
     )
 

@@ -168,14 +168,19 @@ def reachable(order: TrialOrder) -> TrialConfig:
     """The trial's configuration with this node's folders of data and language model, which are there and can be opened.
 
     Raises:
-        PlaceError: If one is not, which says nothing about the trial's own setting.
+        PlaceError: If one is not, or the language model is another than the search's, which says nothing about the
+            trial's own setting.
     """
-    config = config_here(order.config, order.terms.served)
+    config, begun_with = config_here(order.config, order.terms.served), order.terms.language_model
+    name = config.model.language_model
     try:
         Dataset.open(config.data.path)
-        lm_store.facts(config.model.language_model)
+        lm_store.facts(name)
+        found = lm_store.fingerprint(name)
     except (DataError, LanguageModelError) as error:
         raise PlaceError(str(error)) from error
+    if begun_with is not None and found != begun_with:
+        raise PlaceError(f"{name} is not the language model that {order.terms.name} began with")
     return config
 
 

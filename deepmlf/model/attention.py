@@ -25,7 +25,7 @@ KeysAndValues = tuple[Tensor, Tensor]
 """One layer's keys and values of packed rows, [1, kv_heads, rows, head_dim] each."""
 
 
-_KNOWN = {"scaling", "dropout", "is_causal", "sliding_window"}
+_KNOWN = {"scaling", "dropout", "is_causal", "sliding_window", "use_cache"}
 """Options of a layer's attention that are honoured, or make no difference to a frozen model: no text is as long as its
 window (`positions_of`)."""
 

@@ -45,6 +45,9 @@ class ModelConfig(_Frozen):
     """Keep only the first so many layers of the language model; None keeps all."""
     max_text_len: int = Field(50, ge=1)
     """Longest text in tokens; fusion tokens sit at the positions that follow it."""
+    special_tokens: Literal["tokenizer", "none"] = "tokenizer"
+    """``tokenizer``: texts have the special tokens that the tokenizer gives them by itself (BERT's ``[CLS]`` and
+    ``[SEP]``, Llama's ``<s>``; GPT-2 and SmolLM2 have none); ``none``: no text has any."""
     num_fusion_tokens: int = Field(8, ge=1, le=256)
     """Learnable fusion tokens appended to the text."""
     fusion_depth: int = Field(5, ge=1)
@@ -123,6 +126,23 @@ class ModelConfig(_Frozen):
             raise ConfigError(
                 f"model.cross_attention_heads={self.cross_attention_heads}: "
                 f"must divide the language model's width {width}"
+            )
+
+    def check_positions(self, count: int, within: str = "") -> None:
+        """Check text and fusion tokens against a language model's positions.
+
+        Args:
+            count: Positions that it reads as it was trained to.
+            within: What ends there, if not the positions themselves.
+
+        Raises:
+            ConfigError: If there are more tokens.
+        """
+        if self.max_text_len + self.num_fusion_tokens > count:
+            where = f" {within}" if within else ""
+            raise ConfigError(
+                f"model.max_text_len={self.max_text_len} and model.num_fusion_tokens={self.num_fusion_tokens}: "
+                f"the language model has {count} positions{where}"
             )
 
     def resolve_fusion_layers(self, num_layers: int) -> tuple[int, ...]:

@@ -130,5 +130,8 @@ def lm_get(name: str, json_output: bool) -> None:
 
     with steps() as say:
         folder = lm_store.get(name, progress=say)
-    click.echo(f"{name}: {folder}")
-    emit({"name": name, "folder": str(folder), "layers": lm_store.facts(name).num_layers}, json_output)
+        fingerprint = lm_store.fingerprint(name)
+    found = lm_store.present(name)  # another model may stand in
+    click.echo(f"{found}: {folder}, fingerprint {fingerprint[:12]}")
+    layers = lm_store.facts(name).num_layers
+    emit({"name": found, "folder": str(folder), "layers": layers, "fingerprint": fingerprint}, json_output)

@@ -53,7 +53,8 @@ def predict(
     if metrics is None:
         click.echo("deepmlf: no metrics: labels are missing or of another range than in training", err=True)
     click.echo(f"{out}: {len(table)} utterances")
-    emit({"out": str(out), "utterances": len(table), "metrics": metrics}, json_output)
+    said = {"out": str(out), "utterances": len(table), "metrics": metrics}
+    emit(said | {"language_model": predictor.model.language_model.identity}, json_output)
 
 
 @click.command()
@@ -88,6 +89,8 @@ def _open(place: str, dataset: str, language_model: str | None, device: str) -> 
 
     data = Dataset.open(dataset)
     predictor = Predictor.open(open_trial(place), language_model, usable_device(device))
+    for note in predictor.notes:
+        click.echo(f"deepmlf: {note}", err=True)
     if data.info.lowercase != predictor.trained_on.dataset.lowercase:
         kept = "lower-cased" if data.info.lowercase else "not lower-cased"
         click.echo(f"deepmlf: {dataset}: texts are {kept}, unlike those of the training", err=True)

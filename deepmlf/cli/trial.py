@@ -57,6 +57,7 @@ def train(
 
     if (fault := why_unwritable(out)) is not None:
         raise CheckpointError(f"--out {out}: cannot be written ({fault}); choose another folder")
+    trial = _as_begun(out, trial, given)
     from deepmlf.training.trainer import Trainer
 
     trainer = Trainer(trial, out, cache_gb=cache_gb, keep=keep)  # refuses what cannot be trained; has written nothing
@@ -107,6 +108,17 @@ def _refuse_foreign(out: Path) -> None:
             raise CheckpointError(f"{out}: holds something that is not a trial; choose another --out") from None
 
 
+def _as_begun(out: Path, trial: TrialConfig, given: dict[str, Any]) -> TrialConfig:
+    """The trial with what one that an earlier version began in `out` reads, if nothing else was asked for."""
+    from deepmlf.earlier import SPECIAL_TOKENS
+    from deepmlf.inference.predictor import read_trial_config
+    from deepmlf.training.checkpoints.files import CONFIG
+
+    if SPECIAL_TOKENS in given or not (out / CONFIG).is_file():
+        return trial
+    return TrialConfig.from_overrides(trial.flat(), {SPECIAL_TOKENS: read_trial_config(out).model.special_tokens})
+
+
 def _refuse_another(out: Path, trial: TrialConfig) -> None:
     from deepmlf.errors import CheckpointError
     from deepmlf.inference.predictor import read_trial_config
@@ -127,13 +139,17 @@ def _refuse_another(out: Path, trial: TrialConfig) -> None:
 def evaluate(trial: str, dataset: str | None, data: str | None, split: str, device: str, json_output: bool) -> None:
     """Metrics of a trial's best epoch on a split of the dataset that it was trained on, or of DATA."""
     from deepmlf.inference.evaluate import evaluate_trial
+    from deepmlf.inference.predictor import unchecked
+    from deepmlf.training.checkpoints.files import BEST, LANGUAGE_MODEL, read_metadata
     from deepmlf.tune.experiment.remote import open_trial
 
     folder = open_trial(trial)
     metrics = evaluate_trial(folder, dataset, split, trained_on=data, device=usable_device(device))
+    for note in unchecked(folder):
+        click.echo(f"deepmlf: {note}", err=True)
     for name, value in metrics.items():
         click.echo(f"{name}: {value:.4f}")
-    emit(metrics, json_output)
+    emit(metrics | {"language_model": read_metadata(folder / BEST).get(LANGUAGE_MODEL)}, json_output)
 
 
 @click.command("import-reference")

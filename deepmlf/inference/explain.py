@@ -41,8 +41,8 @@ class Explanation:
     label: float | None
     label_range: float
     """Largest absolute label of the training data."""
-    predictions: dict[str, float]
-    """By head: ``task`` (final), ``text``, ``av``, ``fusion``."""
+    predictions: dict[str, float | None]
+    """By head: ``task`` (final), ``text``, ``av``, ``fusion``; None if the head's loss did not count in training."""
     classes: dict[str, str]
     """``task`` and, if there is a label, ``label``: negative, neutral or positive."""
     blocks: list[BlockAttention]
@@ -80,9 +80,10 @@ def explain(predictor: Predictor, dataset: Dataset, utterance: str) -> Explanati
         )
         for layer in model.active_layers
     ]
-    predictions = {head: float(values[0]) for head, values in by_head(output).items()}
+    said = {head: float(values[0]) for head, values in by_head(output).items()}
+    predictions = {head: None if head in trained_on.silent_heads else value for head, value in said.items()}
     label = float(rows.labels[row]) if np.isfinite(rows.labels[row]) else None
-    judged = {"task": predictions["task"]} | ({} if label is None else {"label": label})
+    judged = {"task": said["task"]} | ({} if label is None else {"label": label})
     classes = sentiment_classes(trained_on.dataset.name, np.array(list(judged.values())))
     return Explanation(
         model=predictor.name,

@@ -10,12 +10,15 @@ import pyarrow as pa
 from deepmlf.config import TrialConfig
 from deepmlf.data.dataset import LABEL_RANGE, Dataset
 from deepmlf.data.loader import Loader
+from deepmlf.earlier import trial_config
 from deepmlf.errors import CheckpointError, DataError
 from deepmlf.model.deepmlf import DeepMLF
-from deepmlf.model.language_model import ByteTokenizer, Tokenizer, dtype_of, load_tokenizer
+from deepmlf.model.language_model import dtype_of, load_tokenizer
+from deepmlf.model.lm.tokenizer import ByteTokenizer, Tokenizer
 from deepmlf.model.pretrained import TrainedOn, is_pretrained, read_config, tokenizer_of
-from deepmlf.training.checkpoints.files import BEST, CONFIG, has_best
+from deepmlf.training.checkpoints.files import BEST, CONFIG, LANGUAGE_MODEL, has_best, read_metadata
 from deepmlf.training.checkpoints.save import load_weights
+from deepmlf.training.curriculum import silent_heads
 from deepmlf.training.forward import build_model, predict_heads
 from deepmlf.training.machine.device import pick_device
 from deepmlf.training.metrics import compute_metrics, sentiment_classes
@@ -38,7 +41,7 @@ def read_trial_config(trial: Path) -> TrialConfig:
         raise CheckpointError(f"{trial / 'config.json'}: damaged ({error})") from None
     if not isinstance(tree, dict) or not tree.keys() <= TrialConfig.model_fields.keys():
         raise CheckpointError(f"{trial}: not a trial's folder (its config.json is of something else)")
-    return TrialConfig.from_dict(tree)
+    return trial_config(tree)
 
 
 def require_best(trial: Path) -> None:
@@ -49,6 +52,20 @@ def require_best(trial: Path) -> None:
     """
     if not has_best(trial):
         raise CheckpointError(f"{trial}: has no best weights; let it train for one fusion epoch with all MM blocks")
+
+
+def unchecked(trial: Path) -> list[str]:
+    """What is to be said of a trial that does not tell which weights its language model had."""
+    if read_metadata(trial / BEST).get(LANGUAGE_MODEL) is not None:
+        return []
+    return [f"{trial}: does not say which weights its language model had, so it is not known whether they still are"]
+
+
+def _notes_on(trained_on: TrainedOn) -> tuple[str, ...]:
+    return tuple(
+        f"the {head} head says nothing: its loss did not count (training.loss_{head}=0)"
+        for head in trained_on.silent_heads
+    )
 
 
 @dataclass(frozen=True)
@@ -68,6 +85,8 @@ class Predictor:
     model: DeepMLF
     tokenizer: Tokenizer | ByteTokenizer
     trained_on: TrainedOn
+    notes: tuple[str, ...] = ()
+    """What a reader of its predictions must know, a line each."""
 
     @classmethod
     def open(cls, folder: str | Path, language_model: str | None = None, device: str = "auto") -> "Predictor":
@@ -103,7 +122,8 @@ class Predictor:
             device=pick_device(device),
             dtype=dtype_of(config.trained_on.precision),
         )
-        return cls(folder.absolute().name, model, tokenizer_of(folder, config), config.trained_on)
+        notes = _notes_on(config.trained_on)
+        return cls(folder.absolute().name, model, tokenizer_of(folder, config), config.trained_on, notes)
 
     @classmethod
     def open_trial(
@@ -130,14 +150,16 @@ class Predictor:
         model, _, _ = build_model(config, dataset)
         load_weights(folder / BEST, model)
         training = config.training
-        tokenizer = load_tokenizer(config.model.language_model)
+        tokenizer = load_tokenizer(config.model.language_model, config.model.special_tokens)
         trained_on = TrainedOn.of(
             dataset.info,
             standardize=config.data.standardize,
             precision=training.precision,
             batch_size=2 * training.batch_size,
+            silent_heads=silent_heads(config),
         )
-        return cls(folder.absolute().name, model.eval(), tokenizer, trained_on)
+        notes = (*unchecked(folder), *_notes_on(trained_on))
+        return cls(folder.absolute().name, model.eval(), tokenizer, trained_on, notes)
 
     def loader(self, dataset: Dataset, split: str) -> Loader:
         """Batches of a split, prepared as in training.
@@ -170,8 +192,8 @@ class Predictor:
 
         Returns:
             Columns ``id``, ``text``, ``label`` (null where there is none), ``sentiment`` (the final prediction),
-            ``sentiment_text``, ``sentiment_av`` and ``sentiment_fusion`` (those of the auxiliary heads),
-            ``sentiment_class`` and ``label_class`` (``negative``, ``neutral`` or ``positive``).
+            ``sentiment_text``, ``sentiment_av`` and ``sentiment_fusion`` (those of the auxiliary heads; null if its
+            loss did not count), ``sentiment_class`` and ``label_class`` (``negative``, ``neutral`` or ``positive``).
 
         Raises:
             DataError: If the dataset does not fit the model, or there is no such split.
@@ -186,11 +208,14 @@ class Predictor:
             "text": rows.texts,
             "label": pa.array(rows.labels, from_pandas=True),
             "sentiment": sentiment,
-            **{f"sentiment_{head}": values for head, values in predictions.items()},
+            **{f"sentiment_{head}": self._said(head, values) for head, values in predictions.items()},
             "sentiment_class": sentiment_classes(name, sentiment),
             "label_class": pa.array(label_classes, mask=~known),
         }
         return pa.table(columns)
+
+    def _said(self, head: str, values: np.ndarray) -> pa.Array:
+        return pa.nulls(len(values), pa.float32()) if head in self.trained_on.silent_heads else pa.array(values)
 
     def metrics(self, dataset: Dataset, table: pa.Table) -> dict[str, float] | None:
         """Metrics of what `predict` returned; None without all labels, or with labels of another range."""

@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AttentionInterface
 
+from deepmlf.errors import LanguageModelError
+
 ATTENTION_NAME = "deepmlf"
 
 Attend = Callable[[Tensor, Tensor, Tensor, float], Tensor]
@@ -23,9 +25,19 @@ KeysAndValues = tuple[Tensor, Tensor]
 """One layer's keys and values of packed rows, [1, kv_heads, rows, head_dim] each."""
 
 
+_KNOWN = {"scaling", "dropout", "is_causal", "sliding_window", "use_cache"}
+"""Options of a layer's attention that are honoured, or make no difference to a frozen model: no text is as long as its
+window (`positions_of`)."""
+
+
 def _attention(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: None, *, attend: Attend, **options: Any
 ) -> tuple[Tensor, None]:
+    dropped = sorted(name for name in options.keys() - _KNOWN if options[name] is not None)
+    if dropped:
+        raise LanguageModelError(
+            f"{type(module).__name__}: its attention asks for {dropped[0]}, which is not supported"
+        )
     return attend(query, key, value, options["scaling"]).transpose(1, 2), None
 
 

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from deepmlf.config import ModelConfig
 from deepmlf.data.loader import to_device
-from deepmlf.errors import ConfigError
 from deepmlf.model.attention import KeysAndValues, MaskedAttention, Packing
 from deepmlf.model.av_encoder import AudioVisualEncoder, AudioVisualStates
 from deepmlf.model.language_model import LanguageModel
@@ -116,11 +115,8 @@ class DeepMLF(nn.Module):
         self.audio_dim, self.vision_dim = audio_dim, vision_dim
         width, n = language_model.width, config.num_fusion_tokens
         config.check_fits(language_model.num_layers, width)
-        if config.max_text_len + n > language_model.max_positions:
-            raise ConfigError(
-                f"model.max_text_len={config.max_text_len} and model.num_fusion_tokens={n}: the language model has "
-                f"{language_model.max_positions} positions"
-            )
+        if language_model.positions is not None:
+            config.check_positions(language_model.positions.count, language_model.positions.within)
         self.fusion_layers = config.resolve_fusion_layers(language_model.num_layers)
         self.active_layers = self.fusion_layers
         # First, so that with the same seed its initial weights do not depend on the fusion that is built after it.

@@ -1,27 +1,29 @@
 """The frozen decoder LM, wrapped so that MM blocks can run between its layers."""
 
-import contextlib
 import copy
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, LlamaConfig, PretrainedConfig
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, PretrainedConfig
 from transformers.activations import NewGELUActivation
-from transformers.utils import logging
 
 from deepmlf.errors import LanguageModelError
 from deepmlf.model import lm_store
 from deepmlf.model.attention import ATTENTION_NAME, Attend
+from deepmlf.model.lm.check import SUPPORTED, Positions, positions_of
+from deepmlf.model.lm.loading import load_causal_lm
+from deepmlf.model.lm.tokenizer import ByteTokenizer, SpecialTokens, Tokenizer
 from deepmlf.model.rms_norm import RMSNorm
 
 Family = Literal["gpt2", "llama"]
 
-_SAMPLED_WEIGHTS = 256  # of each tensor, by a fingerprint
+_ALL_WEIGHTS = "all:"  # begins a fingerprint of all weights
+_SAMPLED_WEIGHTS = 256  # of each tensor, by the fingerprints of releases up to 0.1
+_PUBLISHED_GELU = ("gelu", "gelu_new", "gelu_fast", "gelu_python", "gelu_pytorch_tanh")
 
 
 class LanguageModel:
@@ -33,14 +35,18 @@ class LanguageModel:
     Args:
         model: A causal LM with ``transformer.h`` (GPT-2) or ``model.layers`` (Llama and its like).
         num_layers: Keep only the first so many layers; None keeps all.
-        identity: Differs between any two language models, so that what was computed by one can be kept; None keeps
-            nothing.
+        identity: What `lm_store.fingerprint` returns of it: differs between any two language models, so that what was
+            computed by one can be kept; None keeps nothing.
 
     Raises:
         LanguageModelError: If the architecture is of neither family or has fewer layers.
     """
 
     def __init__(self, model: Any, num_layers: int | None = None, identity: str | None = None) -> None:
+        if model.config.model_type not in SUPPORTED:
+            raise LanguageModelError(
+                f"model_type={model.config.model_type!r} is not supported; supported are {', '.join(SUPPORTED)}"
+            )
         model.requires_grad_(False).eval()
         model.set_attn_implementation(ATTENTION_NAME)
         self.config: PretrainedConfig = model.config
@@ -70,7 +76,7 @@ class LanguageModel:
         self.num_layers = len(self.layers)
         self.width: int = self.embedding.weight.shape[1]
         self.vocab_size: int = self.embedding.weight.shape[0]
-        self.max_positions: int = self.config.max_position_embeddings
+        self.positions: Positions | None = positions_of(self.config.to_dict())
         self.identity = identity
         heads: int = self.config.num_attention_heads
         self.kv_shape: tuple[int, int] = (
@@ -102,20 +108,27 @@ class LanguageModel:
         part.num_layers = num_layers
         return part
 
-    def fingerprint(self) -> str:
-        """Names the weights in use, the same on any machine and in any type: a hash of a sample of every tensor."""
+    def fingerprint(self, like: str = _ALL_WEIGHTS) -> str:
+        """Names the weights in use, the same on any machine and in any type: a hash of every tensor.
+
+        Args:
+            like: A fingerprint to compare with: one of a release up to 0.1 tells of a sample of every tensor.
+        """
         modules = {"embedding": self.embedding, "final_norm": self._final_norm}
         if self.family == "gpt2":
             modules["positions"] = self._base.wpe
         modules |= {f"layers.{index}": layer for index, layer in enumerate(self.layers)}
-        digest = hashlib.sha256(self.family.encode())
+        is_whole = like.startswith(_ALL_WEIGHTS)
+        digest = hashlib.blake2b(digest_size=32) if is_whole else hashlib.sha256(self.family.encode())
         for module_name, module in modules.items():
             for name, tensor in module.state_dict().items():
                 values = tensor.flatten()
+                if not is_whole:
+                    values = values[:: max(1, len(values) // _SAMPLED_WEIGHTS)]
                 # bfloat16 is the coarsest type that weights are kept in: rounded to it, all copies are equal.
-                sample = values[:: max(1, len(values) // _SAMPLED_WEIGHTS)].bfloat16().view(torch.int16)
-                digest.update(f"{module_name}.{name} {list(tensor.shape)}".encode() + sample.cpu().numpy().tobytes())
-        return digest.hexdigest()
+                rounded = values.bfloat16().view(torch.int16)
+                digest.update(f"{module_name}.{name} {list(tensor.shape)}".encode() + rounded.cpu().numpy().tobytes())
+        return (_ALL_WEIGHTS if is_whole else "") + digest.hexdigest()
 
     def embed(self, input_ids: Tensor) -> Tensor:
         """Token embeddings without positions: [batch, seq] to [batch, seq, width]."""
@@ -169,7 +182,8 @@ class LanguageModel:
     def ffn_weights(self, index: int) -> dict[str, Tensor]:
         """One layer's FFN weights as [out, in] matrices and biases, sharing the language model's memory.
 
-        GPT-2: ``up``, ``up_bias``, ``down``, ``down_bias``. Llama: ``gate``, ``up``, ``down``.
+        GPT-2: ``up``, ``up_bias``, ``down``, ``down_bias``. Llama: ``gate``, ``up``, ``down``, each with a bias if the
+        language model has one.
         """
         mlp = self.layers[index].mlp
         if self.family == "gpt2":
@@ -179,7 +193,19 @@ class LanguageModel:
                 "down": mlp.c_proj.weight.t(),
                 "down_bias": mlp.c_proj.bias,
             }
-        return {"gate": mlp.gate_proj.weight, "up": mlp.up_proj.weight, "down": mlp.down_proj.weight}
+        linears = {"gate": mlp.gate_proj, "up": mlp.up_proj, "down": mlp.down_proj}
+        biases = {f"{name}_bias": linear.bias for name, linear in linears.items() if linear.bias is not None}
+        return {name: linear.weight for name, linear in linears.items()} | biases
+
+    def activation(self, index: int) -> Callable[[Tensor], Tensor]:
+        """The activation of an MM block's FFN after one layer: that layer's own; for any GELU of GPT-2 the exact one.
+
+        GPT-2's own is an approximation; DeepMLF's MM blocks were published with the exact function.
+        """
+        mlp = self.layers[index].mlp
+        if self.family == "gpt2":
+            return nn.GELU() if self.config.activation_function in _PUBLISHED_GELU else mlp.act
+        return mlp.act_fn
 
     def new_norm(self) -> nn.Module:
         """A fresh norm of the family: LayerNorm with bias, or RMSNorm with ε=1e-6."""
@@ -190,51 +216,6 @@ def _faster(norm: Any) -> Any:
     """Llama's RMSNorm by a faster kernel, on the same weight; any other norm, also a replaced one, as it is."""
     eps = getattr(norm, "variance_epsilon", None)
     return norm if eps is None else RMSNorm(len(norm.weight), eps, norm.weight)
-
-
-class ByteTokenizer:
-    """UTF-8 bytes as tokens, for the ``tiny-random`` language model; 256 pads."""
-
-    pad_token_id = 256
-    vocab_size = 257
-    identity: str | None = None
-
-    def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
-        """All token ids of each text."""
-        return [list(text.encode()) for text in texts]
-
-
-class Tokenizer:
-    """A Hugging Face tokenizer that returns plain lists of ids, without special tokens.
-
-    Args:
-        folder: Holds the tokenizer's files.
-        alone: They are what `save` wrote, without a language model beside them.
-
-    Raises:
-        LanguageModelError: If the folder holds no tokenizer.
-    """
-
-    def __init__(self, folder: Path, *, alone: bool = False) -> None:
-        # A tokenizer as published may need its model's config.json to be known; a saved one names its own class.
-        options = {"config": PretrainedConfig()} if alone else {}
-        try:
-            self._tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-        except (OSError, ValueError) as error:
-            raise LanguageModelError(f"{folder}: no usable tokenizer ({error})") from None
-        pad, end = self._tokenizer.pad_token_id, self._tokenizer.eos_token_id
-        self.pad_token_id: int = pad if pad is not None else end if end is not None else 0
-        self.identity: str | None = lm_store.tokenizer_identity_of(folder)
-        """Differs between any two tokenizers, so that token ids can be kept."""
-
-    def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
-        """All token ids of each text."""
-        ids: list[list[int]] = self._tokenizer(list(texts), add_special_tokens=False).input_ids
-        return ids
-
-    def save(self, folder: Path) -> None:
-        """Write the tokenizer's files into a folder."""
-        self._tokenizer.save_pretrained(folder)
 
 
 def dtype_of(precision: str) -> torch.dtype:
@@ -282,19 +263,7 @@ def tiny_random(
         model = AutoModelForCausalLM.from_config(config)
     for parameter in model.parameters():  # not the rotary frequencies, which any language model keeps in float32
         parameter.data = parameter.data.to(dtype)
-    return LanguageModel(model.to(device), identity=f"tiny-random {family} {seed}")
-
-
-@contextlib.contextmanager
-def no_progress_bar() -> Iterator[None]:
-    """Without transformers' bar: an error of a command is one line on stderr."""
-    was_enabled = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            logging.enable_progress_bar()
+    return LanguageModel(model.to(device), identity=f"{lm_store.TINY_RANDOM} {family} {seed}")
 
 
 @lru_cache(maxsize=2)
@@ -312,16 +281,24 @@ def load_language_model(name: str, device: str = "cpu", dtype: torch.dtype = tor
     if name == lm_store.TINY_RANDOM:
         return tiny_random(device=device, dtype=dtype)
     folder = lm_store.resolve(name, tokenizer=False)
-    with no_progress_bar():
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
-    return LanguageModel(model.to(device), identity=lm_store.identity_of(folder))
+    identity = lm_store.fingerprint(name)
+    model = load_causal_lm(folder, dtype)
+    if lm_store.fingerprint(name) != identity:
+        raise LanguageModelError(f"{folder}: was changed while it was read; try again")
+    return LanguageModel(model.to(device), identity=identity)
 
 
-@lru_cache(maxsize=2)
-def load_tokenizer(name: str) -> Tokenizer | ByteTokenizer:
+@lru_cache(maxsize=4)
+def load_tokenizer(name: str, special_tokens: SpecialTokens = "tokenizer") -> Tokenizer | ByteTokenizer:
     """Load a language model's tokenizer once per process.
+
+    Args:
+        name: As for `load_language_model`.
+        special_tokens: ``model.special_tokens``
 
     Raises:
         LanguageModelError: If it is not available offline.
     """
-    return ByteTokenizer() if name == lm_store.TINY_RANDOM else Tokenizer(lm_store.resolve(name))
+    if name == lm_store.TINY_RANDOM:
+        return ByteTokenizer()
+    return Tokenizer(lm_store.resolve(name), special_tokens=special_tokens)

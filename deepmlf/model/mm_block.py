@@ -1,6 +1,7 @@
 """The MM block: gated cross-attention from fusion tokens to audiovisual frames, then a gated FFN."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -73,16 +74,19 @@ class LoRA(nn.Module):
 class FeedForward(nn.Module):
     """An FFN that starts as one of the language model's own: its weights trained, or frozen with LoRA beside them.
 
-    GPT-2 family: up → GELU (exact) → down → dropout. Llama family: down(silu(gate) · up).
-    Frozen weights share the language model's memory.
+    GPT-2 family: up → GELU (exact) → down → dropout. Llama family: down(silu(gate) · up). Another activation of the
+    language model's, and its biases, are taken over.
+    Frozen weights share the language model's memory. Trained ones are float32 whatever its type: in bfloat16 most steps
+    of the optimiser would be rounded away.
     """
 
-    def __init__(self, weights: dict[str, Tensor], config: ModelConfig) -> None:
+    def __init__(self, weights: dict[str, Tensor], activation: Callable[[Tensor], Tensor], config: ModelConfig) -> None:
         super().__init__()
         trained = config.ffn == "full"
         for name, tensor in weights.items():
-            # GPT-2 stores [in, out]; the optimiser is fast on contiguous weights alone.
-            data = tensor.detach().clone(memory_format=torch.contiguous_format) if trained else tensor.detach()
+            data = tensor.detach()
+            if trained:  # GPT-2 stores [in, out]; the optimiser is fast on contiguous weights alone
+                data = data.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
             self.register_parameter(name, nn.Parameter(data, requires_grad=trained))
         matrices = [name for name in ("gate", "up", "down") if name in weights]
         self.lora = (
@@ -92,6 +96,7 @@ class FeedForward(nn.Module):
                 {name: LoRA(weights[name].shape[1], weights[name].shape[0], config) for name in matrices}
             )
         )
+        self._activation = activation
         self.is_swiglu = "gate" in weights
         self.sums_gate = config.swiglu == "sum"
         self.dropout = Dropout(config.dropout)
@@ -103,8 +108,8 @@ class FeedForward(nn.Module):
     def forward(self, values: Tensor) -> Tensor:
         """[..., d] to [..., d]."""
         if not self.is_swiglu:
-            return self.dropout(self._linear("down", F.gelu(self._linear("up", values))))
-        gate, up = F.silu(self._linear("gate", values)), self._linear("up", values)
+            return self.dropout(self._linear("down", self._activation(self._linear("up", values))))
+        gate, up = self._activation(self._linear("gate", values)), self._linear("up", values)
         return self._linear("down", gate + up if self.sums_gate else gate * up)
 
 
@@ -124,7 +129,7 @@ class MMBlock(nn.Module):
         self.attention = GatedCrossAttention(
             language_model.width, config.av_width, config.cross_attention_heads, config.dropout
         )
-        self.ffn = FeedForward(language_model.ffn_weights(layer), config)
+        self.ffn = FeedForward(language_model.ffn_weights(layer), language_model.activation(layer), config)
 
     def forward(self, text: Tensor, fusion: Tensor, av: AudioVisualStates) -> tuple[Tensor, Tensor]:
         """Text rows [rows, d], of all utterances together, and fusion tokens [batch, n, d] to the same."""

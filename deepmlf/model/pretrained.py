@@ -16,10 +16,12 @@ from torch import Tensor
 
 from deepmlf.config import ModelConfig, first_fault
 from deepmlf.data.dataset import LABEL_RANGE, DatasetInfo
+from deepmlf.earlier import model_section
 from deepmlf.errors import CheckpointError, LanguageModelError
 from deepmlf.files import new_folder
 from deepmlf.model import lm_store
-from deepmlf.model.language_model import ByteTokenizer, LanguageModel, Tokenizer, load_language_model
+from deepmlf.model.language_model import LanguageModel, load_language_model
+from deepmlf.model.lm.tokenizer import ByteTokenizer, Tokenizer
 from deepmlf.model.weights import read_tensors
 from deepmlf.version import __version__
 
@@ -68,9 +70,19 @@ class TrainedOn(_Frozen):
     """``training.precision``"""
     batch_size: int = Field(ge=1)
     """Utterances per batch when predicting."""
+    silent_heads: tuple[str, ...] = ()
+    """Auxiliary heads whose loss did not count: what they predict says nothing. Releases up to 0.1 did not keep it."""
 
     @classmethod
-    def of(cls, info: DatasetInfo, *, standardize: bool, precision: str, batch_size: int) -> "TrainedOn":
+    def of(
+        cls,
+        info: DatasetInfo,
+        *,
+        standardize: bool,
+        precision: str,
+        batch_size: int,
+        silent_heads: tuple[str, ...] = (),
+    ) -> "TrainedOn":
         """The record of a dataset."""
         return cls(
             dataset=info,
@@ -78,6 +90,7 @@ class TrainedOn(_Frozen):
             standardize=standardize,
             precision=precision,
             batch_size=batch_size,
+            silent_heads=silent_heads,
         )
 
 
@@ -189,6 +202,8 @@ def read_config(folder: Path) -> PretrainedConfig:
         raise CheckpointError(
             f"{folder}: written in format {version}, but this deepmlf reads formats up to {FORMAT_VERSION}; upgrade it"
         )
+    if isinstance(tree.get("model"), dict) and tree.get("trained_on") is not None:
+        tree["model"] = model_section(tree["model"])
     try:
         return PretrainedConfig.model_validate(tree)
     except ValidationError as error:
@@ -219,7 +234,7 @@ def language_model_of(config: PretrainedConfig, device: str, dtype: torch.dtype)
             f"language model {name!r}: has {found.num_layers} layers, but the exported model needs {record.num_layers}"
         )
     found = found.first_layers(record.num_layers)
-    if found.fingerprint() != record.fingerprint:
+    if found.fingerprint(like=record.fingerprint) != record.fingerprint:
         raise LanguageModelError(
             f"language model {name!r}: has other weights than the one that the exported model was trained with; "
             "give the folder of that one as the language model"
@@ -235,7 +250,7 @@ def tokenizer_of(folder: Path, config: PretrainedConfig) -> Tokenizer | ByteToke
     """
     if config.model.language_model == lm_store.TINY_RANDOM:
         return ByteTokenizer()
-    return Tokenizer(folder, alone=True)
+    return Tokenizer(folder, alone=True, special_tokens=config.model.special_tokens)
 
 
 def read_weights(folder: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:

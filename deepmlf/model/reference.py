@@ -15,7 +15,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from deepmlf.config import ModelConfig, first_fault
 from deepmlf.errors import CheckpointError
 from deepmlf.model.deepmlf import DeepMLF
-from deepmlf.model.language_model import LanguageModel, no_progress_bar
+from deepmlf.model.language_model import LanguageModel
+from deepmlf.model.lm.loading import quietly
 from deepmlf.model.pretrained import new_model_folder, write_parts
 from deepmlf.model.weights import trained_state
 
@@ -235,7 +236,7 @@ def import_reference(checkpoint: Path, config: Path, out: Path, lm_config: Path 
         raise CheckpointError("reference config: use_lnorm=false can be loaded by load_reference, but not be written")
     model.config = model.config.model_copy(update={"language_model": str(out.absolute() / "language_model")})
     with new_model_folder(out) as folder:
-        with no_progress_bar():
+        with quietly():
             causal_lm.save_pretrained(folder / "language_model")
         write_parts(folder, model.pretrained_config(), trained_state(model))
 

@@ -51,6 +51,21 @@ def whole_model_from(config: TrialConfig) -> int:
     return 1 + sum(stage.epochs for stage in stages_of(config) if stage.active_blocks is not None)
 
 
+def silent_heads(config: TrialConfig) -> tuple[str, ...]:
+    """Auxiliary heads (``text``, ``av``, ``fusion``) whose predictions say nothing about a finished trial.
+
+    Their loss did not count in fusion: they were never trained, or what they read has changed since. The audiovisual
+    head is trained in a stage of its own, and still fits an encoder that stayed frozen.
+    """
+    training, is_frozen = config.training, config.curriculum.name == "av_frozen"
+    counted = {
+        "text": training.loss_text > 0,
+        "av": training.loss_av > 0 or is_frozen,
+        "fusion": training.loss_fusion > 0,
+    }
+    return tuple(head for head, counts in counted.items() if not counts)
+
+
 def _epochs(epochs: int, share: float | None, budget: int) -> int:
     return epochs if share is None else max(1, round(share * budget))
 

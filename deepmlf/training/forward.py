@@ -16,6 +16,7 @@ from deepmlf.data.loader import Batch, Loader, TokensOf
 from deepmlf.model.av_encoder import pool_frames
 from deepmlf.model.deepmlf import DeepMLF, DeepMLFOutput, TextPrefix
 from deepmlf.model.language_model import dtype_of, load_language_model, load_tokenizer
+from deepmlf.model.lm.loading import check_vocabulary
 from deepmlf.training.machine.device import pick_device
 from deepmlf.training.machine.memory import keep_freed_memory
 from deepmlf.training.machine.prefetch import on_device
@@ -30,14 +31,16 @@ def build_model(config: TrialConfig, dataset: Dataset) -> tuple[DeepMLF, TokensO
     """The model of a trial on its device, the token ids of each of the dataset's splits, and the pad token.
 
     Raises:
-        LanguageModelError: If the language model is not available.
+        LanguageModelError: If the language model is not available, or its tokenizer is another's.
         ConfigError: If the device cannot be used, or the model does not fit the language model.
     """
     keep_freed_memory()
     device = pick_device(config.training.device)
     dtype = dtype_of(config.training.precision)
-    tokenizer = load_tokenizer(config.model.language_model)
-    language_model = load_language_model(config.model.language_model, str(device), dtype)
+    name = config.model.language_model
+    tokenizer = load_tokenizer(name, config.model.special_tokens)
+    language_model = load_language_model(name, str(device), dtype)
+    check_vocabulary(name, tokenizer.vocab_size, language_model.vocab_size)
     language_model = language_model.first_layers(config.model.lm_layers)
     torch.manual_seed(config.training.seed)
     model = DeepMLF(language_model, dataset.info.audio_dim, dataset.info.vision_dim, config.model).to(device)

@@ -39,6 +39,8 @@ class SearchTerms(BaseModel):
     """What ``training.device=auto`` is for a trial with its share of GPUs: ``cuda`` or ``cpu``."""
     cache_gb: float
     keep: int
+    language_model: str | None = None
+    """Fingerprint of the language model that the search began with, if it is known."""
     served: Served = Served()
 
 

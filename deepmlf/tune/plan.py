@@ -37,6 +37,8 @@ class Material:
     dataset: Dataset
     language_model: LanguageModelFacts
     """Sizes of the whole of it."""
+    language_model_fingerprint: str
+    """Of its weights and configuration."""
 
 
 def open_material(data: str, lm: str) -> Material:
@@ -46,7 +48,7 @@ def open_material(data: str, lm: str) -> Material:
         DataError: If the dataset cannot be used.
         LanguageModelError: If the language model is not on this machine.
     """
-    return Material(Dataset.open(data), lm_store.facts(lm))
+    return Material(Dataset.open(data), lm_store.facts(lm), lm_store.fingerprint(lm))
 
 
 def get_material(data: str, lm: str, progress: Callable[[str], None] = lambda step: None) -> Material:
@@ -63,7 +65,7 @@ def get_material(data: str, lm: str, progress: Callable[[str], None] = lambda st
     """
     dataset = Dataset.open(data)
     lm_store.get(lm, progress=progress)
-    return Material(dataset, lm_store.facts(lm))
+    return Material(dataset, lm_store.facts(lm), lm_store.fingerprint(lm))
 
 
 @dataclass(frozen=True)
@@ -115,13 +117,16 @@ def plan_search(settings: SearchSettings, material: Material | None = None) -> S
     queue, settings = _queue(settings, space)
     warm: list[FrozenTrial] = []
     if settings.warm_start is not None:
-        warm, found = fitting_trials(Place.of(settings.warm_start), settings, space, info.fingerprint)
+        warm, found = fitting_trials(
+            Place.of(settings.warm_start), settings, space, info.fingerprint, material.language_model_fingerprint
+        )
         say(settings, found)
     manifest = Manifest.now(
         settings,
         space_source=source.source,
         base=base.overrides,
         language_model=space.lm,
+        language_model_fingerprint=material.language_model_fingerprint,
         data_fingerprint=info.fingerprint,
         secret=secret,
     )
@@ -165,8 +170,11 @@ def plan_resume(
         raise SearchError(f"{settings.data}: is not the dataset that {name} began with; start a new search")
     source = space_of(manifest.space_source, settings.space)
     space = BoundSpace(source, Base.of(manifest.base), material.language_model)
-    if space.lm != manifest.language_model:
+    known = manifest.language_model_fingerprint
+    if space.lm != manifest.language_model or known not in (None, material.language_model_fingerprint):
         raise SearchError(f"{settings.lm}: is not the language model that {name} began with; start a new search")
+    if known is None:
+        say(settings, f"{name}: does not say which weights {settings.lm} had, so it goes on with those of now")
     return SearchPlan(experiment, settings, material.dataset.info, space)
 
 

@@ -216,6 +216,7 @@ def _terms(plan: SearchPlan, served: Served) -> SearchTerms:
         device=device_with(settings.gpus_per_trial or 0.0, "auto"),
         cache_gb=settings.cache_gb,
         keep=settings.keep,
+        language_model=experiment.manifest.language_model_fingerprint,
         served=served,
     )
 

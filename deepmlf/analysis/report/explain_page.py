@@ -65,7 +65,8 @@ def _html(figure: go.Figure, name: str, height: int, *, script: bool = False) ->
 
 
 def _predictions(explanation: Explanation) -> go.Figure:
-    titles, values = list(_HEADS.values()), [explanation.predictions[head] for head in _HEADS]
+    said = {title: explanation.predictions[head] for head, title in _HEADS.items()}
+    titles, values = zip(*((title, value) for title, value in said.items() if value is not None), strict=True)
     figure = go.Figure(go.Scatter(x=values, y=titles, mode="markers", marker={"size": 13, "color": _BLUE}))
     reach = max(explanation.label_range, *(abs(value) for value in values)) * 1.05
     figure.update_xaxes(range=[-reach, reach], title="sentiment")

@@ -15,6 +15,8 @@ CHECKPOINTS, BEST = "checkpoints", "best"
 """Folders: checkpoints to go on from, and the weights of the best epoch."""
 STATE = "state.json"
 """Metadata of a checkpoint; one without it does not count."""
+LANGUAGE_MODEL = "language_model"
+"""In that: fingerprint of the language model that the weights belong to; releases up to 0.1 did not keep it."""
 _NAME = re.compile(r"epoch_(\d{6})")
 
 

@@ -20,6 +20,7 @@ from deepmlf.files import new_folder, publish_folder
 from deepmlf.model.deepmlf import DeepMLF
 from deepmlf.model.weights import read_tensors, trained_state
 from deepmlf.training.checkpoints.files import (
+    LANGUAGE_MODEL,
     STATE,
     checkpoint_name,
     checkpoints_of,
@@ -33,20 +34,28 @@ _ACTIVE_LAYERS = "active_layers"
 def save_weights(folder: Path, model: DeepMLF, metadata: dict[str, Any]) -> None:
     """Write ``model.safetensors`` and ``state.json`` into `folder`, in a trial's folder, whole or not at all.
 
-    Which MM blocks are active goes with the weights: without it they would make another model.
+    Which MM blocks are active, and which language model they belong to, goes with the weights: without it they would
+    make another model.
     """
     for left_over in folder.parent.glob(".unfinished.*"):  # a trial has one writer, so it is of one that was killed
         shutil.rmtree(left_over, ignore_errors=True)
-    publish(folder, {"model": trained_state(model)}, metadata | {_ACTIVE_LAYERS: model.active_layers})
+    publish(folder, {"model": trained_state(model)}, metadata | _belonging(model))
 
 
 def load_weights(folder: Path, model: DeepMLF) -> dict[str, Any]:
     """Read what `save_weights` wrote into `model`, active MM blocks included, and return its metadata.
 
     Raises:
-        CheckpointError: If it is missing, torn, or of another model.
+        CheckpointError: If it is missing, torn, or of another model or language model. Releases up to 0.1 did not keep
+            which language model that was; theirs is not checked.
     """
     metadata = read_metadata(folder)
+    trained_on, found = metadata.pop(LANGUAGE_MODEL, None), model.language_model.identity
+    if trained_on is not None and found is not None and found != trained_on:
+        raise CheckpointError(
+            f"{folder}: was trained on another language model than {model.config.language_model} is now "
+            f"(fingerprint {trained_on[:12]}, now {found[:12]}); put that one back, or train anew"
+        )
     weights = read_tensors(folder / "model.safetensors")
     expected = trained_state(model)
     for name, tensor in expected.items():
@@ -126,7 +135,7 @@ class CheckpointWriter:
             random["cuda"] = torch.cuda.get_rng_state(device)
         _write(self._temporary, {"random": random, **(parts or {})})
         folder = self._root / checkpoint_name(epoch)
-        _write_metadata(self._temporary, metadata | {_ACTIVE_LAYERS: self._model.active_layers})
+        _write_metadata(self._temporary, metadata | _belonging(self._model))
         publish_folder(self._temporary, folder)
         older = [path for path in complete_checkpoints(self._root) if path.name < folder.name]
         kept = {folder, *older[max(0, len(older) - self._keep + 1) :]}
@@ -175,7 +184,13 @@ def load_optimizer_state(
     for name, parameter in parameters.items():
         state = {key.removeprefix(f"{name}."): t for key, t in moments.items() if key.rpartition(".")[0] == name}
         if state:
-            optimizer.state[parameter] = {key: t.to(parameter.device) for key, t in state.items()}
+            # Weights that are float32 now had moments in bfloat16 once.
+            optimizer.state[parameter] = {key: t.to(parameter.device, parameter.dtype) for key, t in state.items()}
+
+
+def _belonging(model: DeepMLF) -> dict[str, Any]:
+    """What must hold for weights to make the same model again."""
+    return {_ACTIVE_LAYERS: model.active_layers, LANGUAGE_MODEL: model.language_model.identity}
 
 
 def publish(folder: Path, parts: dict[str, dict[str, Tensor]], metadata: dict[str, Any]) -> None:

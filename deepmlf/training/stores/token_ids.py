@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from deepmlf.data.dataset import Dataset
 from deepmlf.files import new_file
-from deepmlf.model.language_model import ByteTokenizer, Tokenizer
+from deepmlf.model.lm.tokenizer import ByteTokenizer, Tokenizer
 from deepmlf.places import home
 
 
@@ -29,32 +29,39 @@ def token_ids(
         max_length: Longest text in tokens.
 
     Returns:
-        N arrays [tokens] of at most `max_length` ids, read-only.
+        N arrays [tokens] of at most `max_length` ids, read-only. A text that is cut keeps its ending: the special
+        tokens after each text.
 
     Raises:
         DataError: If there is no such split or its file is torn.
     """
     if tokenizer.identity is None:
-        return [np.array(ids[:max_length], np.int32) for ids in tokenizer.encode_all(dataset.split(split).texts)]
+        made = pa.array(tokenizer.encode_all(dataset.split(split).texts), pa.large_list(pa.int32()))
+        return _cut(made, max_length, tokenizer.ending)
     key = {"data": dataset.info.fingerprint, "split": split, "tokenizer": tokenizer.identity}
     name = f"{split}-{tokenizer.identity[:16]}.arrow"
     places = [dataset.path / "tokens" / name, home() / "tokens" / dataset.info.fingerprint[:32] / name]
     for place in places:
         stored = _read(place, key, dataset.info.splits[split])
         if stored is not None:
-            return _cut(stored, max_length)
+            return _cut(stored, max_length, tokenizer.ending)
     made = pa.array(tokenizer.encode_all(dataset.split(split).texts), pa.large_list(pa.int32()))
     for place in places:
         with contextlib.suppress(OSError):  # a folder that cannot be written, or a full disk
             _write(place, key, made)
             break
-    return _cut(made, max_length)
+    return _cut(made, max_length, tokenizer.ending)
 
 
-def _cut(ids: pa.LargeListArray, max_length: int) -> list[np.ndarray]:
+def _cut(ids: pa.LargeListArray, max_length: int, ending: tuple[int, ...]) -> list[np.ndarray]:
     offsets, values = ids.offsets.to_numpy(), ids.values.to_numpy()
     ends = np.minimum(offsets[1:], offsets[:-1] + max_length)
-    return [values[start:end] for start, end in zip(offsets[:-1], ends, strict=True)]
+    cut = [values[start:end] for start, end in zip(offsets[:-1], ends, strict=True)]
+    kept = ending[-max_length:]
+    for row in np.flatnonzero(ends < offsets[1:]) if kept else ():
+        cut[row] = np.concatenate([cut[row][: max_length - len(kept)], np.array(kept, np.int32)])
+        cut[row].flags.writeable = False
+    return cut
 
 
 def _read(path: Path, key: dict[str, str], count: int) -> pa.LargeListArray | None:

@@ -24,7 +24,7 @@ _MAY_DIFFER = {
 
 
 def fitting_trials(
-    place: Place, settings: SearchSettings, space: BoundSpace, fingerprint: str
+    place: Place, settings: SearchSettings, space: BoundSpace, fingerprint: str, language_model: str | None = None
 ) -> tuple[list[FrozenTrial], str]:
     """The finished trials of an earlier experiment as trials of a new one, told at their fidelity.
 
@@ -37,6 +37,7 @@ def fitting_trials(
         settings: The new search.
         space: The new search's space.
         fingerprint: Of the new search's dataset.
+        language_model: Fingerprint of its language model, if it is known.
 
     Returns:
         The trials, and a line that says how many they are and why others are left out.
@@ -44,7 +45,7 @@ def fitting_trials(
     Raises:
         SearchError: If it is no experiment, optimised something else, or none of its trials fits.
     """
-    experiment = _comparable(place, settings, fingerprint)
+    experiment = _comparable(place, settings, fingerprint, language_model)
     finished = [trial for trial in experiment.trials() if _is_told(trial)]
     if not finished:
         raise SearchError(f"--warm-start {place}: has no finished trial yet")
@@ -95,7 +96,9 @@ def _check_same_setting(
             raise ValueError(f"{name} was {value!r} there and is {here[name]!r} here")
 
 
-def _comparable(place: Place, settings: SearchSettings, fingerprint: str) -> StoredExperiment:
+def _comparable(
+    place: Place, settings: SearchSettings, fingerprint: str, language_model: str | None
+) -> StoredExperiment:
     """The earlier experiment, whose values say something about the new search's settings."""
     refused = f"--warm-start {place}: "
     try:
@@ -117,6 +120,9 @@ def _comparable(place: Place, settings: SearchSettings, fingerprint: str) -> Sto
         )
     if earlier.lm != settings.lm:
         raise SearchError(f"{refused}ran on {earlier.lm}; its values say nothing about {settings.lm}")
+    known = manifest.language_model_fingerprint
+    if None not in (known, language_model) and known != language_model:
+        raise SearchError(f"{refused}ran on other weights of {settings.lm}; its values say nothing about these")
     return experiment
 
 

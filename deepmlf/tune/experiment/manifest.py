@@ -9,9 +9,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from deepmlf.config import first_fault
+from deepmlf.earlier import overrides_of_all
 from deepmlf.errors import SearchError, first_line
 from deepmlf.files import new_file
 from deepmlf.model.lm_store import LanguageModelFacts
@@ -37,6 +38,8 @@ class Manifest(BaseModel):
     """Overrides common to all trials."""
     language_model: LanguageModelFacts
     """Sizes of what trials use of it."""
+    language_model_fingerprint: str | None = None
+    """Of its weights and configuration; None if a release up to 0.1 began the experiment."""
     data_fingerprint: str
     versions: dict[str, str]
     """Of the packages that matter."""
@@ -47,6 +50,14 @@ class Manifest(BaseModel):
     started: str
     """Local time, ISO 8601."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _as_begun(cls, tree: Any) -> Any:
+        """What began before fingerprints were kept had no setting for special tokens, and read none."""
+        if isinstance(tree, dict) and "language_model_fingerprint" not in tree and isinstance(tree.get("base"), dict):
+            return tree | {"base": overrides_of_all(tree["base"])}
+        return tree
+
     @classmethod
     def now(
         cls,
@@ -55,6 +66,7 @@ class Manifest(BaseModel):
         space_source: str,
         base: dict[str, Any],
         language_model: LanguageModelFacts,
+        language_model_fingerprint: str | None = None,
         data_fingerprint: str,
         secret: str | None,
     ) -> "Manifest":
@@ -70,6 +82,7 @@ class Manifest(BaseModel):
             space_source=space_source,
             base=base,
             language_model=language_model,
+            language_model_fingerprint=language_model_fingerprint,
             data_fingerprint=data_fingerprint,
             versions={package: importlib.metadata.version(package) for package in _PACKAGES},
             git_commit=_git_commit(),

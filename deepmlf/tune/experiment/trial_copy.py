@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from deepmlf.config import TrialConfig
+from deepmlf.earlier import trial_config
 from deepmlf.errors import StorageError, first_line
 from deepmlf.places import Place, RemoteFolder, home
 from deepmlf.training.checkpoints.files import latest_checkpoint
@@ -98,7 +99,7 @@ class TrialCopy:
 
     def _is_of(self, config: TrialConfig) -> bool:
         self._remote.download(CONFIG, self.folder / CONFIG)
-        return TrialConfig.from_dict(json.loads((self.folder / CONFIG).read_text())) == config
+        return trial_config(json.loads((self.folder / CONFIG).read_text())) == config
 
     @_reaches_storage
     def send(self, name: str) -> None:

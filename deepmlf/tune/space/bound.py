@@ -63,6 +63,8 @@ class BoundSpace:
         config = TrialConfig.from_overrides(self.base.overrides, overrides)
         sizes = _cut(config.model, self.whole_lm)
         config.model.check_fits(sizes.num_layers, sizes.width)
+        if sizes.positions is not None:
+            config.model.check_positions(sizes.positions.count, sizes.positions.within)
         return config
 
 

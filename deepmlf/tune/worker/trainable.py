@@ -180,9 +180,11 @@ def reachable(order: TrialOrder) -> TrialConfig:
     """The trial's configuration with this node's folders of data and language model, and its device; all can be used.
 
     Raises:
-        PlaceError: If one cannot, which says nothing about the trial's own setting.
+        PlaceError: If one cannot, or the language model is another than the search's, which says nothing about the
+            trial's own setting.
     """
-    config = config_here(order.config, order.terms.served)
+    config, begun_with = config_here(order.config, order.terms.served), order.terms.language_model
+    name = config.model.language_model
     if config.training.device == "auto":
         config = config.placed(device=order.terms.device)
     fault = None if config.training.device in ("auto", "cpu") else fault_of(config.training.device)
@@ -190,9 +192,12 @@ def reachable(order: TrialOrder) -> TrialConfig:
         raise PlaceError(f"torch cannot use {config.training.device}, on which trials train ({fault})")
     try:
         Dataset.open(config.data.path)
-        lm_store.facts(config.model.language_model)
+        lm_store.facts(name)
+        found = lm_store.fingerprint(name)
     except (DataError, LanguageModelError) as error:
         raise PlaceError(str(error)) from error
+    if begun_with is not None and found != begun_with:
+        raise PlaceError(f"{name} is not the language model that {order.terms.name} began with")
     return config
 
 

@@ -1,10 +1,13 @@
 """The frozen prefix on disk: the same numbers, made once, within its budget, and never a torn file."""
 
+import os
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from filelock import FileLock
+from safetensors.torch import load_file, save_file
 
 from deepmlf.config import TrialConfig
 from deepmlf.data.dataset import Dataset
@@ -14,6 +17,7 @@ from deepmlf.model.deepmlf import DeepMLF
 from deepmlf.training.forward import build_model
 from deepmlf.training.stores import text_prefixes
 from deepmlf.training.stores.text_prefixes import PrefixCache, open_prefix_cache
+from tests.model.small_lm import make_folder
 
 CPU = torch.device("cpu")
 
@@ -176,3 +180,25 @@ def test_a_trial_does_without_on_a_full_disk(data: Path, monkeypatch: pytest.Mon
         assert open_prefix_cache(model, loader, 1.0, CPU) is None
     [folder] = (path for path in (text_prefixes.home() / "prefixes").iterdir() if path.is_dir())
     assert not list(folder.iterdir())
+
+
+def test_language_models_of_equal_sizes_and_times_share_nothing(data: Path, tmp_path: Path) -> None:
+    first, second = make_folder(tmp_path / "first"), tmp_path / "second"
+    shutil.copytree(first, second)
+    weights = load_file(second / "model.safetensors")
+    weights["transformer.wte.weight"].add_(1.0)
+    save_file(weights, second / "model.safetensors", metadata={"format": "pt"})
+    for folder in (first, second):
+        os.utime(folder / "model.safetensors", (1e9, 1e9))
+    assert len({(folder / "model.safetensors").stat().st_size for folder in (first, second)}) == 1
+    states = []
+    for folder in (first, second):
+        settings = {
+            "model.language_model": str(folder), "model.fusion_layers": (0,), "model.cross_attention_heads": 2,
+            "model.max_text_len": 16,
+        }  # fmt: skip
+        dataset = Dataset.open(data)
+        model, tokens_of, pad = build_model(TrialConfig.from_overrides(settings), dataset)
+        loader = Loader(dataset, "train", tokens_of, pad, 8, standardize=True)
+        states.append(opened(model, loader).lookup(torch.arange(4)).states)
+    assert not torch.equal(*states)

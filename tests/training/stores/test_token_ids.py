@@ -5,10 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer as CoreTokenizer
+from tokenizers import processors
 
 from deepmlf.data.dataset import Dataset
 from deepmlf.data.synthetic import make_synthetic
-from deepmlf.model.language_model import ByteTokenizer, Tokenizer
+from deepmlf.model.lm.tokenizer import ByteTokenizer, Tokenizer
 from deepmlf.training.stores.token_ids import token_ids
 from tests.model.small_lm import make_folder
 
@@ -134,6 +136,31 @@ def test_without_any_place_ids_are_made_each_time(
     for _ in range(2):
         assert plain(token_ids(dataset, "train", tokenizer, 4)) == expected(dataset, tokenizer, 4)
     assert tokenizer.asked == 2
+
+
+@pytest.mark.parametrize("max_length", [1, 2, 4, 1000])
+def test_a_text_that_is_cut_keeps_the_special_tokens_that_end_it(
+    dataset: Dataset, tmp_path: Path, max_length: int
+) -> None:
+    """As the authors' tokenizer cuts: ``[CLS] … [SEP]`` at any length."""
+    folder = make_folder(tmp_path / "special")
+    core = CoreTokenizer.from_file(str(folder / "tokenizer.json"))
+    core.post_processor = processors.TemplateProcessing(
+        single="[UNK] $A good bad", special_tokens=[("[UNK]", 0), ("good", 1), ("bad", 2)]
+    )
+    core.save(str(folder / "tokenizer.json"))
+    tokenizer = CountingTokenizer(folder)
+    assert tokenizer.ending == (1, 2)
+    whole = tokenizer.encode_all(dataset.split("train").texts)
+    for _ in range(2):  # made, then read
+        ids = plain(token_ids(dataset, "train", tokenizer, max_length))
+        for cut, ids_of_all in zip(ids, whole, strict=True):
+            if len(ids_of_all) <= max_length:
+                assert cut == ids_of_all
+            else:
+                assert cut == [*ids_of_all[: max(0, max_length - 2)], 1, 2][-max_length:]
+    bare = Tokenizer(folder, special_tokens="none")
+    assert plain(token_ids(dataset, "train", bare, 1000)) == [ids[1:-2] for ids in whole]
 
 
 def test_bytes_are_not_stored(dataset: Dataset) -> None:

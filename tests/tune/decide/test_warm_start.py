@@ -165,6 +165,17 @@ def test_an_experiment_that_does_not_fit_is_refused(
     assert message in str(caught.value)
 
 
+def test_other_weights_of_the_same_name_are_refused(tmp_path: Path) -> None:
+    folder = earlier(tmp_path / "earlier")
+    manifest = folder / "search.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"language_model_fingerprint": "abc"}))
+    settings = SearchSettings(data="set", space="demo", epochs=3)
+    bound_space = bound(SearchSpace("mine", space, {}, [], ""))
+    assert len(fitting_trials(Place.of(folder), settings, bound_space, "abc", "abc")) == 3
+    with pytest.raises(SearchError, match="ran on other weights of smollm2-135m; its values say nothing about these"):
+        fitting_trials(Place.of(folder), settings, bound_space, "abc", "xyz")
+
+
 def test_a_folder_that_is_no_experiment_and_one_without_a_finished_trial_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SearchError, match="not an experiment"):
         take(tmp_path)

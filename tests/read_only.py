@@ -3,27 +3,31 @@
 import contextlib
 import os
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 _NOBODY = 65534
-_PASSABLE = 0o055
+
+
+@contextlib.contextmanager
+def folder_for_all() -> Iterator[Path]:
+    """An empty folder that others can pass through, which pytest's own are not; removed in the end."""
+    with tempfile.TemporaryDirectory(prefix="deepmlf_test_") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
 
 
 @contextlib.contextmanager
 def read_only(folder: Path) -> Iterator[None]:
-    """Nothing in `folder` can be written meanwhile; root, who could, is nobody for that time."""
+    """Nothing in `folder`, which is one for all, can be written meanwhile; root, who could, is nobody for that time."""
     is_root = os.geteuid() == 0
-    own = [folder, *folder.rglob("*")]
-    closed = [path for path in folder.parents if is_root and path.stat().st_mode & _PASSABLE != _PASSABLE]
-    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in [*own, *closed]}
+    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in [folder, *folder.rglob("*")]}
+    for path in modes:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    if is_root:
+        os.seteuid(_NOBODY)
     try:
-        for path in own:
-            path.chmod(0o555 if path.is_dir() else 0o444)
-        for path in closed:  # pytest's own folder
-            path.chmod(modes[path] | _PASSABLE)
-        if is_root:
-            os.seteuid(_NOBODY)
         yield
     finally:
         if is_root:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from deepmlf.files import why_unwritable
-from tests.read_only import read_only
+from tests.read_only import folder_for_all, read_only
 
 
 def test_a_folder_that_can_be_written_has_no_fault_and_nothing_is_left_in_it(tmp_path: Path) -> None:
@@ -30,7 +30,7 @@ def test_what_cannot_be_a_folder_has_the_systems_reason(tmp_path: Path, name: st
     assert why_unwritable(tmp_path / name) == reason
 
 
-def test_a_read_only_folder_has_the_systems_reason(tmp_path: Path) -> None:
-    with read_only(tmp_path):
-        assert why_unwritable(tmp_path) == "Permission denied"
-        assert why_unwritable(tmp_path / "new") == "Permission denied"
+def test_a_read_only_folder_has_the_systems_reason() -> None:
+    with folder_for_all() as folder, read_only(folder):
+        assert why_unwritable(folder) == "Permission denied"
+        assert why_unwritable(folder / "new") == "Permission denied"

@@ -75,8 +75,7 @@ def retrain(
             asked = {"name": place.folder.name, "address": address, "concurrent": concurrent or settings.concurrent}
             plan = with_devices(_plan(experiment, best, seeds, material, asked | {"quiet": quiet}))
             summary = begin(plan)
-        if summary.stop_reason:
-            reason = summary.stop_reason
+        if reason := summary.stop_reason:
             raise SearchError(f"{place}: the retraining stopped ({reason}); ask for the same again to go on")
         if summary.interrupted or summary.out_of_time:
             raise SearchError(f"{place}: stopped; ask for the same again to go on")

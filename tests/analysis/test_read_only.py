@@ -1,6 +1,7 @@
 """An experiment of somebody else's, that can be read and not written."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,12 +10,13 @@ from benchmarks.parts.synthetic_experiment import make_experiment
 from deepmlf.analysis.experiment import Experiment
 from deepmlf.errors import SearchError
 from tests.command import deepmlf
-from tests.read_only import read_only
+from tests.read_only import folder_for_all, read_only
 
 
 @pytest.fixture
-def experiment(tmp_path: Path) -> Path:
-    return make_experiment(tmp_path / "theirs", 12, scheduler="none", epochs=3)
+def experiment() -> Iterator[Path]:
+    with folder_for_all() as theirs:
+        yield make_experiment(theirs, 12, scheduler="none", epochs=3)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -26,7 +28,7 @@ def test_it_is_printed_and_what_could_not_be_written_is_told(experiment: Path) -
     with read_only(experiment):
         told, scripted = deepmlf("analyze", experiment), deepmlf("analyze", experiment, "--json")
     assert told.returncode == 0, told.stderr
-    assert "12 trials" in told.stdout
+    assert "states: 12 COMPLETE" in told.stdout
     assert "report:" not in told.stdout
     assert told.stderr == (
         f"deepmlf: {experiment}: cannot be written (Permission denied), so there is no report; --out FOLDER writes it "
@@ -36,9 +38,9 @@ def test_it_is_printed_and_what_could_not_be_written_is_told(experiment: Path) -
     assert contents(experiment) == before
 
 
-def test_its_report_is_written_elsewhere(experiment: Path, tmp_path: Path) -> None:
+def test_its_report_is_written_elsewhere(experiment: Path) -> None:
     before = contents(experiment)
-    out, other = tmp_path / "mine", tmp_path / "other"
+    out, other = experiment.parent / "mine", experiment.parent / "other"
     for folder in (out, other):
         folder.mkdir()
         folder.chmod(0o777)

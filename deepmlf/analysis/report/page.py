@@ -68,9 +68,9 @@ def analyze(place: str | Path | Place, *, out: Path | None = None, quiet: bool =
         lines.append(f"report: {page}")
     except OSError as error:
         where = experiment.place if out is None else f"--out {out}"
+        fault = why_unwritable(experiment.folder if out is None else out) or first_line(error)  # Arrow's has no name
         Console(stderr=True, quiet=quiet).print(
-            f"deepmlf: {where}: cannot be written ({error.strerror or first_line(error)}), so there is no report; "
-            "--out FOLDER writes it elsewhere",
+            f"deepmlf: {where}: cannot be written ({fault}), so there is no report; --out FOLDER writes it elsewhere",
             soft_wrap=True,
             highlight=False,
             markup=False,

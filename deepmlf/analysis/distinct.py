@@ -6,6 +6,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from deepmlf.training.effective import EffectiveSetting
 from deepmlf.tune.experiment.stored import StoredExperiment
+from deepmlf.tune.objective import best_first
 
 
 def settings_of(experiment: StoredExperiment, trials: Iterable[FrozenTrial]) -> dict[int, EffectiveSetting]:
@@ -27,21 +28,22 @@ def repeats_of(settings: Mapping[int, EffectiveSetting], trials: Iterable[Frozen
 
 
 def ranked_settings(experiment: StoredExperiment) -> list[list[FrozenTrial]]:
-    """An experiment's settings by the mean of the first objective over their complete trials, best first.
+    """An experiment's settings by the mean of the first objective over their trials, best first.
+
+    Trials that were stopped early count with their best epoch, as they do where the search names its best one.
 
     Returns:
-        The complete trials of each setting, best first, each training once.
+        The trials of each setting, best first, each training once.
     """
-    complete = [trial for trial in experiment.trials() if trial.state == TrialState.COMPLETE]
-    settings = settings_of(experiment, complete)
-    repeats = repeats_of(settings, complete)
+    ranked = best_first(experiment.trials(), experiment.objectives)
+    settings = settings_of(experiment, ranked)
+    repeats = repeats_of(settings, ranked)
     groups: dict[str, list[FrozenTrial]] = {}
-    for trial in complete:
+    for trial in ranked:
         if trial.number in settings and trial.number not in repeats:
             groups.setdefault(settings[trial.number].key, []).append(trial)
     is_highest_best = experiment.objectives[0].direction == "maximize"
-    ranked = sorted(groups.values(), key=_mean, reverse=is_highest_best)
-    return [sorted(group, key=lambda trial: trial.values[0], reverse=is_highest_best) for group in ranked]
+    return sorted(groups.values(), key=_mean, reverse=is_highest_best)
 
 
 def _mean(trials: list[FrozenTrial]) -> float:

@@ -76,9 +76,9 @@ class Experiment:
     def best(self) -> BestTrial | None:
         """Its best trial so far; None before one is complete."""
         standing = self.standing
-        if not standing.complete:
+        if not standing.ranked:
             return None
-        best = standing.complete[0]
+        best = standing.ranked[0]
         return BestTrial(best.number, str(standing.best_folder), best.values[0], dict(best.params))
 
     def report(self, out: str | Path | None = None) -> str:

@@ -32,7 +32,7 @@ class TrialRecord:
     curve: dict[int, float]
     """The first objective by fusion epoch."""
     value: float | None
-    """The first objective, of complete trials alone."""
+    """The first objective in the best epoch, of trials that are complete or were stopped early."""
     best: dict[str, Any]
     """What the fusion epoch reported that has the best first objective; empty before the first one."""
     seconds: float | None
@@ -57,7 +57,7 @@ class TrialRecord:
     @property
     def is_complete(self) -> bool:
         """Whether it was trained to its end: at full fidelity, or until its own patience ran out."""
-        return self.value is not None
+        return self.state == TrialState.COMPLETE.name
 
     @property
     def drawn(self) -> dict[str, Any]:
@@ -82,11 +82,16 @@ class Records:
         return self.manifest.settings
 
     @property
-    def complete(self) -> list[TrialRecord]:
-        """Complete trials, best first by the first objective."""
+    def ranked(self) -> list[TrialRecord]:
+        """Trials that came to something, stopped early or not, best first by the first objective."""
         values = [(trial.value, trial) for trial in self.trials if trial.value is not None]
         values.sort(key=lambda pair: pair[0], reverse=self.objectives[0].direction == "maximize")
         return [trial for _, trial in values]
+
+    @property
+    def complete(self) -> list[TrialRecord]:
+        """The complete ones among them: all at full fidelity, so that they can be compared."""
+        return [trial for trial in self.ranked if trial.is_complete]
 
     @property
     def counted(self) -> list[TrialRecord]:
@@ -141,8 +146,7 @@ def _record(rows: list[dict[str, Any]], trial: FrozenTrial, objective: Objective
         params=trial.params,
         settings=settings if any(value is not None for value in settings.values()) else {},
         curve={row[FIDELITY]: row[objective.name] for row in rows if row[FIDELITY] is not None},
-        # Optuna gives a pruned trial its last intermediate value.
-        value=last["objective"] if last["state"] == TrialState.COMPLETE.name else None,
+        value=_value(last, best, objective),
         best={} if best is None else dict(best.metrics),
         seconds=last["seconds"],
         seconds_per_epoch=_mean([report.get(EPOCH_SECONDS) for report in reports]),
@@ -151,6 +155,12 @@ def _record(rows: list[dict[str, Any]], trial: FrozenTrial, objective: Objective
         restarts=trial.user_attrs.get(RESTARTS, []),
         is_prior=bool(trial.user_attrs.get(PRIOR)),
     )
+
+
+def _value(last: dict[str, Any], best: EpochReport | None, objective: Objective) -> float | None:
+    if last["state"] == TrialState.PRUNED.name:  # releases up to 0.1 gave it its last value
+        return None if best is None else best.get(objective.name)
+    return last["objective"] if last["state"] == TrialState.COMPLETE.name else None
 
 
 def _plain(value: Any) -> Any:

@@ -22,12 +22,12 @@ class Standing:
     """How an experiment stands."""
 
     experiment: StoredExperiment
-    complete: list[FrozenTrial]
-    """Best first by the first objective."""
+    ranked: list[FrozenTrial]
+    """Trials that came to something, stopped early or not, best first by the first objective."""
     repeats: dict[int, int]
     """Trials that train what another one trains, with the same seed, and the number of that one: both count as one."""
     front: list[int]
-    """Numbers of complete trials that no other one beats in all objectives; of repeats the first."""
+    """Numbers of those that no other one beats in all objectives; of repeats the first."""
     states: dict[str, int]
     """How many trials are in each state."""
     failures: dict[int, str]
@@ -45,7 +45,7 @@ class Standing:
     @property
     def best_trial(self) -> int | None:
         """Number of the best trial by the first objective."""
-        return self.complete[0].number if self.complete else None
+        return self.ranked[0].number if self.ranked else None
 
     @property
     def best_folder(self) -> str | None:
@@ -66,7 +66,7 @@ class Standing:
             "best_trial": self.best_trial,
             "best_folder": self.best_folder,
             "metric": self.experiment.objectives[0].name,
-            "value": self.complete[0].values[0] if self.complete else None,
+            "value": self.ranked[0].values[0] if self.ranked else None,
             "front": self.front,
             "repeats": self.repeats,
             "states": self.states,
@@ -83,14 +83,14 @@ class Standing:
 def standing_of(experiment: StoredExperiment) -> Standing:
     """How an experiment stands by its study."""
     trials, epochs = experiment.trials(), experiment.manifest.settings.epochs
-    complete = best_first(trials, experiment.objectives)
+    ranked = best_first(trials, experiment.objectives)
     repeats = repeats_of(settings_of(experiment, trials), trials)
     stopped = [max(t.intermediate_values, default=0) for t in trials if t.state == TrialState.PRUNED]
     return Standing(
         experiment=experiment,
-        complete=complete,
+        ranked=ranked,
         repeats=repeats,
-        front=pareto_front([trial for trial in complete if trial.number not in repeats], experiment.objectives),
+        front=pareto_front([trial for trial in ranked if trial.number not in repeats], experiment.objectives),
         states={s.name: sum(t.state == s for t in trials) for s in TrialState if s != TrialState.WAITING},
         failures={t.number: t.user_attrs.get(FAIL_REASON, "") for t in trials if t.state == TrialState.FAIL},
         restarts={t.number: t.user_attrs[RESTARTS] for t in trials if RESTARTS in t.user_attrs},
@@ -121,9 +121,9 @@ def show_standing(standing: Standing, console: Console) -> None:
 
 def _best_table(standing: Standing) -> Table:
     objectives = standing.experiment.objectives
-    complete = [trial for trial in standing.complete if trial.number not in standing.repeats]
+    counted = [trial for trial in standing.ranked if trial.number not in standing.repeats]
     has_order = len(objectives) == 1
-    listed = complete[:_LISTED] if has_order else [t for t in complete if t.number in standing.front]
+    listed = counted[:_LISTED] if has_order else [t for t in counted if t.number in standing.front]
     title = "Best trials" if has_order else "Pareto front"
     columns = [f"best {objectives[0].name}", *(objective.name for objective in objectives[1:])]
     title = f"{title} of {standing.experiment.folder.name}"

@@ -59,7 +59,7 @@ class EpochReport:
     @property
     def is_whole(self) -> bool:
         """Whether the whole model was in use, so that the epoch may be the trial's best one."""
-        return self.fidelity is not None and MISSING_BLOCKS not in self.metrics
+        return self.fidelity is not None and not self.metrics.get(MISSING_BLOCKS)
 
     @property
     def is_last(self) -> bool:

@@ -54,7 +54,7 @@ def learning_curves(records: Records, rungs: list[RungRecord]) -> Plot:
     if not any(trial.curve for trial in records.trials):
         return Plot(title, None, missing="Needs a fusion epoch.")
     name = records.objectives[0].name
-    best = records.complete[0].number if records.complete else None
+    best = records.ranked[0].number if records.ranked else None
     figure = go.Figure()  # Optuna's plot of them knows no failed trials and one objective only
     for trial in records.trials:
         is_best = trial.number == best

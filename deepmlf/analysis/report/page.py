@@ -109,7 +109,7 @@ def render(records: Records, standing: Standing) -> str:
     rungs = rungs_of(records)
     mattered = [study_figures.importances(records, index) for index in range(len(records.objectives))]
     order = study_figures.by_importance(mattered[0][1], records)
-    best = records.complete[0] if records.complete else None
+    best = records.ranked[0] if records.ranked else None
     metrics = list(dict.fromkeys(name for trial in records.trials for name in trial.best if name.startswith(VALID)))
     answers = [answer(question, records) for question in QUESTIONS]
     return template.render(
@@ -163,19 +163,19 @@ def unfinished_line(standing: Standing) -> str | None:
 
 def leads(records: Records) -> list[Lead]:
     """The best trial's lead over the best of the next two settings and over the median complete trial."""
-    counted = records.counted
-    values = [trial.value for trial in counted if trial.value is not None]
-    if len(values) < 2:
+    ranked = [trial for trial in records.ranked if trial.repeats is None]
+    values = [trial.value for trial in records.counted if trial.value is not None]
+    if len(values) < 2 or ranked[0].value is None:
         return []
     sign = 1 if records.objectives[0].direction == "minimize" else -1
     best_of_each: dict[Any, TrialRecord] = {}
-    for trial in counted:
+    for trial in ranked:
         best_of_each.setdefault(trial.number if trial.setting is None else trial.setting.key, trial)
     nexts = list(best_of_each.values())[1:3]
     others = [(f"trial {trial.number}", trial.value) for trial in nexts if trial.value is not None]
     middle = (values[(len(values) - 1) // 2] + values[len(values) // 2]) / 2
     others.append((f"the median of {len(values)} complete trials", middle))
-    return [Lead(of, value, sign * (value - values[0])) for of, value in others]
+    return [Lead(of, value, sign * (value - ranked[0].value)) for of, value in others]
 
 
 def _commands(experiment: StoredExperiment, best: TrialRecord) -> dict[str, str]:

@@ -33,7 +33,7 @@ def history(records: Records, index: int) -> Plot:
     figure = visualization.plot_optimization_history(records.study, target=target, target_name=name)
     if is_single:
         best = records.complete[0]
-        figure.add_scatter(x=[best.number], y=[best.value], name=f"best: trial {best.number}", mode="markers",
+        figure.add_scatter(x=[best.number], y=[best.value], name=f"best complete: trial {best.number}", mode="markers",
                            marker={"symbol": "star", "size": 14, "color": ACCENT})  # fmt: skip
     return page_plot(title, figure, f"Complete trials only; the aim is to {records.objectives[index].direction}.")
 

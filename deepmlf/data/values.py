@@ -28,7 +28,7 @@ def entries(split: str, key: str, values: Any, count: int | None = None) -> Sequ
         raise DataError(f"split {split!r}: {key!r} must hold a value per utterance, but holds {_kind(values)}")
     if count is not None and len(values) != count:
         raise DataError(f"split {split!r}: {count} ids, but {len(values)} entries in {key!r}")
-    return values  # type: ignore[no-any-return]
+    return values
 
 
 def numbers(value: Any, where: str) -> np.ndarray:

@@ -18,7 +18,7 @@ _SIMS_STEP = 0.2
 
 
 def check_labels(dataset: str, labels: Mapping[str, np.ndarray], say: Say) -> None:
-    """Refuse classes as labels and one label to train on; tell another dataset's, and splits where all are equal.
+    """Refuse classes as labels, and one label to train on; tell those of another dataset, and splits of equal ones.
 
     Args:
         dataset: ``mosi``, ``mosei`` or ``sims``.

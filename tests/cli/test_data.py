@@ -1,5 +1,6 @@
 """`deepmlf data`: what it writes, what it leaves alone, and what it says of texts that are cut."""
 
+import importlib
 import json
 import pickle
 from pathlib import Path
@@ -81,7 +82,7 @@ def test_texts_that_are_cut_are_told_by_import(tmp_path: Path, mosi: Path, monke
     splits = make_splits()
     splits["valid"]["raw_text"][1] = "\u6211\u5f88\u9ad8\u5174\uff0c" * 4  # 60 bytes
     mosi.write_bytes(pickle.dumps(splits))
-    monkeypatch.setattr("deepmlf.cli.data.DEFAULT_LM", "tiny-random")
+    monkeypatch.setattr(importlib.import_module("deepmlf.cli.data"), "DEFAULT_LM", "tiny-random")
     result = deepmlf("data", "import", mosi, tmp_path / "set")
     assert result.stderr == (
         "deepmlf: 1 of 3 texts of valid are cut at model.max_text_len=50 tokens of tiny-random (the longest has 60); "
@@ -105,7 +106,8 @@ def test_the_limit_of_a_search_is_that_of_its_trials(small_data: Path, tmp_path:
 
     own = tmp_path / "own.py"
     own.write_text(
-        'def space(trial):\n    return {"model.max_text_len": trial.suggest_int("model.max_text_len", 20, 40)}\n'
+        'BASE = {"model.fusion_depth": 1}\n\n\ndef space(trial):\n'
+        '    return {"model.max_text_len": trial.suggest_int("model.max_text_len", 20, 40)}\n'
     )
     limits = []
     for space, overrides in (("sims", {}), ("mosi", {"model.max_text_len": 30}), (str(own), {})):

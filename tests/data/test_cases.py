@@ -15,6 +15,7 @@ from deepmlf.data.dataset import Dataset
 from deepmlf.errors import SearchError
 from deepmlf.tune.plan import plan_search
 from deepmlf.tune.settings import SearchSettings
+from deepmlf.tune.space.load import load_space
 from tests.command import deepmlf
 
 
@@ -303,3 +304,17 @@ def test_space(case: str, cases: Path, tmp_path: Path, small_data: Path) -> None
             plan_search(asked)
     else:
         assert plan_search(asked).settings.trials == 3
+
+
+def test_a_trial_that_diverges_says_so(cases: Path, tmp_path: Path, small_data: Path) -> None:
+    """Of the space s03; a search tells it as the trial's reason."""
+    settings = load_space(str(cases / "s03_space_nan.py")).base | {
+        "model.language_model": "tiny-random",
+        "training.lr_fusion": 1e30,
+        "training.lr_av": 1e30,
+        "training.epochs": 2,
+    }
+    pairs = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
+    result = deepmlf("train", small_data, "--out", tmp_path / "trial", *pairs)
+    assert result.returncode == 2
+    assert re.search(r"^deepmlf: .*(became|is) (nan|inf|not finite)", result.stderr, re.M | re.I), result.stderr

@@ -243,13 +243,13 @@ def test_a_resume_says_what_an_earlier_release_did_not_keep(
 
 def test_a_search_keeps_the_weights_it_ran_on(tmp_path: Path, small_data: Path) -> None:
     lm = make_folder(tmp_path / "lm")
-    asked = {"lm": str(lm), "overrides": {"model.fusion_depth": 1, "model.cross_attention_heads": 2}}
+    asked = {"lm": str(lm), "overrides": {"model.fusion_depth": 1, "model.max_text_len": 16}}
     space = tmp_path / "mine.py"
-    space.write_text("def space(trial):\n    return {}\n")
+    space.write_text("BASE = {'model.cross_attention_heads': 2}\n\n\ndef space(trial):\n    return {}\n")
     plan = plan_search(settings(small_data, tmp_path, space=str(space), **asked))
     assert plan.experiment.manifest.language_model_fingerprint == lm_store.fingerprint(str(lm))
     assert plan.space.base.config.model.special_tokens == "tokenizer"
-    asked["overrides"] |= {"model.max_text_len": 40}
+    asked["overrides"] = asked["overrides"] | {"model.max_text_len": 40}
     with pytest.raises(SearchError, match="model.max_text_len=40 and .*: the language model has 32 positions$"):
         plan_search(settings(small_data, tmp_path, space=str(space), **asked))
 

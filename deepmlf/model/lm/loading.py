@@ -84,11 +84,9 @@ def _refuse_others(folder: Path, report: dict[str, Any]) -> None:
         name, found, needed = mismatched[0]
         fault = f"{name} must have shape {list(needed)}, but has {list(found)}"
         raise LanguageModelError(f"{folder}: {fault}{_more(mismatched)}; config.json is of another model")
-    missing = sorted(report["missing_keys"])
+    missing = sorted(report["missing_keys"], key=lambda name: (not _is_of_a_layer(name), name))
     # A head of another task is no part of the language model; a layer's weight without a place is.
-    strange = sorted(
-        name for name in report["unexpected_keys"] if re.search(r"\.\d+\.", name) and not name.endswith(BUFFERS)
-    )
+    strange = sorted(name for name in report["unexpected_keys"] if _is_of_a_layer(name) and not name.endswith(BUFFERS))
     for names, fault in ((missing, "is missing"), (strange, "has no place in the model that config.json describes")):
         if names:
             instead = f" (the weights have {strange[0]})" if names is missing and strange else ""
@@ -96,6 +94,10 @@ def _refuse_others(folder: Path, report: dict[str, Any]) -> None:
                 f"{folder}: {names[0]} {fault}{_more(names)}{instead}; save the language model alone with "
                 "save_pretrained"
             )
+
+
+def _is_of_a_layer(name: str) -> bool:
+    return re.search(r"\.\d+\.", name) is not None
 
 
 def _more(names: list[Any]) -> str:

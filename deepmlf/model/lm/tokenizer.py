@@ -1,6 +1,7 @@
 """Texts as token ids."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -50,10 +51,10 @@ class Tokenizer:
         self.pad_token_id: int = pad if pad is not None else end if end is not None else 0
         self.vocab_size: int = max([self.pad_token_id, *self._tokenizer.get_vocab().values()]) + 1
         """One more than the largest id."""
-        [bare], [whole] = self._encode(["a"], False), self._encode(["a"], True)
-        self._special = special_tokens == "tokenizer" and whole != bare
-        start = next((i for i in range(len(whole)) if whole[i : i + len(bare)] == bare), len(whole)) + len(bare)
-        self.ending: tuple[int, ...] = tuple(whole[start:]) if self._special else ()
+        (around, word), (nothing, bare) = (self._encode(["", "a"], special) for special in (True, False))
+        self._special = special_tokens == "tokenizer" and word != bare
+        before = len(os.path.commonprefix([around, word]))
+        self.ending: tuple[int, ...] = tuple(around[before:]) if self._special and not nothing else ()
         """Special tokens after each text: of one that is cut, too."""
         self.identity: str | None = tokenizer_identity_of(folder) + ("+special" if self._special else "")
         """Differs between any two tokenizers that give other ids, so that these can be kept."""

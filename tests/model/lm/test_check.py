@@ -40,7 +40,7 @@ LAYER = "transformer.h.0"
 KEYS: dict[str, tuple[Callable[[Tensors], Tensors], str]] = {
     "compiled": (
         renamed("_orig_mod."),
-        rf"{LAYER}.attn.c_attn.bias is missing \(15 more\) \(the weights have _orig_mod.{LAYER}.attn.c_attn.bias\); "
+        rf"{LAYER}.attn.c_attn.bias is missing \(\d+ more\) \(the weights have _orig_mod.{LAYER}.attn.c_attn.weight\); "
         "save the language model alone",
     ),
     "peft": (renamed("base_model.model."), rf"is missing .*the weights have base_model.model.{LAYER}.attn"),

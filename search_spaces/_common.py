@@ -219,7 +219,8 @@ def as_published(base: Settings, prior: Settings) -> Settings:
         base: ``BASE`` of its dataset's space.
         prior: The one of that space's ``PRIORS``.
     """
-    fixed: Settings = {"model.fusion_start": 0.0} | base | prior | AUTHORS  # as `suggest_fusion` has it from the top
+    fixed: Settings = {"model.fusion_start": 0.0}  # as `suggest_fusion` has it where blocks are fused from the top
+    fixed |= base | prior | AUTHORS
     if fixed["model.ffn"] == "lora":
         fixed["model.lora_alpha"] = LORA_SCALE * fixed["model.lora_rank"]
     return fixed

@@ -21,7 +21,7 @@ from deepmlf.cli.options import (
     verbose_option,
 )
 from deepmlf.cli.texts import limit_of_space, tell_cut_texts
-from deepmlf.config import read_overrides
+from deepmlf.overrides import read_overrides
 
 if TYPE_CHECKING:  # they import what --help must not wait for
     from deepmlf.tune.experiment.stored import StoredExperiment

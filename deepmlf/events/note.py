@@ -5,7 +5,8 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from deepmlf.config import TrialConfig, as_override
+from deepmlf.config import TrialConfig
+from deepmlf.overrides import as_override
 
 
 def train_command(overrides: Mapping[str, Any]) -> str:

@@ -8,6 +8,8 @@ from deepmlf.config import TrialConfig
 from deepmlf.training.curriculum import stages_of
 
 _SEED = "training.seed"
+_IN_STAGES = ("name", "av_epochs", "av_share", "av_lr", "text_epochs", "text_share", "text_lr", "grow_share")
+"""What of a curriculum its stages stand for."""
 _DIGITS = 12  # 0.1 + 0.2, which a step may draw, is the 0.3 that a prior says
 
 
@@ -44,7 +46,11 @@ def effective_setting(config: TrialConfig, num_layers: int) -> EffectiveSetting:
     layers = model.lm_layers or num_layers
     stages = stages_of(config)
     idle = {_SEED, "model.fusion_depth", "model.fusion_start", "model.fusion_spacing"}
-    idle |= {name for name in values if name.startswith("curriculum.")}
+    idle |= {f"curriculum.{name}" for name in _IN_STAGES}
+    if not any(stage.is_av_alone for stage in stages):
+        idle |= {name for name in values if name.startswith("curriculum.av_")}
+    elif config.curriculum.av_schedule != "plateau":
+        idle.add("curriculum.av_plateau")
     if model.ffn == "full":
         idle |= {name for name in values if name.startswith("model.lora_")}
     if model.av_layers == 0:

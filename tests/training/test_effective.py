@@ -37,6 +37,9 @@ SAME = [
      {"curriculum__name": "av_first"}),
     ({"curriculum__av_share": 0.4, "training__epochs": 15}, {"curriculum__av_epochs": 6, "training__epochs": 15}),
     ({"curriculum__name": "av_frozen", "training__lr_av": 0.1}, {"curriculum__name": "av_frozen"}),
+    ({"curriculum__name": "joint", "curriculum__av_readout": "last", "curriculum__av_patience": 3},
+     {"curriculum__name": "joint"}),
+    ({"curriculum__av_plateau": 9}, {}),
     ({"curriculum__name": "grow_depth", "model__fusion_depth": 1},
      {"curriculum__name": "joint", "model__fusion_depth": 1}),
 ]  # fmt: skip
@@ -51,6 +54,12 @@ DIFFERENT = [
     ({"curriculum__name": "joint", "training__lr_av": 0.1}, {"curriculum__name": "joint"}),
     ({"curriculum__name": "grow_depth"}, {"curriculum__name": "joint"}),
     ({"curriculum__av_lr": 0.1}, {"curriculum__av_lr": 0.2}),
+    ({"curriculum__av_readout": "last"}, {}),
+    ({"curriculum__av_weights": "best"}, {}),
+    ({"curriculum__av_schedule": "plateau"}, {}),
+    ({"curriculum__av_schedule": "plateau", "curriculum__av_plateau": 9}, {"curriculum__av_schedule": "plateau"}),
+    ({"curriculum__av_patience": 3}, {}),
+    ({"training__cosine_epochs": 150}, {}),
     ({"training__weight_decay": 1e-4}, {"training__weight_decay": 1.0001e-4}),
     ({"training__epochs": 4}, {"training__epochs": 5}),
 ]  # fmt: skip

@@ -171,7 +171,7 @@ def test_other_weights_of_the_same_name_are_refused(tmp_path: Path) -> None:
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"language_model_fingerprint": "abc"}))
     settings = SearchSettings(data="set", space="demo", epochs=3)
     bound_space = bound(SearchSpace("mine", space, {}, [], ""))
-    assert len(fitting_trials(Place.of(folder), settings, bound_space, "abc", "abc")) == 3
+    assert len(fitting_trials(Place.of(folder), settings, bound_space, "abc", "abc")[0]) == 3
     with pytest.raises(SearchError, match="ran on other weights of smollm2-135m; its values say nothing about these"):
         fitting_trials(Place.of(folder), settings, bound_space, "abc", "xyz")
 

@@ -106,7 +106,8 @@ def test_the_limit_of_a_search_is_that_of_its_trials(small_data: Path, tmp_path:
 
     own = tmp_path / "own.py"
     own.write_text(
-        'BASE = {"model.fusion_depth": 1}\n\n\ndef space(trial):\n    return {"model.max_text_len": trial.suggest_int("model.max_text_len", 20, 40)}\n'
+        'BASE = {"model.fusion_depth": 1}\n\n\ndef space(trial):\n'
+        '    return {"model.max_text_len": trial.suggest_int("model.max_text_len", 20, 40)}\n'
     )
     limits = []
     for space, overrides in (("sims", {}), ("mosi", {"model.max_text_len": 30}), (str(own), {})):

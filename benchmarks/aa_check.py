@@ -240,8 +240,8 @@ def _power(seed: int) -> dict[str, bool | None]:
         for trials in COMPLETE:
             first = named(searched("random", "none", seed, OneSetting(share), trials))
             found[f"importances {trials} {share:g}"] = None if first is None else first == "model.num_fusion_tokens"
-        first = named(searched("tpe", "asha", seed, OneSetting(share), 2 * TRIALS))
-        found[f"importances search {share:g}"] = None if first is None else first == "model.num_fusion_tokens"
+    first = named(searched("tpe", "asha", seed, OneSetting(SHARES[-1])))
+    found[f"importances search {SHARES[-1]:g}"] = None if first is None else first == "model.num_fusion_tokens"
     for size in CONFIRM_EFFECTS:
         for seeds in SEEDS:
             found[f"confirm holds {seeds} {size:g}"] = confirmed([0.0, size, size], seeds, generator) == "holds"

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy.special import betaincc
+from scipy.stats import rankdata
 
 SIGNIFICANCE = 0.01
 """How often a setting may stand out where none matters. One in a hundred and not one in twenty: of worlds in which a
@@ -34,22 +35,29 @@ def standout(
         names: Settings to look at.
         seed: Of the permutations.
     """
-    ranks = stats.rankdata(values) - (len(values) + 1) / 2
+    ranks = rankdata(values) - (len(values) + 1) / 2
     generator = np.random.default_rng(seed)
-    permuted = np.stack([ranks, *(generator.permutation(ranks) for _ in range(_PERMUTATIONS))])
-    found: dict[str, np.ndarray] = {}
+    permuted = np.vstack([ranks, generator.permuted(np.tile(ranks, (_PERMUTATIONS, 1)), axis=1)])
+    explained: dict[str, np.ndarray] = {}
+    columns: dict[str, int] = {}
     for name in names:
         basis = _basis([trial.get(name) for trial in drawn])
-        left = len(ranks) - 1 - basis.shape[1]
-        if basis.shape[1] and left > 0:
-            explained = np.minimum(((permuted @ basis) ** 2).sum(1) / (ranks @ ranks), 1.0)
-            found[name] = stats.beta.logsf(explained, basis.shape[1] / 2, left / 2)
-    if not found:
+        if 0 < basis.shape[1] < len(ranks) - 1:
+            explained[name] = np.minimum(((permuted @ basis) ** 2).sum(1) / (ranks @ ranks), 1.0)
+            columns[name] = basis.shape[1]
+    if not explained:
         return None
-    smallest = np.min(list(found.values()), axis=0)
-    if np.mean(smallest <= smallest[0] + _ROUNDING) > SIGNIFICANCE:
+    # Of settings with as many columns the one that explains most has the smallest p-value.
+    most = {count: np.max([explained[n] for n in columns if columns[n] == count], axis=0) for count in columns.values()}
+    smallest = np.min([_p_value(shares, count, len(ranks)) for count, shares in most.items()], axis=0)
+    if np.mean(smallest <= smallest[0] * (1 + _ROUNDING)) > SIGNIFICANCE:
         return None
-    return min(found, key=lambda name: found[name][0])
+    return min(explained, key=lambda name: float(_p_value(explained[name][0], columns[name], len(ranks))))
+
+
+def _p_value(explained: np.ndarray, columns: int, trials: int) -> np.ndarray:
+    """How often so many columns explain so great a share of the variance by chance, of normal values."""
+    return np.asarray(betaincc(columns / 2, (trials - 1 - columns) / 2, explained))
 
 
 def _basis(column: list[Any]) -> np.ndarray:
@@ -59,7 +67,7 @@ def _basis(column: list[Any]) -> np.ndarray:
     if is_numeric:
         absent = np.array([value is None for value in column])
         places = np.zeros(len(column))
-        places[~absent] = stats.rankdata(numbers) - (len(numbers) + 1) / 2
+        places[~absent] = rankdata(numbers) - (len(numbers) + 1) / 2
         parts = np.stack([places, places**2 * ~absent, absent], axis=1)
     else:
         parts = np.array([[value == kind for kind in dict.fromkeys(column)] for value in column], dtype=float)

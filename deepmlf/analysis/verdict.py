@@ -133,7 +133,7 @@ def verdict_line(report: dict[str, Any]) -> str:
     if "asked" not in report:
         return (
             f"{report['objective']}: compared as an earlier release did, which took chance for a difference too often; "
-            "the same `deepmlf confirm` compares anew without training again"
+            "the same `deepmlf confirm` again compares anew, and trains nothing that is trained"
         )
     choice, *others = report["settings"]
     decisive = {"holds": "worse", "fails": "better", "undecided": "undecided"}[report["verdict"]]

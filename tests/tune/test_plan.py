@@ -152,11 +152,8 @@ def test_a_grid_whose_trials_are_stopped_is_warned_of(
     tmp_path: Path, small_data: Path, capsys: pytest.CaptureFixture[str], sampler: str, scheduler: str, warns: bool
 ) -> None:
     (tmp_path / "mine.py").write_text(SPACE)
-    plan_search(
-        settings(
-            small_data, tmp_path, space=str(tmp_path / "mine.py"), sampler=sampler, scheduler=scheduler, quiet=False
-        )
-    )
+    asked = {"space": str(tmp_path / "mine.py"), "sampler": sampler, "scheduler": scheduler, "quiet": False}
+    plan_search(settings(small_data, tmp_path, **asked))
     said = (
         f"deepmlf: --scheduler {scheduler} stops the worse trials of a grid early, so that means over the others "
         "flatter their settings; to compare settings say --scheduler none"

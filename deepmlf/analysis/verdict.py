@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from scipy import stats
+from scipy.special import stdtrit
 
 from deepmlf.analysis.distinct import ranked_settings
 from deepmlf.errors import SearchError
@@ -139,11 +139,11 @@ def verdict_line(report: dict[str, Any]) -> str:
     decisive = {"holds": "worse", "fails": "better", "undecided": "undecided"}[report["verdict"]]
     which = [entry["trial"] for entry in others if entry["is"] == decisive]
     meaning = {
-        "holds": "{choice} is better on test than {others}, beyond what seeds alone may do",
+        "holds": "{choice}, is better on test than {others}, beyond what seeds alone may do",
         "fails": "{others} {are} better on test than {choice}, beyond what seeds alone may do",
-        "undecided": "these seeds do not tell {choice} from {others} on test",
+        "undecided": "these seeds do not tell {choice}, from {others} on test",
     }[report["verdict"]].format(
-        choice=f"the search's choice, trial {choice['trial']},",
+        choice=f"the search's choice, trial {choice['trial']}",
         others=_spelled(which),
         are="is" if len(which) == 1 else "are",
     )
@@ -186,7 +186,7 @@ def _paired(
     if np.ptp(deltas) <= _ROUNDING * size:
         return {"mean": mean, "low": None, "high": None}
     outside = (1 - _CONFIDENCE) / 2 / comparisons
-    half = float(stats.t.ppf(1 - outside, len(deltas) - 1) * stats.sem(deltas))
+    half = float(stdtrit(len(deltas) - 1, 1 - outside) * deltas.std(ddof=1)) / len(deltas) ** 0.5
     return {"mean": mean, "low": mean - half, "high": mean + half}
 
 

@@ -68,11 +68,11 @@ def train(
     from deepmlf.training.machine.device import device_line
     from deepmlf.training.reports import VALID, EpochReport
 
-    click.echo(f"deepmlf: trains on {device_line(trainer.device, trial.training.device)}", err=True)
     out.mkdir(parents=True, exist_ok=True)
     resume_from = latest_checkpoint(out)
     if resume_from is not None:
         _refuse_another(out, trial)
+    click.echo(f"deepmlf: trains on {device_line(trainer.device, trial.training.device)}", err=True)
     (out / CONFIG).write_text(trial.to_json())
     write_dashboard(out, [trial.training.select_by])
     recorder = TrialRecorder(out, trial, VALID + trial.training.select_by)

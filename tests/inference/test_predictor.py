@@ -198,7 +198,7 @@ def test_a_table_that_cannot_be_written(small_export: Path, small_data: Path, tm
     out = small_export / "README.md" / "p.parquet"
     result = CliRunner().invoke(cli, ["predict", str(small_export), str(small_data), "--out", str(out)])
     assert isinstance(result.exception, DataError)
-    assert str(result.exception) == f"--out {out}: cannot be written (File exists)"
+    assert str(result.exception) == f"--out {out}: cannot be written (Not a directory)"
 
 
 def test_what_is_no_finished_trial_is_refused(small_trial: Path, small_export: Path, tmp_path: Path) -> None:

@@ -30,8 +30,9 @@ return [...document.querySelectorAll('#epochs tbody tr')].map(
 
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Enough complete trials for every plot, and one failure."""
-    folder = make_experiment(tmp_path_factory.mktemp("shown"), 40, failed=(5,), grace_period=10, reduction_factor=2)
+    """Enough complete trials for every plot, one setting that stands out among them, and one failure."""
+    rungs = {"grace_period": 10, "reduction_factor": 2}
+    folder = make_experiment(tmp_path_factory.mktemp("shown"), 60, seed=4, failed=(5,), **rungs)
     analyze(folder, quiet=True)
     return folder
 
@@ -72,6 +73,8 @@ def number(text: str | None) -> Any:
 
 
 def as_read(value: Any) -> Any:
+    if isinstance(value, bool):
+        return str(value)
     return value if isinstance(value, str) or value is None else float(value)
 
 

@@ -51,7 +51,7 @@ def test_from_search_to_predictions_outside_the_checkout(wheel: Path, small_data
 
     def deepmlf(*arguments: object) -> str:
         command = [sys.executable, "-m", "deepmlf", *map(str, arguments)]
-        done = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, timeout=150)
+        done = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True, timeout=400)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

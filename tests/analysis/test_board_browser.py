@@ -83,8 +83,8 @@ def table(browser: webdriver.Chrome, rows: int) -> dict[str, dict[str, str]]:
 
 
 def assert_shown(cells: dict[str, str], title: str, value: Any) -> None:
-    if isinstance(value, str):
-        assert cells[title] == value
+    if isinstance(value, str | bool):
+        assert cells[title] == (value if isinstance(value, str) else str(value).lower())
     else:
         assert float(cells[title]) == pytest.approx(value, rel=1e-4), title  # five digits are shown
 

@@ -109,7 +109,7 @@ def submit(head: Head, entrypoint: list[str], **environment: str) -> subprocess.
         env=head.environment | environment,
         capture_output=True,
         text=True,
-        timeout=150,
+        timeout=400,
     )
 
 
@@ -125,7 +125,7 @@ def test_a_submitted_search_ends_as_one_started_directly(head: Head, small_data:
     assert done.returncode == 0, done.stdout + done.stderr
     where[-1] = head.address
     directly = [sys.executable, "-m", "deepmlf", "search", str(small_data), *SEARCH, *where, "--name", "here"]
-    subprocess.run(directly, cwd=ROOT, env=head.environment, check=True, capture_output=True, timeout=150)
+    subprocess.run(directly, cwd=ROOT, env=head.environment, check=True, capture_output=True, timeout=400)
     sent, here = (pq.read_table(tmp_path / name / "results.parquet") for name in ("sent", "here"))
     same = [name for name in without_measurements(dict.fromkeys(here.column_names)) if name != "seconds"]
     assert {"trial", "state", "fusion_epoch", "valid/MAE", "model.num_fusion_tokens", "train/loss"} <= set(same)

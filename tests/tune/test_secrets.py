@@ -49,7 +49,7 @@ def test_no_file_of_a_search_holds_a_credential(
         monkeypatch.setenv(name, PLANTED)
     command = [sys.executable, "-m", "deepmlf", "search", str(small_data), *SEARCH]
     where = ["--storage", str(tmp_path / "runs"), f"--study-storage={postgres}"]
-    done = subprocess.run([*command, *where], capture_output=True, text=True, timeout=150)
+    done = subprocess.run([*command, *where], capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr
     monkeypatch.setenv("DEEPMLF_STUDY_STORAGE", postgres)
     summary = CliRunner().invoke(cli, ["analyze", str(tmp_path / "runs" / "search")])

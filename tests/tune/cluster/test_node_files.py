@@ -211,7 +211,7 @@ def test_a_folder_that_is_gone_under_way_stops_the_search_and_costs_no_trial(
             trials=6,
             epochs=3,
             scheduler="none",
-            overrides={"model.cross_attention_heads": 2},
+            overrides={"model.cross_attention_heads": 2, "model.max_text_len": 16},
         )
     )
     thief.join()
@@ -289,7 +289,7 @@ def test_a_node_fetches_data_and_language_model_that_only_the_driver_has(
     )
     driver = multiprocessing.get_context("spawn").Process(target=drive, args=(tmp_path / "search", search))
     driver.start()
-    driver.join(150)
+    driver.join(300)
     assert driver.exitcode == 0
     trials = open_experiment(tmp_path / "search").study.get_trials()
     assert [trial.state.name for trial in trials] == ["COMPLETE"] * 2, [trial.user_attrs for trial in trials]

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from deepmlf.config import Stage, TrialConfig
+from deepmlf.config import TrialConfig
 from deepmlf.errors import CheckpointError
 from deepmlf.inference.evaluate import evaluate_trial
 from deepmlf.training.checkpoints.files import latest_checkpoint
@@ -203,22 +203,6 @@ def test_a_trial_stopped_while_it_grew_has_no_best_weights(tmp_path: Path, small
     run(tmp_path, small_data, stop_after=1, curriculum__name="grow_depth", training__epochs=4)
     with pytest.raises(CheckpointError, match=r"has no best weights; let it train for one fusion epoch with all MM"):
         evaluate_trial(tmp_path, split="valid")
-
-
-@pytest.mark.parametrize(("epochs", "steps"), [(1, 1), (5, 3), (20, 6)])
-def test_the_warm_up_is_at_most_a_fifth_of_a_stage(
-    tmp_path: Path, small_data: Path, monkeypatch: pytest.MonkeyPatch, epochs: int, steps: int
-) -> None:
-    warmups = []
-
-    def noted(self: Trainer, stage: Stage, total: int, warmup: int) -> dict[str, float]:
-        warmups.append(warmup)
-        raise InterruptedError
-
-    monkeypatch.setattr(Trainer, "_step", noted)
-    settings = {"curriculum__name": "joint", "training__warmup_epochs": 2.0, "training__epochs": epochs}
-    run(tmp_path, small_data, **settings)  # three steps an epoch
-    assert warmups == [steps]
 
 
 def test_patience_waits_until_all_blocks_had_their_chance(tmp_path: Path, small_data: Path) -> None:

@@ -84,3 +84,13 @@ def test_the_cosine_may_span_other_epochs_than_the_trial_has(small_data: Path) -
     config = config_of(small_data, training__cosine_epochs=8, training__min_lr=0.0)
     av = stages_of(config)[0]
     assert schedule_of(config, av, 10, [])(av.epochs * 10)["av"] == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(1, 2), (5, 10), (20, 20)])
+def test_the_warm_up_is_at_most_a_fifth_of_a_stage(small_data: Path, epochs: int, steps: int) -> None:
+    settings = {"curriculum__name": "joint", "training__warmup_epochs": 2.0, "training__epochs": epochs}
+    config = config_of(small_data, **settings)
+    schedule = schedule_of(config, stages_of(config)[-1], 10, [])
+    rates = [schedule(step)["fusion"] / config.training.lr_fusion for step in range(10 * epochs)]
+    assert rates[:steps] == pytest.approx([(step + 1) / steps for step in range(steps)])
+    assert all(later <= earlier for earlier, later in zip(rates[steps - 1 :], rates[steps:], strict=False))

@@ -255,7 +255,7 @@ def test_an_unusable_file_is_named_with_its_fault(tmp_path: Path, source: str, m
          "--space mine: model.fusion_layers=[2, 7]: the language model has layers 0 to 3"),
         ("{'model.fusion_depth': 1, 'model.cross_attention_heads': 12}", [],
          "--space mine: model.cross_attention_heads=12: must divide the language model's width 64"),
-        ("{'model.tokens': 3}", [], "--space mine: model.tokens: no such setting; model has language_model, "),
+        ("{'model.tokens': 3}", [], "--space mine: model.tokens: no such setting (did you mean model.special_tokens?)"),
         ("{'depth': 3}", [], "--space mine: depth: no such setting; sections are data, model, training, curriculum"),
         ("{'model.dropout': 1.5}", [], "--space mine: model.dropout=1.5: Input should be less than 1"),
         ("{}['depth']", [], "--space mine: KeyError: 'depth'"),

@@ -16,7 +16,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule
 from deepmlf.errors import SearchError
 from deepmlf.training.reports import FIDELITY, EpochReport
 from deepmlf.tune.engines import require_insides
-from deepmlf.tune.experiment.study import get_trial, own_trials
+from deepmlf.tune.experiment.study import own_trials
 from deepmlf.tune.objective import Objective
 from deepmlf.tune.worker.wire import RayTrial, bare_config, message_in, number_of
 
@@ -123,7 +123,9 @@ class _Resumable(FIFOScheduler):
     """
 
     def _refill(self, study: optuna.Study, objective: Objective, epochs: int) -> None:
-        self._study, self._objective, self._epochs = study, objective, epochs
+        # Not the study: Ray pickles schedulers into its records, and a study may know a password.
+        self._objective, self._epochs = objective, epochs
+        self._reported: dict[str, dict[int, float]] = {}  # of trials that run
         self._unfinished: dict[int, dict[int, float]] = {}
         for trial in own_trials(study):
             if not trial.state.is_finished():
@@ -140,6 +142,15 @@ class _Resumable(FIFOScheduler):
         self._enter(trial)
         self._replay(trial, self._unfinished.pop(number_of(trial.config), {}))
 
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Decide on a trial as Ray does."""
+        self._note(trial, result)
+        return str(super().on_trial_result(tune_controller, trial, result))
+
+    def _note(self, trial: RayTrial, result: Mapping[str, Any]) -> None:
+        if FIDELITY in result and self._objective.name in result:
+            self._reported.setdefault(trial.trial_id, {})[result[FIDELITY]] = result[self._objective.name]
+
     def _enter(self, trial: RayTrial) -> None:
         super().on_trial_add(None, trial)
 
@@ -155,9 +166,11 @@ class _Resumable(FIFOScheduler):
 
     def _carry_if_ended(self, trial: RayTrial, result: Mapping[str, Any]) -> None:
         message = message_in(result)
-        if isinstance(message, EpochReport) and message.is_last and message.fidelity is not None:
-            last = {message.fidelity: float(message.metrics[self._objective.name])}
-            self._carry(trial, get_trial(self._study, number_of(trial.config)).intermediate_values | last)
+        self._note(trial, result)
+        reported = self._reported.pop(trial.trial_id, {})
+        if isinstance(message, EpochReport) and message.is_last and reported:
+            self._carry(trial, reported)
+            self._reported.pop(trial.trial_id, None)
 
 
 class ResumableASHA(_Resumable, ASHAScheduler):
@@ -234,7 +247,10 @@ class ResumableMedian(_Resumable, MedianStoppingRule):
         # Ray's rule decides on what it takes in, and takes in no more of a trial that it has stopped. But the past
         # comes trial by trial, so that it would stop others than it did.
         if values:
-            self._results[trial].extend({FIDELITY: step, self._metric: values[step]} for step in sorted(values))
+            past = [{FIDELITY: step, self._metric: values[step]} for step in sorted(values)]
+            self._results[trial].extend(past)
+            for result in past:
+                self._note(trial, result)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Decide on a trial; an epoch reported again, as a resumed trial does, counts once."""

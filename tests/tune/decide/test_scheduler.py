@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
+from optuna.trial import TrialState
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from deepmlf.errors import SearchError
@@ -102,6 +104,53 @@ def test_an_epoch_that_a_resumed_trial_reports_again_counts_once_for_the_median(
     for step in (1, 2, 2):
         median.on_trial_result(None, trial, epoch(step, 1.0))
     assert [result["fusion_epoch"] for result in median._results[trial]] == [1, 2]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_median_knows_again_trials_that_ran_side_by_side(seed: int) -> None:
+    """In the study they come one after the other, by which the rule would have stopped others than it did."""
+    generator, study = np.random.default_rng(seed), optuna.create_study()
+    before = scheduler("median", study, epochs=12, grace_period=2)
+    running: list[tuple[RayTrial, optuna.Trial, float]] = []
+    for number in range(30):
+        while len(running) == 4:
+            trial, told, level = running.pop(int(generator.integers(len(running))))
+            step = len(study.trials[told.number].intermediate_values) + 1
+            value = level + 1 / step + generator.normal(scale=0.3)
+            decision = before.on_trial_result(None, trial, epoch(step, value))
+            told.report(value, step)
+            if decision == TrialScheduler.CONTINUE and step < 12:
+                running.append((trial, told, level))
+            elif step == 12:
+                study.tell(told, value)
+            else:
+                study.tell(told, state=TrialState.PRUNED)
+        running.append((RayTrial.of(number), study.ask(), generator.random()))
+        before.on_trial_add(None, running[-1][0])
+    after = scheduler("median", study, epochs=12, grace_period=2)
+    ended = [trial for trial in study.trials if trial.state.is_finished()]
+    assert any(trial.state == TrialState.PRUNED for trial in ended)
+    known = {trial.trial_id: [result[OBJECTIVE] for result in results] for trial, results in after._results.items()}
+    assert known == {f"study_{trial.number}": list(trial.intermediate_values.values()) for trial in ended}
+
+
+@pytest.mark.parametrize("name", ["asha", "median"])
+def test_a_trial_that_ends_by_its_patience_keeps_its_best_value_to_the_end(name: str) -> None:
+    study = optuna.create_study()
+    before = scheduler(name, study)
+    trial, told = RayTrial.of(0), study.ask()
+    before.on_trial_add(None, trial)
+    for step, value in ((1, 0.5), (2, 0.8)):
+        before.on_trial_result(None, trial, epoch(step, value))
+        told.report(value, step)
+    before.on_trial_complete(None, trial, {"stage": "fusion", "epoch": 2, "finished": "patience"} | epoch(2, 0.8))
+    study.tell(told, 0.5)
+    for one in (before, scheduler(name, study)):
+        if name == "asha":
+            assert rungs(one) == [{1: [0.5], 3: [0.5], 9: []}]  # nothing is decided at full fidelity
+        else:
+            ((_, results),) = one._results.items()
+            assert [result[OBJECTIVE] for result in results] == [0.5, 0.8] + [0.5] * 7
 
 
 @pytest.mark.parametrize("name", ["asha", "median"])

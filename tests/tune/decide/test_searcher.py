@@ -10,12 +10,14 @@ import pytest
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
+from deepmlf.config import TrialConfig
 from deepmlf.errors import ConfigError
+from deepmlf.training.curriculum import whole_model_from
 from deepmlf.tune.decide.orders import Orders
 from deepmlf.tune.decide.samplers import make_sampler
 from deepmlf.tune.decide.searcher import OptunaSearcher
 from deepmlf.tune.messages import TrialOrder
-from deepmlf.tune.objective import make_objectives
+from deepmlf.tune.objective import best_first, make_objectives
 from deepmlf.tune.worker.wire import order_of
 from tests.tune.parts import TERMS, bound
 
@@ -114,6 +116,38 @@ def test_a_value_that_turns_non_finite_fails_the_trial_for_good() -> None:
     search.on_trial_complete("a", epoch(3, 0.8, finished="full"))
     assert study.trials[0].state == TrialState.FAIL
     assert study.trials[0].user_attrs["fail_reason"] == "valid/MAE became inf in fusion epoch 2"
+
+
+def test_a_stopped_trial_is_worth_its_best_epoch_and_ranked_by_it() -> None:
+    study = optuna.create_study()
+    search = searcher(study)
+    search.suggest("a")
+    search.on_trial_result("a", epoch(1, 0.7))
+    search.on_trial_complete("a", epoch(2, 0.9))
+    assert (study.trials[0].state, study.trials[0].value) == (TrialState.PRUNED, 0.7)
+    assert best_first(study.trials, make_objectives([OBJECTIVE]))[0].number == 0
+
+
+GROWN = {"curriculum.name": "grow_depth", "curriculum.grow_share": 0.5, "model.fusion_depth": 2, "training.epochs": 4}
+
+
+@pytest.mark.parametrize(
+    ("epochs", "finished", "state", "value"),
+    [(2, False, TrialState.PRUNED, None), (3, False, TrialState.PRUNED, 0.8), (4, True, TrialState.COMPLETE, 0.6)],
+)
+def test_a_trial_that_grows_is_worth_what_it_reached_with_all_its_blocks(
+    epochs: int, finished: bool, state: TrialState, value: float | None
+) -> None:
+    study = optuna.create_study()
+    search = searcher(study)
+    order = asked(search.suggest("a"))
+    search._whole_from[order.number] = whole_model_from(TrialConfig.from_overrides(GROWN))
+    values = [0.5, 0.4, 0.8, 0.6]
+    for number in range(1, epochs):
+        search.on_trial_result("a", epoch(number, values[number - 1]))
+    search.on_trial_complete("a", epoch(epochs, values[epochs - 1]) | ({"finished": "full"} if finished else {}))
+    assert (study.trials[0].state, study.trials[0].value) == (state, value)
+    assert len(study.trials[0].intermediate_values) == epochs  # a scheduler sees all of them
 
 
 def test_an_ending_and_an_epoch_are_told_once() -> None:

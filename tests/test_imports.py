@@ -142,6 +142,12 @@ def test_import_is_light(module: str) -> None:
     assert result.stdout.strip() == "[]"
 
 
+def test_help_waits_for_no_tables() -> None:
+    code = "import sys, deepmlf.cli; print([m for m in ('pyarrow', 'numpy', 'pandas') if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert result.stdout.strip() == "[]"
+
+
 def test_no_test_imports_a_test_and_no_benchmark_does() -> None:
     """What two of them need stands in a module of its own."""
     benchmarks = {(path.name, name) for path in (ROOT / "benchmarks").rglob("*.py") for name in imports_of(path)}

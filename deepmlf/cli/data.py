@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from deepmlf.cli.options import PATH, as_json, emit
-from deepmlf.cli.texts import DEFAULT_LM, limit_of, tell, tell_cut_texts
+from deepmlf.cli.options import PATH, as_json, emit, tell
+from deepmlf.cli.texts import DEFAULT_LM, limit_of, tell_cut_texts
 
 if TYPE_CHECKING:
     from deepmlf.data.dataset import Dataset

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from deepmlf.cli.options import PATH, as_json, device_option, emit, usable_device
+from deepmlf.cli.options import PATH, as_json, device_option, emit, tell, usable_device
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 place_argument = click.argument("place", metavar="MODEL")
@@ -51,7 +51,7 @@ def predict(
     for name, value in (metrics or {}).items():
         click.echo(f"{name}: {value:.4f}")
     if metrics is None:
-        click.echo("deepmlf: no metrics: labels are missing or of another range than in training", err=True)
+        tell("no metrics: labels are missing or of another range than in training")
     click.echo(f"{out}: {len(table)} utterances")
     said = {"out": str(out), "utterances": len(table), "metrics": metrics}
     emit(said | {"language_model": predictor.model.language_model.identity}, json_output)
@@ -90,10 +90,10 @@ def _open(place: str, dataset: str, language_model: str | None, device: str) -> 
     data = Dataset.open(dataset)
     predictor = Predictor.open(open_trial(place), language_model, usable_device(device))
     for note in predictor.notes:
-        click.echo(f"deepmlf: {note}", err=True)
+        tell(note)
     if data.info.lowercase != predictor.trained_on.dataset.lowercase:
         kept = "lower-cased" if data.info.lowercase else "not lower-cased"
-        click.echo(f"deepmlf: {dataset}: texts are {kept}, unlike those of the training", err=True)
+        tell(f"{dataset}: texts are {kept}, unlike those of the training")
     return predictor, data
 
 

@@ -38,6 +38,11 @@ experiment_argument = click.argument("experiment", metavar="EXPERIMENT")
 set_option = click.option("--set", "pairs", multiple=True, metavar="K=V", help="Override a setting by its dotted name.")
 
 
+def tell(message: str) -> None:
+    """One line for people, on stderr."""
+    click.echo(f"deepmlf: {message}", err=True)
+
+
 def usable_device(name: str) -> str:
     """The name of the device that `--device` asks for; says so if ``auto`` leaves a GPU of this machine unused.
 
@@ -48,7 +53,7 @@ def usable_device(name: str) -> str:
 
     device = pick_device(name, f"--device {name}")
     if unused_gpu(name) is not None:
-        click.echo(f"deepmlf: on {device_line(device, name)}", err=True)
+        tell(f"on {device_line(device, name)}")
     return str(device)
 
 

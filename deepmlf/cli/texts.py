@@ -3,23 +3,16 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-import click
-
+from deepmlf.cli.options import tell
 from deepmlf.config import ModelConfig
 from deepmlf.errors import LanguageModelError
-from deepmlf.model import lm_store
 
 if TYPE_CHECKING:
     from deepmlf.data.dataset import Dataset
     from deepmlf.tune.space.bound import BoundSpace
 
-DEFAULT_LM = lm_store.SMOLLM2
+DEFAULT_LM = ModelConfig().language_model
 _SETTING = "model.max_text_len"
-
-
-def tell(message: str) -> None:
-    """One line on stderr."""
-    click.echo(f"deepmlf: {message}", err=True)
 
 
 def limit_of(dataset: "Dataset") -> int:

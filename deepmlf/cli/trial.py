@@ -14,6 +14,7 @@ from deepmlf.cli.options import (
     emit,
     keep_option,
     set_option,
+    tell,
     usable_device,
 )
 from deepmlf.cli.texts import tell_cut_texts
@@ -40,24 +41,9 @@ def train(
     json_output: bool,
 ) -> None:
     """Train one DeepMLF; run it again to resume."""
-    from deepmlf.places import Place
-
-    place = str(Place.of(dataset))
     given = (read_toml(config) if config else {}) | read_overrides(pairs)
-    if given.get("data.path", place) != place:
-        raise ConfigError(f"data.path={given['data.path']}: is given as DATA; leave it out")
-    overrides = given | {"data.path": place}
-    trial = TrialConfig.from_overrides(overrides)
-    from deepmlf.model import lm_store
-
-    overrides["model.language_model"] = lm_store.absolute(trial.model.language_model)
-    trial = trial.placed(language_model=overrides["model.language_model"])
+    trial, overrides = _asked(dataset, given)
     _refuse_foreign(out)
-    from deepmlf.errors import CheckpointError
-    from deepmlf.files import why_unwritable
-
-    if (fault := why_unwritable(out)) is not None:
-        raise CheckpointError(f"--out {out}: cannot be written ({fault}); choose another folder")
     trial = _as_begun(out, trial, given)
     from deepmlf.training.trainer import Trainer
 
@@ -76,7 +62,7 @@ def train(
     resume_from = latest_checkpoint(out)
     if resume_from is not None:
         _refuse_another(out, trial)
-    click.echo(f"deepmlf: trains on {device_line(trainer.device, trial.training.device)}", err=True)
+    tell(f"trains on {device_line(trainer.device, trial.training.device)}")
     (out / CONFIG).write_text(trial.to_json())
     write_dashboard(out, [trial.training.select_by])
     recorder = TrialRecorder(out, trial, VALID + trial.training.select_by)
@@ -98,8 +84,25 @@ def train(
     emit({"folder": str(out), "valid": valid}, json_output)
 
 
+def _asked(dataset: str, given: dict[str, Any]) -> tuple[TrialConfig, dict[str, Any]]:
+    """The trial that was asked for, and its overrides, with places that hold in any folder."""
+    from deepmlf.places import Place
+
+    place = str(Place.of(dataset))
+    if given.get("data.path", place) != place:
+        raise ConfigError(f"data.path={given['data.path']}: is given as DATA; leave it out")
+    trial = TrialConfig.from_overrides(given, {"data.path": place})
+    from deepmlf.model import lm_store
+
+    language_model = lm_store.absolute(trial.model.language_model)
+    overrides = given | {"data.path": place, "model.language_model": language_model}
+    return trial.placed(language_model=language_model), overrides
+
+
 def _refuse_foreign(out: Path) -> None:
+    """Refuse a folder that holds something else than a trial, or cannot be written."""
     from deepmlf.errors import CheckpointError
+    from deepmlf.files import why_unwritable
     from deepmlf.inference.predictor import read_trial_config
 
     if os.path.lexists(out) and (not out.is_dir() or any(out.iterdir())):
@@ -107,6 +110,8 @@ def _refuse_foreign(out: Path) -> None:
             read_trial_config(out)
         except (CheckpointError, NotADirectoryError):
             raise CheckpointError(f"{out}: holds something that is not a trial; choose another --out") from None
+    if (fault := why_unwritable(out)) is not None:
+        raise CheckpointError(f"--out {out}: cannot be written ({fault}); choose another folder")
 
 
 def _as_begun(out: Path, trial: TrialConfig, given: dict[str, Any]) -> TrialConfig:
@@ -147,7 +152,7 @@ def evaluate(trial: str, dataset: str | None, data: str | None, split: str, devi
     folder = open_trial(trial)
     metrics = evaluate_trial(folder, dataset, split, trained_on=data, device=usable_device(device))
     for note in unchecked(folder):
-        click.echo(f"deepmlf: {note}", err=True)
+        tell(note)
     for name, value in metrics.items():
         click.echo(f"{name}: {value:.4f}")
     emit(metrics | {"language_model": read_metadata(folder / BEST).get(LANGUAGE_MODEL)}, json_output)

@@ -20,8 +20,7 @@ Metric = Literal[
 ]  # fmt: skip
 LossTerm = Literal["task", "fusion", "av", "text", "lm"]
 
-WARMUP_SHARE = 0.2
-"""Of a stage's epochs, at most so much is warm-up."""
+_WARMUP_SHARE = 0.2  # of a stage's epochs, at most so much is warm-up
 
 
 class _Frozen(BaseModel):
@@ -218,6 +217,10 @@ class TrainingConfig(_Frozen):
     """``auto`` takes a GPU if there is one, in a search if the trial holds one; else a torch device."""
     seed: int = Field(0, ge=0, lt=2**32)
     """Seed of initial weights, batches, dropout and SoftPerm."""
+
+    def warmup_of(self, epochs: int) -> float:
+        """Epochs of warm-up of a stage of so many."""
+        return min(self.warmup_epochs, epochs * _WARMUP_SHARE)
 
 
 class Stage(_Frozen):

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from deepmlf.config import WARMUP_SHARE, Part, Stage, TrainingConfig, TrialConfig
+from deepmlf.config import Part, Stage, TrainingConfig, TrialConfig
 from deepmlf.model.deepmlf import DeepMLF
 
 _PLATEAU_FACTOR = 0.1
@@ -71,7 +71,7 @@ def schedule_of(
         return lambda step: {name: peak * factor for name, peak in peaks.items()}
     epochs = training.cosine_epochs or stage.epochs if stage.is_fusion else stage.epochs
     steps = epochs * steps_per_epoch
-    warmup = round(min(training.warmup_epochs, stage.epochs * WARMUP_SHARE) * steps_per_epoch)
+    warmup = round(training.warmup_of(stage.epochs) * steps_per_epoch)
     return lambda step: {
         name: learning_rate(peak, step, steps, warmup, training.min_lr) for name, peak in peaks.items()
     }

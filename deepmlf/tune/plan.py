@@ -8,7 +8,6 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from deepmlf.config import WARMUP_SHARE
 from deepmlf.data.dataset import Dataset, DatasetInfo
 from deepmlf.errors import SearchError
 from deepmlf.model import lm_store
@@ -109,7 +108,7 @@ def plan_search(settings: SearchSettings, material: Material | None = None) -> S
     check_asked(settings.gpus_per_trial, base.config.training.device)
     space = BoundSpace(source, base, material.language_model)
     drawn = check_space(space, settings.space, settings.overrides, settings.seed)
-    settings = beyond_warmup(settings, max(config.training.warmup_epochs for config in drawn))
+    settings = beyond_warmup(settings, max(config.training.warmup_of(settings.epochs) for config in drawn))
     for parameter in check_ranges(space, settings.space, settings.seed):
         say(settings, f"{parameter}: its range depends on another draw, so samplers learn little of it")
     if exists(place):
@@ -231,17 +230,16 @@ def _resolved(settings: SearchSettings) -> SearchSettings:
     return settings.model_copy(update=changes)
 
 
-def beyond_warmup(settings: SearchSettings, warmup_epochs: float) -> SearchSettings:
+def beyond_warmup(settings: SearchSettings, warmup: float) -> SearchSettings:
     """The same settings with a first rung that lies beyond the warm-up: within it, a value says little of the end.
 
     Args:
         settings: Of the search.
-        warmup_epochs: The longest warm-up that the space draws.
+        warmup: Epochs of the longest one that the space draws.
 
     Raises:
         SearchError: If another first rung was asked for.
     """
-    warmup = min(warmup_epochs, settings.epochs * WARMUP_SHARE)
     lowest = math.floor(warmup) + 1
     if settings.grace_period is not None and settings.grace_period < lowest:
         raise SearchError(

@@ -136,6 +136,7 @@ class _Resumable(FIFOScheduler):
                 self._replay(stand_in, trial.intermediate_values)
                 if trial.state == TrialState.COMPLETE:
                     self._carry(stand_in, trial.intermediate_values)
+        self._reported.clear()  # what has ended needs no more of it
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """Enter a trial, with its past if a dead driver had begun it."""
@@ -167,10 +168,10 @@ class _Resumable(FIFOScheduler):
     def _carry_if_ended(self, trial: RayTrial, result: Mapping[str, Any]) -> None:
         message = message_in(result)
         self._note(trial, result)
-        reported = self._reported.pop(trial.trial_id, {})
+        reported = dict(self._reported.get(trial.trial_id, {}))
         if isinstance(message, EpochReport) and message.is_last and reported:
             self._carry(trial, reported)
-            self._reported.pop(trial.trial_id, None)
+        self._reported.pop(trial.trial_id, None)
 
 
 class ResumableASHA(_Resumable, ASHAScheduler):

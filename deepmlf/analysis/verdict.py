@@ -32,9 +32,10 @@ def confirm(
 ) -> dict[str, Any]:
     """Train an experiment's best settings again and compare them on the test split.
 
-    Settings are ranked by the mean over their complete trials; trials of one setting, whatever was drawn for them,
-    count as one. The retrained trials are an experiment of their own inside the first one, ``confirm-`` with the
-    numbers of the trials and how many seeds: what a kill left unfinished goes on when it is asked for again.
+    Settings are ranked by the mean over their trials, those that were stopped early included; trials of one setting,
+    whatever was drawn for them, count as one. The retrained trials are an experiment of their own inside the first one,
+    ``confirm-`` with the numbers of the trials and how many seeds: what a kill left unfinished goes on when it is asked
+    for again.
 
     >>> report = confirm("runs/first", top=2, seeds=2, quiet=True)
     >>> report["verdict"] in ("holds", "undecided", "fails"), len(report["settings"])

@@ -1,0 +1,34 @@
+"""Trials by fusion depth, as an analysis has them."""
+
+import optuna
+
+from benchmarks.parts.synthetic_experiment import LM
+from deepmlf.analysis.records import Records, TrialRecord
+from deepmlf.analysis.report.answers import QUESTIONS
+from deepmlf.tune.experiment.manifest import Manifest
+from deepmlf.tune.objective import make_objectives
+from deepmlf.tune.settings import SearchSettings
+
+DEPTH = QUESTIONS[0]
+
+
+def records_of(
+    values: dict[int, list[float | None]],
+    objective: str = "valid/MAE",
+    *,
+    sampler: str = "grid",
+    scheduler: str = "none",
+    unended: str = "PRUNED",
+) -> Records:
+    """Trials by fusion depth; None is one that was stopped, or ended in another such state."""
+    pairs = [(depth, value) for depth, group in values.items() for value in group]
+    trials = [
+        TrialRecord(
+            number, unended if value is None else "COMPLETE", {DEPTH.setting: depth}, {DEPTH.setting: depth}, {},
+            value, {}, None, None, None, None, [],
+        )
+        for number, (depth, value) in enumerate(pairs)
+    ]  # fmt: skip
+    settings = SearchSettings(data="set", space="mosi", sampler=sampler, scheduler=scheduler)
+    manifest = Manifest.now(settings, space_source="", base={}, language_model=LM, data_fingerprint="", secret=None)
+    return Records(manifest, make_objectives([objective]), trials, optuna.create_study())

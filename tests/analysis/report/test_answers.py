@@ -1,0 +1,128 @@
+"""The report's answers: what is said of a setting's values, and what is not."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from deepmlf.analysis.comparison import differ
+from deepmlf.analysis.records import TrialRecord
+from deepmlf.analysis.report.answers import QUESTIONS, Group, answer
+from deepmlf.analysis.report.page import statement
+from tests.analysis.report.depths import DEPTH, records_of
+
+
+def test_a_group_has_a_mean_and_from_three_values_on_an_interval() -> None:
+    assert Group(5, 4, []).mean is None
+    assert Group(5, 4, [1.0, 3.0]).interval is None
+    # Standard error 1/√3; Student's t of 2 degrees of freedom is 4.3027 at 97.5 %.
+    low, high = Group(5, 4, [1.0, 2.0, 3.0]).interval or (0, 0)
+    assert low == pytest.approx(2 - 4.3027 / 3**0.5, abs=1e-4)
+    assert high == pytest.approx(2 + 4.3027 / 3**0.5, abs=1e-4)
+
+
+def test_the_best_value_is_compared_with_each_other() -> None:
+    """Pooled, blocks 5 to 7 beat the rest on average, and the report said that the paper's answer holds."""
+    values = {1: [1.50, 1.51, 1.52], 3: [1.30, 1.31, 1.32], 5: [0.80, 0.81, 0.82], 7: [0.81, 0.82, 0.83],
+              9: [0.60, 0.61, 0.62]}  # fmt: skip
+    result = answer(DEPTH, records_of(values))
+    assert result.best
+    assert (result.best.value, result.worse, result.open, result.verdict) == (9, [1, 3, 5, 7], [], "contradicts")
+    assert statement(result, records_of({})) == (
+        "Other values than the paper's are better on this data. The best mean of valid/MAE has 9 (0.6100); worse "
+        "beyond chance: 1, 3, 5, 7; not told apart from it: none (all compared at once; 95 % for the three questions "
+        "together)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "objective", "verdict"),
+    [
+        ({1: [4.0, 4.1, 4.2], 5: [1.0, 1.1, 1.2]}, "valid/MAE", "agrees"),
+        ({1: [4.0, 4.1, 4.2], 5: [1.0, 1.1, 1.2]}, "valid/Corr", "contradicts"),
+        ({1: [4.0, 4.1, 4.2], 5: [1.0, 1.1, 1.2], 7: [1.1, 1.2, 1.0]}, "valid/MAE", "agrees"),
+        ({1: [4.0, 4.1, 4.2], 5: [1.0, 1.1, 1.2], 9: [1.1, 1.2, 1.3]}, "valid/MAE", "undecided"),
+        ({1: [4.0, 4.1, 4.2], 5: [1.0, 1.1, 1.2], 9: [9.0]}, "valid/MAE", "undecided"),  # nobody knows of 9
+        ({5: [1.0, 1.1, 1.2], 7: [2.0, 2.1, 2.2]}, "valid/MAE", "undecided"),  # both are the paper's
+        ({1: [4.0, 4.0, 4.0], 5: [1.0, 1.0, 1.0]}, "valid/MAE", "undecided"),  # chance has not shown itself
+        ({1: [1.0, 5.0, 6.0], 5: [1.0, 2.0, 9.0]}, "valid/MAE", "undecided"),
+        ({1: [1.0, 5.0, 6.0], 5: [1.0, 2.0]}, "valid/MAE", "too few"),
+        ({5: [1.0, 5.0, 6.0]}, "valid/MAE", "too few"),  # so far: the search draws it
+        ({}, "valid/MAE", "too few"),
+    ],
+)
+def test_no_more_is_said_than_the_trials_can_say(
+    values: dict[int, list[float | None]], objective: str, verdict: str
+) -> None:
+    result = answer(DEPTH, records_of(values, objective))
+    assert result.verdict == verdict
+    assert statement(result, records_of({}, objective))
+
+
+def test_where_trials_did_not_end_well_their_value_is_not_called_better() -> None:
+    values: dict[int, list[float | None]] = {1: [4.0, 4.1, 4.2], 5: [1.0, 1.1, 1.2, None]}
+    records = records_of(values, unended="FAIL")
+    result = answer(DEPTH, records)
+    assert (result.verdict, result.worse) == ("undecided", [])
+    said = statement(result, records)
+    assert "only 3 of its 4 trials were trained to their end, so that it is not called better" in said
+    assert answer(DEPTH, records_of({1: [4.0, 4.1, None, 4.2], 5: [1.0, 1.1, 1.2]}, unended="FAIL")).verdict == "agrees"
+
+
+def test_trials_that_were_chosen_by_results_are_not_compared() -> None:
+    values: dict[int, list[float | None]] = {1: [4.0, 4.1, 4.2], 5: [1.0, 1.1, 1.2]}
+    guided = records_of(values, sampler="tpe")
+    assert answer(DEPTH, guided).verdict == "guided"
+    assert statement(answer(DEPTH, guided), guided) == (
+        "A search cannot tell: its sampler, tpe, goes where it expects the best, so that trials of different values "
+        "differ in all else, too. --space ablations/depth --sampler grid --scheduler none can."
+    )
+    stopped = records_of({1: [4.0, 4.1, 4.2, None], 5: [1.0, 1.1, 1.2]}, scheduler="asha")
+    assert answer(DEPTH, stopped).verdict == "stopped"
+    assert statement(answer(DEPTH, stopped), stopped) == (
+        "The scheduler, asha, stopped the worse trials early, so that means over the others flatter their values. "
+        "--space ablations/depth --sampler grid --scheduler none compares them."
+    )
+
+
+def test_of_a_random_search_priors_are_left_out() -> None:
+    values: dict[int, list[float | None]] = {1: [4.0, 4.1, 4.2], 5: [1.0, 1.1, 1.2]}
+    records = records_of(values, sampler="random")
+    assert answer(DEPTH, records).verdict == "agrees"
+    records.trials[3:] = [replace(trial, is_prior=True) for trial in records.trials[3:]]
+    assert answer(DEPTH, records).verdict == "too few"
+
+
+def test_a_repeat_is_no_further_value() -> None:
+    records = records_of({1: [4.0, 4.1, 4.2], 5: [1.0, 1.1, 1.2]})
+    assert answer(DEPTH, records).verdict == "agrees"
+    records.trials[1] = replace(records.trials[1], repeats=0)
+    result = answer(DEPTH, records)
+    assert (result.groups[0].trials, result.groups[0].values, result.verdict) == (2, [4.0, 4.2], "too few")
+
+
+@pytest.mark.parametrize("world", ["equal", "unequal", "common"])
+def test_of_equal_values_little_is_claimed(world: str) -> None:
+    """Six values with three seeds each; in one world the last one varies three times as much."""
+    generator = np.random.default_rng(0)
+    claims = 0
+    for _ in range(400):
+        drawn = generator.normal(1.0, 0.01, (6, 3))
+        if world == "unequal":
+            drawn[-1] = 1 + 3 * (drawn[-1] - 1)
+        elif world == "common":
+            drawn += generator.normal(0.0, 0.03, 3)
+        apart = differ(drawn.tolist(), int(drawn.mean(1).argmin()), 0.95 if world == "equal" else 0.98)
+        claims += any(apart)
+    assert claims <= 20
+
+
+def test_values_drawn_under_other_names_stand_beside_those_in_use() -> None:
+    records = records_of({5: [1.0], 3: [2.0]})
+    refused = TrialRecord(2, "FAIL", {DEPTH.setting: "deep"}, {}, {}, None, {}, None, None, None, "refused", [])
+    records.trials.append(refused)
+    assert [group.value for group in answer(DEPTH, records).groups] == [3, 5, "deep"]
+
+
+def test_a_setting_that_no_trial_drew_was_not_varied() -> None:
+    assert answer(QUESTIONS[1], records_of({5: [1.0], 6: [2.0]})).verdict == "not varied"

@@ -9,7 +9,7 @@ import pytest
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"
 # On tensors as small as these a second thread only waits for the first: on a busy machine that made tests 20 times
 # slower. Read when torch is imported, hence here.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -71,6 +71,17 @@ def home_of_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DEEPMLF_HOME", str(tmp_path_factory.mktemp("home")))
         yield
+
+
+@pytest.fixture
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home of this test's own, not there yet: what other tests have fetched or stored changes nothing."""
+    from deepmlf.model.language_model import load_language_model, load_tokenizer
+
+    monkeypatch.setenv("DEEPMLF_HOME", str(tmp_path / "home"))
+    for load in (load_language_model, load_tokenizer):  # they know models by name
+        load.cache_clear()
+    return tmp_path / "home"
 
 
 @pytest.fixture(scope="session")

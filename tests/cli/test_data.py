@@ -11,6 +11,8 @@ from deepmlf.cli import texts
 from tests.command import deepmlf
 from tests.data.mmsa_split import make_splits
 
+pytestmark = pytest.mark.usefixtures("own_home")  # a language model that is there would have its tokens counted
+
 
 def files_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}

@@ -18,6 +18,8 @@ from deepmlf.tune.settings import SearchSettings
 from deepmlf.tune.space.load import load_space
 from tests.command import deepmlf
 
+pytestmark = pytest.mark.usefixtures("own_home")  # a language model that is there would have its tokens counted
+
 
 @dataclass(frozen=True)
 class Told:

@@ -50,6 +50,8 @@ def commands(page: Path, language: str) -> Iterator[list[str]]:
 def shrunk(words: list[str]) -> list[str]:
     """A command with a tiny language model, few trials and few epochs."""
     small = [re.sub("smollm2-135m", "tiny-random", word) for word in words]
+    if words == ["search"]:  # the demo
+        small += ["--lm", "tiny-random", "--trials", "1"]
     depth = "model.fusion_depth=1" if words[0] == "train" else "model.lm_layers=4"  # the tiny model has four layers
     small = [re.sub(r"model\.lm_layers=\d+", depth, word) for word in small]
     for option, value in SHRUNK.items():

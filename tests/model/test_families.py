@@ -35,8 +35,7 @@ REFUSED = (
 
 
 @pytest.fixture
-def build(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # noqa: ANN201
-    monkeypatch.setenv("DEEPMLF_HOME", str(tmp_path / "home"))
+def build(shared: Path, own_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # noqa: ANN201
     module = builder(shared, tmp_path, monkeypatch)
 
     def make(name: str) -> Path:

@@ -14,12 +14,7 @@ from deepmlf.model.language_model import load_language_model, load_tokenizer
 from deepmlf.model.lm_store import LanguageModelFacts
 from tests.model.small_lm import make_folder
 
-
-@pytest.fixture(autouse=True)
-def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("DEEPMLF_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    return tmp_path / "home"
+pytestmark = pytest.mark.usefixtures("own_home")
 
 
 def test_a_local_folder_is_used_in_place(tmp_path: Path) -> None:

@@ -31,8 +31,6 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
 
 
 @pytest.fixture
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def elsewhere(own_home: Path) -> Path:
     """A home of this process's own: workers have another one, as on another machine."""
-    home = tmp_path / "home"
-    monkeypatch.setenv("DEEPMLF_HOME", str(home))
-    return home
+    return own_home

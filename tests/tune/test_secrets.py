@@ -63,9 +63,8 @@ def test_no_file_of_a_search_holds_a_credential(
 
 @pytest.mark.parametrize("option", ["data", "--lm", "--storage"])
 def test_a_uri_with_a_credential_is_refused_wherever_it_is_given(
-    option: str, small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    option: str, small_data: Path, own_home: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("DEEPMLF_HOME", str(tmp_path / "home"))
     places = {"data": str(small_data), "--lm": "tiny-random", "--storage": str(tmp_path / "runs")}
     places[option] = f"s3://me:{SECRET}@bucket/place"
     data = places.pop("data")

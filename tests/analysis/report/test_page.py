@@ -308,9 +308,8 @@ def test_two_hundred_trials_are_all_there(tmp_path: Path) -> None:
 
 
 def test_the_report_of_an_experiment_at_a_uri_is_put_there_and_not_fetched_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, own_home: Path
 ) -> None:
-    monkeypatch.setenv("DEEPMLF_HOME", str(tmp_path / "home"))
     experiment = make_experiment(tmp_path, 6)
     place = experiment.as_uri()
     facts = analyze(place, quiet=True)

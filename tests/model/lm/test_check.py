@@ -21,10 +21,7 @@ from tests.model.small_lm import make_folder
 Tensors = dict[str, torch.Tensor]
 
 
-@pytest.fixture(autouse=True)
-def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DEEPMLF_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+pytestmark = pytest.mark.usefixtures("own_home")
 
 
 def change(folder: Path, how: Callable[[Tensors], Tensors]) -> None:

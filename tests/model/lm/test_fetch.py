@@ -12,12 +12,7 @@ from deepmlf.model import lm_store
 from deepmlf.model.lm import fetch
 from tests.model.small_lm import make_folder
 
-
-@pytest.fixture(autouse=True)
-def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("DEEPMLF_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    return tmp_path / "home"
+pytestmark = pytest.mark.usefixtures("own_home")
 
 
 def write_gguf(path: Path, tensors: tuple[str, ...] = (), **facts: object) -> Path:

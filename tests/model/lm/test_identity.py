@@ -16,10 +16,7 @@ from deepmlf.model.lm import identity
 from deepmlf.model.lm.identity import fingerprint_of
 from tests.model.small_lm import make_folder
 
-
-@pytest.fixture(autouse=True)
-def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DEEPMLF_HOME", str(tmp_path / "home"))
+pytestmark = pytest.mark.usefixtures("own_home")
 
 
 @pytest.fixture

@@ -177,9 +177,13 @@ def test_peak_memory_is_of_the_epoch_alone() -> None:
 
 @pytest.mark.parametrize(("read_seconds", "rate"), [(0.0, 1.0), (2.0, 0.0)])
 def test_the_hit_rate_is_of_prefixes_read_rather_than_computed(
-    tmp_path: Path, small_data: Path, monkeypatch: pytest.MonkeyPatch, read_seconds: float, rate: float
+    own_home: Path,
+    tmp_path: Path,
+    small_data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    read_seconds: float,
+    rate: float,
 ) -> None:
-    monkeypatch.setenv("DEEPMLF_HOME", str(tmp_path / "home"))
     measured = {"read_seconds": read_seconds, "compute_seconds": 1.0}
     monkeypatch.setattr(text_prefixes, "_measure", lambda *parts: measured)
     reports: list[dict] = []
@@ -189,9 +193,8 @@ def test_the_hit_rate_is_of_prefixes_read_rather_than_computed(
 
 
 def test_text_that_softperm_changes_is_computed_and_validation_is_read(
-    tmp_path: Path, small_data: Path, monkeypatch: pytest.MonkeyPatch
+    own_home: Path, tmp_path: Path, small_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("DEEPMLF_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(text_prefixes, "_measure", lambda *parts: {"read_seconds": 0.0, "compute_seconds": 1.0})
     settings = {"model__softperm_text_features": 0.3, "model__softperm_text_apply": 0.5, "curriculum__name": "joint"}
     trial = Trainer(config_of(small_data, **settings), tmp_path / "out", cache_gb=1.0)

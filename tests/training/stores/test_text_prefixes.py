@@ -23,8 +23,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
-def small_chunks_always_faster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DEEPMLF_HOME", str(tmp_path / "home"))
+def small_chunks_always_faster(own_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_prefixes, "_CHUNK", 4)  # several chunks of so few utterances
     monkeypatch.setattr(text_prefixes, "_measure", lambda *parts: {"read_seconds": 0.0, "compute_seconds": 1.0})
 

@@ -147,10 +147,9 @@ def test_a_folder_that_has_changed_or_is_gone_is_told(server: str, folder: Path,
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(own_home: Path) -> Path:
     """A cache of this node's own."""
-    monkeypatch.setenv("DEEPMLF_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
+    return own_home
 
 
 @pytest.mark.ray

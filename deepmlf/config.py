@@ -20,6 +20,8 @@ Metric = Literal[
 ]  # fmt: skip
 LossTerm = Literal["task", "fusion", "av", "text", "lm"]
 
+SEED_LIMIT = 2**32
+"""Seeds are below it."""
 _WARMUP_SHARE = 0.2  # of a stage's epochs, at most so much is warm-up
 
 
@@ -215,7 +217,7 @@ class TrainingConfig(_Frozen):
     """``bfloat16`` runs the forward pass under autocast."""
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda|mps|xpu)(:\d+)?$")
     """``auto`` takes a GPU if there is one, in a search if the trial holds one; else a torch device."""
-    seed: int = Field(0, ge=0, lt=2**32)
+    seed: int = Field(0, ge=0, lt=SEED_LIMIT)
     """Seed of initial weights, batches, dropout and SoftPerm."""
 
     def warmup_of(self, epochs: int) -> float:

@@ -1,5 +1,7 @@
 """Means of several groups compared at once."""
 
+from functools import lru_cache
+
 import numpy as np
 from scipy.stats import studentized_range
 
@@ -28,5 +30,11 @@ def differ(groups: list[list[float]], best: int, confidence: float) -> list[bool
     if pooled == 0:  # of a metric that takes few values it may be by chance
         return [False] * len(groups)
     errors = np.maximum(pooled / sizes + pooled / sizes[best], spreads / sizes + spreads[best] / sizes[best])
-    reach = studentized_range.ppf(confidence, len(groups), freedom) / np.sqrt(2)
+    reach = _reach(confidence, len(groups), freedom)
     return [bool(apart) for apart in np.abs(means - means[best]) > reach * np.sqrt(errors)]
+
+
+@lru_cache
+def _reach(confidence: float, groups: int, freedom: float) -> float:
+    """Standard errors that two means are apart at least; found by integrating numerically, which takes a while."""
+    return float(studentized_range.ppf(confidence, groups, freedom) / np.sqrt(2))

@@ -58,8 +58,8 @@ def confirm(
         difference of the first of the others. ``asked``: seeds of each setting.
 
     Raises:
-        SearchError: If two settings with two seeds are not asked for, the experiment has fewer than two settings with a
-            complete trial, the retraining stopped early, or too few retrained trials finished.
+        SearchError: If two settings with two seeds are not asked for, the experiment has fewer than two settings that
+            came to anything, the retraining stopped early, or too few retrained trials finished.
         DataError: If the test split lacks labels.
         DeepMLFError: If a retrained trial cannot be measured on the test split.
     """
@@ -70,7 +70,7 @@ def confirm(
     ranked = ranked_settings(experiment)
     if len(ranked) < 2:
         raise SearchError(
-            f"{experiment.place}: has {len(ranked)} settings with a complete trial; a comparison needs two at least"
+            f"{experiment.place}: has {len(ranked)} settings that came to anything; a comparison needs two at least"
         )
     console = Console(quiet=quiet)
     if len(ranked) < top:

@@ -195,7 +195,7 @@ def _language_model(state: Mapping[str, Tensor], lm_config: Mapping[str, Any]) -
         config = AutoConfig.for_model(settings.pop("model_type"), **settings)
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"language model config: unusable ({error})") from None
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):  # initial weights, all of which are replaced
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     weights = {}
     for name, tensor in state.items():

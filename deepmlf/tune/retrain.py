@@ -1,5 +1,6 @@
 """Settings of an experiment, trained again with fresh seeds and measured on the test split."""
 
+import itertools
 import json
 import tempfile
 from dataclasses import replace
@@ -9,7 +10,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from deepmlf.config import TrialConfig
+from deepmlf.config import SEED_LIMIT, TrialConfig
 from deepmlf.errors import SearchError
 from deepmlf.inference.evaluate import evaluate_trial
 from deepmlf.tune.cluster.connect import connected
@@ -133,16 +134,24 @@ def _test_metrics(config: TrialConfig, served: Served, device: str, trial: str) 
     return evaluate_trial(open_trial(trial), language_model=model, trained_on=data, device=device)
 
 
+def fresh_seeds(seen: set[int], wanted: int) -> range:
+    """Seeds in a row that are none of those seen: the next ones, or the first ones where those would be too great."""
+    following = max(seen) + 1
+    starts = itertools.chain([following] if following + wanted <= SEED_LIMIT else [], itertools.count())
+    return next(range(start, start + wanted) for start in starts if seen.isdisjoint(range(start, start + wanted)))
+
+
 def _space_source(experiment: StoredExperiment, best: list[FrozenTrial], seeds: int) -> str:
     overrides = {trial.number: json.loads(trial.user_attrs[OVERRIDES]) for trial in best}
     # Not one that the search has seen, were it with another trial of the same setting: it chose by them.
-    last = max(setting.seed for setting in map(experiment.setting_of, experiment.trials()) if setting is not None)
+    seen = {setting.seed for setting in map(experiment.setting_of, experiment.trials()) if setting is not None}
+    fresh = fresh_seeds(seen, seeds)
     return (
         '"""The best settings of an experiment, each with several seeds."""\n\n'
         f"BASE = {experiment.manifest.base!r}\n"
         f"SETTINGS = {overrides!r}\n\n\n"
         "def space(trial):\n"
         f"    number = trial.suggest_categorical({_TRIAL!r}, list(SETTINGS))\n"
-        f"    seed = trial.suggest_int({_SEED!r}, {last + 1}, {last + seeds})\n"
+        f"    seed = trial.suggest_int({_SEED!r}, {fresh[0]}, {fresh[-1]})\n"
         f"    return SETTINGS[number] | {{{_SEED!r}: seed}}\n"
     )

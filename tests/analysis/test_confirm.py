@@ -16,6 +16,7 @@ from deepmlf.analysis.verdict import compare, confirm, show_verdict, verdict_lin
 from deepmlf.errors import DataError, SearchError
 from deepmlf.tune import search
 from deepmlf.tune.objective import make_objectives
+from deepmlf.tune.retrain import fresh_seeds
 from deepmlf.tune.search import run_search
 from deepmlf.tune.settings import SearchSettings
 
@@ -101,6 +102,14 @@ def test_a_metric_that_is_better_when_higher_turns_the_verdict_round() -> None:
         for number, value in ((1, 0.8), (2, 0.5))
     }
     assert compare(values, correlation)["verdict"] == "holds"
+
+
+@pytest.mark.parametrize(
+    ("seen", "fresh"),
+    [({0}, range(1, 4)), ({3, 7}, range(8, 11)), ({2**32 - 4}, range(2**32 - 3, 2**32)), ({2**32 - 1, 2}, range(3, 6))],
+)
+def test_seeds_of_a_confirmation_are_none_that_the_search_saw(seen: set[int], fresh: range) -> None:
+    assert fresh_seeds(seen, 3) == fresh
 
 
 def test_seeds_that_failed_are_left_out_and_too_few_are_refused() -> None:
@@ -247,7 +256,7 @@ def test_draws_of_one_setting_are_nothing_to_compare(tmp_path: Path) -> None:
         "    return {'model.ffn': 'full', 'model.lora_rank': rank, 'training.seed': trial.number % 2}\n"
     )
     experiment = make_experiment(tmp_path, 6, space=str(space), scheduler="none", epochs=2)
-    with pytest.raises(SearchError, match="has 1 settings with a complete trial; a comparison needs two at least"):
+    with pytest.raises(SearchError, match="has 1 settings that came to anything; a comparison needs two at least"):
         confirm(experiment, top=3, seeds=5, quiet=True)
 
 

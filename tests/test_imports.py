@@ -142,8 +142,13 @@ def test_import_is_light(module: str) -> None:
     assert result.stdout.strip() == "[]"
 
 
-def test_help_waits_for_no_tables() -> None:
-    code = "import sys, deepmlf.cli; print([m for m in ('pyarrow', 'numpy', 'pandas') if m in sys.modules])"
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [("deepmlf.cli", ("pyarrow", "numpy", "pandas")), ("deepmlf.tune.worker.trainable", ("torch", "transformers"))],
+    ids=["--help", "a worker that has no trial yet"],
+)
+def test_what_starts_often_waits_for_little(module: str, heavy: tuple[str, ...]) -> None:
+    code = f"import sys, {module}; print([m for m in {heavy} if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert result.stdout.strip() == "[]"
 

@@ -1,16 +1,21 @@
-"""The device that a trial trains on and a finished model predicts on: picked here and nowhere else."""
+"""The device that a trial trains on and a finished model predicts on: picked here and nowhere else.
+
+torch is imported when a device is looked at: workers read this module, too, and do without until they train.
+"""
 
 import warnings
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from deepmlf.errors import ConfigError, first_line
+
+if TYPE_CHECKING:
+    import torch
 
 _DEVICES = Path("/dev")
 
 
-def pick_device(name: str, asked: str | None = None) -> torch.device:
+def pick_device(name: str, asked: str | None = None) -> "torch.device":
     """The device of a name; ``auto`` takes a GPU if torch can use one, else the CPU.
 
     Args:
@@ -20,6 +25,8 @@ def pick_device(name: str, asked: str | None = None) -> torch.device:
     Raises:
         ConfigError: If this machine has no such device, or torch cannot use it, with the driver's reason.
     """
+    import torch
+
     if name == "auto":
         return torch.device("cpu" if fault_of("cuda") else "cuda")
     fault = fault_of(name)
@@ -30,6 +37,8 @@ def pick_device(name: str, asked: str | None = None) -> torch.device:
 
 def fault_of(name: str) -> str | None:
     """Why torch cannot compute on a device, as its driver says; None if it can."""
+    import torch
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of a driver that it then refuses
@@ -39,9 +48,11 @@ def fault_of(name: str) -> str | None:
     return None
 
 
-def device_line(device: torch.device, name: str) -> str:
+def device_line(device: "torch.device", name: str) -> str:
     """What people are told of a device that was picked by its name: the card, or why ``auto`` has left one unused."""
     if device.type == "cuda":
+        import torch
+
         return f"{device} ({torch.cuda.get_device_name(device)})"
     fault = unused_gpu(name)
     return str(device) if fault is None else f"{device}, as torch cannot use this machine's GPU ({fault})"

@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass
 
 import ray
-import torch
 from ray.exceptions import GetTimeoutError, RayError
 
 from deepmlf.errors import SearchError
@@ -134,5 +133,7 @@ def _probe() -> tuple[str | None, str]:
 
 
 def _look() -> tuple[str | None, str]:
+    import torch
+
     fault = fault_of("cuda")
     return fault, "" if fault else torch.cuda.get_device_name()

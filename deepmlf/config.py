@@ -21,7 +21,7 @@ Metric = Literal[
 LossTerm = Literal["task", "fusion", "av", "text", "lm"]
 
 SEED_LIMIT = 2**32
-"""Seeds are below it."""
+"""Seeds of trials, searches and samplers are below it."""
 _WARMUP_SHARE = 0.2  # of a stage's epochs, at most so much is warm-up
 
 

@@ -157,7 +157,9 @@ class RemoteFolder:
         self.uri = uri
         try:
             self._files, self._root = FileSystem.from_uri(uri)
-        except (ValueError, OSError, NotImplementedError) as error:  # an unknown scheme, a bad host, one not built in
+        # In this order: an unknown scheme or option; a library or a bucket's region that is not found; a file system
+        # that this build of Arrow was made without.
+        except (ValueError, OSError, NotImplementedError) as error:
             raise DataError(f"{uri}: no file system that can be used ({first_line(error)})") from None
 
     @_persistent

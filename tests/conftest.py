@@ -74,14 +74,19 @@ def home_of_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture
-def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home of this test's own, not there yet: what other tests have fetched or stored changes nothing."""
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A home of this test's own, not there yet: what one test has fetched or stored changes nothing for another."""
     from deepmlf.model.language_model import load_language_model, load_tokenizer
 
+    def forget() -> None:
+        """What was loaded is known by name, whichever home it came from."""
+        load_language_model.cache_clear()
+        load_tokenizer.cache_clear()
+
     monkeypatch.setenv("DEEPMLF_HOME", str(tmp_path / "home"))
-    for load in (load_language_model, load_tokenizer):  # they know models by name
-        load.cache_clear()
-    return tmp_path / "home"
+    forget()
+    yield tmp_path / "home"
+    forget()
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ from deepmlf.cli.options import (
     verbose_option,
 )
 from deepmlf.cli.texts import limit_of_space, tell_cut_texts
+from deepmlf.config import SEED_LIMIT
 from deepmlf.overrides import read_overrides
 
 if TYPE_CHECKING:  # they import what --help must not wait for
@@ -43,7 +44,7 @@ DEMO_LAYERS = 8
 @click.option("--storage", default="runs", show_default=True, help="Folder or URI of experiments.")
 @click.option("--name", help="Name of the experiment; default: space and time.")
 @address_option
-@click.option("--seed", default=0, type=click.IntRange(0, 2**32 - 1), show_default=True)
+@click.option("--seed", default=0, type=click.IntRange(0, SEED_LIMIT - 1), show_default=True)
 @click.option("--objective", "objectives", multiple=True, metavar="METRIC[,METRIC]",
               help="What to optimise (default valid/MAE); two give a Pareto front.")  # fmt: skip
 @click.option("--sampler", default="tpe", show_default=True, help="tpe, random, gp, cmaes, grid or nsga2.")

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from deepmlf.config import SEED_LIMIT
 from deepmlf.errors import SearchError
 
 DEFAULT_TRAIN = "deepmlf.training.trainer:train"
@@ -35,7 +36,7 @@ class SearchSettings(BaseModel):
     storage: str = "runs"
     name: str | None = None
     address: str | None = None
-    seed: int = Field(0, ge=0, lt=2**32)
+    seed: int = Field(0, ge=0, lt=SEED_LIMIT)
     overrides: dict[str, Any] = {}
     objectives: list[str] = ["valid/MAE"]
     sampler: str = "tpe"

@@ -6,6 +6,7 @@ from typing import Any
 import optuna
 from optuna import samplers
 
+from deepmlf.config import SEED_LIMIT
 from deepmlf.errors import SearchError
 from deepmlf.tune.decide.learning import LearningSampler
 from deepmlf.tune.space.bound import BoundSpace
@@ -45,7 +46,7 @@ def make_sampler(name: str, seed: int, number: int, *, trials: int, concurrent: 
         trials: Trials the search is to end with.
         concurrent: Trials that run at a time.
     """
-    seed = (seed * 1_000_003 + number) % 2**32
+    seed = (seed * 1_000_003 + number) % SEED_LIMIT
     with warnings.catch_warnings():
         # Some options are marked experimental; a search needs them.
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

@@ -37,15 +37,13 @@ import optuna
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
-from benchmarks import surrogate
-from benchmarks.search_quality import CONCURRENT, OBJECTIVES, TERMS, Outcome, Trial, UncheckedOrders, advance
+from benchmarks.parts.simulation import CONCURRENT, OBJECTIVES, Outcome, Trial, advance, searching
+from benchmarks.problems import Curve, planted
 from deepmlf.analysis.records import Records, TrialRecord
 from deepmlf.analysis.report.answers import QUESTIONS, Question, answer
 from deepmlf.analysis.report.study_figures import importances
 from deepmlf.analysis.verdict import compare
-from deepmlf.tune.decide.samplers import grid_points, make_sampler
-from deepmlf.tune.decide.scheduler import make_scheduler
-from deepmlf.tune.decide.searcher import OptunaSearcher
+from deepmlf.tune.decide.samplers import grid_points
 from deepmlf.tune.experiment.manifest import Manifest
 from deepmlf.tune.objective import best_first
 from deepmlf.tune.settings import SearchSettings
@@ -93,13 +91,13 @@ class OneSetting:
         return place * math.sqrt(self.share / (1 - self.share))
 
 
-def curve_of(setting: dict[str, Any], number: int, seed: int, effect: Effect) -> surrogate.Curve:
+def curve_of(setting: dict[str, Any], number: int, seed: int, effect: Effect) -> Curve:
     """What a trial reports: a curve that is the same but for effect and chance, which is mostly of the whole trial."""
     generator = np.random.default_rng((seed, number))
-    epochs = np.arange(1, surrogate.EPOCHS + 1)
+    epochs = np.arange(1, planted.EPOCHS + 1)
     level = MAE + DEVIATION * (effect(setting) + generator.normal())
     observed = level + 0.6 * np.exp(-epochs / 3) + 0.2 * DEVIATION * generator.normal(size=len(epochs))
-    return surrogate.Curve(observed.tolist(), np.minimum.accumulate(observed).tolist(), None, 1.0, 0.0)
+    return Curve(observed.tolist(), np.minimum.accumulate(observed).tolist(), None, 1.0, 0.0)
 
 
 def searched(sampler: str, scheduler: str, seed: int, effect: Effect, trials: int = TRIALS) -> Records:
@@ -108,25 +106,15 @@ def searched(sampler: str, scheduler: str, seed: int, effect: Effect, trials: in
         data="",
         space="surrogate",
         trials=trials,
-        epochs=surrogate.EPOCHS,
+        epochs=planted.EPOCHS,
         sampler=sampler,
         scheduler=scheduler,
+        concurrent=CONCURRENT,
         seed=seed,
     )
     study = optuna.create_study()
-    rungs = make_scheduler(
-        scheduler, study, OBJECTIVES[0], epochs=settings.epochs, grace_period=settings.first_rung,
-        reduction_factor=settings.reduction_factor, seed=seed,
-    )  # fmt: skip
-    space = BoundSpace(SearchSpace("surrogate", surrogate.space, {}, [], ""), Base.of({}), surrogate.LANGUAGE_MODEL)
-    searcher = OptunaSearcher(
-        study,
-        OBJECTIVES,
-        lambda number: make_sampler(sampler, seed, number, trials=trials, concurrent=CONCURRENT),
-        UncheckedOrders(space, TERMS),
-        trials=trials,
-        unrecorded=[],
-    )
+    space = BoundSpace(SearchSpace("planted", planted.space, {}, [], ""), Base.of({}), planted.LANGUAGE_MODEL)
+    searcher, rungs = searching(settings, study, space)
     running: list[tuple[float, int, Trial]] = []
 
     def start(now: float, number: int) -> None:
@@ -145,7 +133,7 @@ def searched(sampler: str, scheduler: str, seed: int, effect: Effect, trials: in
     while running:
         now, number, trial = heapq.heappop(running)
         trial.epoch += 1
-        if advance(trial, searcher, rungs, outcome):
+        if advance(trial, searcher, rungs, outcome, settings.epochs):
             heapq.heappush(running, (now + 1, number, trial))
         else:
             start(now, started)
@@ -156,7 +144,7 @@ def searched(sampler: str, scheduler: str, seed: int, effect: Effect, trials: in
 def gridded(question: Question, seed: int, effect: Effect) -> Records:
     """The grid of one of the paper's questions, every point trained to its end."""
     settings = SearchSettings(data="", space=question.space, sampler="grid", scheduler="none", seed=seed)
-    space = BoundSpace(load_space(question.space), Base.of({}), surrogate.LANGUAGE_MODEL)
+    space = BoundSpace(load_space(question.space), Base.of({}), planted.LANGUAGE_MODEL)
     study = optuna.create_study()
     for point in grid_points(space, None, seed)[0]:
         study.enqueue_trial(point)
@@ -175,7 +163,7 @@ def records_of(study: optuna.Study, settings: SearchSettings) -> Records:
         for trial in study.get_trials()
     ]  # fmt: skip
     manifest = Manifest.now(
-        settings, space_source="", base={}, language_model=surrogate.LANGUAGE_MODEL, data_fingerprint="", secret=None
+        settings, space_source="", base={}, language_model=planted.LANGUAGE_MODEL, data_fingerprint="", secret=None
     )
     return Records(manifest, OBJECTIVES, trials, study)
 

@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from rich.console import Console
 
 from deepmlf.model.lm_store import LanguageModelFacts
-from deepmlf.training.reports import EpochReport
+from deepmlf.training.reports import EpochReport, Seconds
 from deepmlf.tune.decide.orders import Orders
 from deepmlf.tune.decide.scheduler import make_scheduler
 from deepmlf.tune.driver.recorder import ExperimentRecorder
@@ -101,7 +101,7 @@ def make_experiment(
         known = {"params": trial.params, "distributions": trial.distributions, "user_attrs": {WARM_START: "earlier"}}
         study.add_trial(create_trial(values=value, **known))
     screen = SearchScreen(Console(quiet=True), name, objectives, trials=trials, ended=0, rungs=list)
-    recorder = ExperimentRecorder(experiment, base, study, objectives, screen)
+    recorder = ExperimentRecorder(experiment, base, study, objectives, screen, Seconds())
     for number, trial in enumerate(drawn, start=warm):
         if number in refused:
             known = {"params": trial.params, "distributions": trial.distributions, "user_attrs": {FAIL_REASON: REFUSAL}}

@@ -7,12 +7,12 @@ median is, how early values rank with final ones. The space is written out, so t
 
 import math
 import zlib
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import optuna
 
+from benchmarks.problems import Curve
 from deepmlf.model.lm_store import LanguageModelFacts
 
 EPOCHS = 15
@@ -90,23 +90,10 @@ def space(trial: optuna.Trial, lm: LanguageModelFacts) -> dict[str, Any]:
     return setting
 
 
-@dataclass(frozen=True)
-class Curve:
-    """What one trial would report: validation MAE per fusion epoch, and how long it takes."""
-
-    observed: list[float]
-    """What the search sees, noise included."""
-    true: list[float]
-    """Without noise, the best so far: what the weights kept are worth."""
-    failed: str | None
-    """Why it fails after its last value; None if it does not."""
-    epoch_seconds: float
-    startup_seconds: float
-    """Stages before fusion."""
-
-
-class Surrogate:
+class Planted:
     """DeepMLF's response to its settings, drawn from a seed."""
+
+    name, epochs = "planted", EPOCHS
 
     def __init__(self, seed: int) -> None:
         generator = np.random.default_rng((7, seed))
@@ -116,6 +103,14 @@ class Surrogate:
         self._lr_fusion = generator.uniform(-3.9, -3.4)
         self._lr_av = generator.uniform(-3.3, -2.7)
         self._decay = generator.uniform(-3.0, -2.0)
+
+    def space(self, trial: optuna.Trial) -> dict[str, Any]:
+        """See `Problem.space`."""
+        return space(trial, LANGUAGE_MODEL)
+
+    def regret(self, worth: float) -> float:
+        """Relative to the best possible MAE."""
+        return worth / BEST_MAE - 1
 
     def final(self, setting: dict[str, Any]) -> float:
         """MAE after full training, without noise; at best `BEST_MAE`."""
@@ -138,7 +133,7 @@ class Surrogate:
         return BEST_MAE * (1 + loss)
 
     def curve(self, setting: dict[str, Any], number: int) -> Curve:
-        """The curve of a setting; noise and failures are those of the setting and the trial's number."""
+        """See `Problem.curve`."""
         final, depth = self.final(setting), setting["model.fusion_depth"]
         key = zlib.crc32(repr(sorted(setting.items())).encode())
         generator = np.random.default_rng((self._seed, number, key))

@@ -48,6 +48,8 @@ class TrialRecord:
     """The number of the trial that it repeats, with the same seed, too."""
     is_prior: bool = False
     """Whether its parameters were given rather than drawn."""
+    seconds_before_fusion: float | None = None
+    """Of its seconds, those of stages before fusion."""
 
     @property
     def epochs(self) -> int:
@@ -149,6 +151,7 @@ def _record(rows: list[dict[str, Any]], trial: FrozenTrial, objective: Objective
         value=_value(last, best, objective),
         best={} if best is None else dict(best.metrics),
         seconds=last["seconds"],
+        seconds_before_fusion=last["seconds_before_fusion"],
         seconds_per_epoch=_mean([report.get(EPOCH_SECONDS) for report in reports]),
         seconds_per_utterance=_mean([1 / rate if rate else None for rate in rates]),
         fail_reason=last["fail_reason"],

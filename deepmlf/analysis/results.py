@@ -1,8 +1,6 @@
 """An experiment as a table: one row per trial and fusion epoch."""
 
 import json
-from collections.abc import Iterable
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ import pyarrow.parquet as pq
 from deepmlf.config import TrialConfig
 from deepmlf.files import new_file
 from deepmlf.places import Place
-from deepmlf.training.reports import AV_REUSED, EPOCH_SECONDS, FIDELITY, EpochReport, read_reports
+from deepmlf.training.reports import FIDELITY, read_reports, seconds_of, seconds_spent
 from deepmlf.tune.experiment.layout import RESULTS, trial_folder
 from deepmlf.tune.experiment.stored import StoredExperiment, open_experiment
 from deepmlf.tune.experiment.study import FAIL_REASON, OVERRIDES
@@ -35,7 +33,8 @@ def results_of(experiment: StoredExperiment) -> pa.Table:
 
     Trials taken over from an earlier experiment are left out. A trial without any finished fusion epoch has one row
     whose epoch and metrics are null. ``seconds`` counts from the trial's start, stages before fusion included; a stage
-    that was taken from the store counts as none. It is null where epochs were not timed. ``cpus`` and ``gpus`` are what
+    that was taken from the store counts as none. It is null where epochs were not timed; ``seconds_before_fusion``
+    is the part of those stages. ``cpus`` and ``gpus`` are what
     the trial held for that time.
     """
     base, search = experiment.manifest.base, experiment.manifest.settings
@@ -60,16 +59,10 @@ def results_of(experiment: StoredExperiment) -> pa.Table:
             if report.fidelity is not None
         ]
         last = seconds[-1] if seconds else None
+        common["seconds_before_fusion"] = None if last is None else seconds_of(reports).before_fusion
         rows += [common | metrics for metrics in fusion] or [common | {FIDELITY: None, "seconds": last}]
     names = list(dict.fromkeys(name for row in rows for name in row))
     return pa.table({name: [row.get(name) for row in rows] for name in names})
-
-
-def seconds_spent(reports: Iterable[EpochReport]) -> list[float | None]:
-    """The seconds that a trial had taken by the end of each of its epochs; None from one that was not timed on."""
-    # A stage that was taken from the store is reported once, without measurements.
-    spent = (report.get(EPOCH_SECONDS, 0.0 if report.get(AV_REUSED) else None) for report in reports)
-    return list(accumulate(spent, lambda total, more: None if total is None or more is None else total + more))
 
 
 def write_results(experiment: StoredExperiment, out: Path | None = None, table: pa.Table | None = None) -> str:

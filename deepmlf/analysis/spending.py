@@ -33,6 +33,8 @@ class Spending:
     """``GPU`` or ``CPU``."""
     hours: float | None
     """Seconds of all trials times the devices that each held, in hours; None where no epoch was timed."""
+    hours_before_fusion: float | None
+    """Of those, what stages before fusion took."""
     hours_saved: float | None
     """The epochs that stopped trials did not train, at each one's own seconds per fusion epoch."""
 
@@ -78,6 +80,7 @@ def spending_of(records: Records) -> Spending:
         len(records.trials) * settings.epochs,
         device,
         sum(timed) * count / 3600 if timed else None,
+        sum(trial.seconds_before_fusion or 0.0 for trial in records.trials) * count / 3600 if timed else None,
         sum(saved) * count / 3600 if timed else None,
     )
 

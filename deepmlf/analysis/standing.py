@@ -9,7 +9,8 @@ from rich.table import Table
 
 from deepmlf.analysis.curves import CurvePoint, seed_curve
 from deepmlf.analysis.distinct import repeats_of, settings_of
-from deepmlf.tune.driver.screen import settings_line
+from deepmlf.training.reports import Seconds
+from deepmlf.tune.driver.screen import settings_line, time_line
 from deepmlf.tune.experiment.stored import StoredExperiment
 from deepmlf.tune.experiment.study import FAIL_REASON, RESTARTS
 from deepmlf.tune.objective import best_first, pareto_front
@@ -41,6 +42,8 @@ class Standing:
     """What full training of all trials would have taken."""
     fusion_epochs_saved: int
     """What stopped trials did not train; what failed ones or running ones lack is not saved."""
+    seconds: Seconds
+    """What its trials took, stages before fusion included."""
 
     @property
     def best_trial(self) -> int | None:
@@ -77,6 +80,8 @@ class Standing:
             "fusion_epochs_spent": self.fusion_epochs_spent,
             "fusion_epochs_full": self.fusion_epochs_full,
             "fusion_epochs_saved": self.fusion_epochs_saved,
+            "seconds": round(self.seconds.total, 1),
+            "seconds_before_fusion": round(self.seconds.before_fusion, 1),
         }
 
 
@@ -98,6 +103,7 @@ def standing_of(experiment: StoredExperiment) -> Standing:
         fusion_epochs_spent=sum(max(t.intermediate_values, default=0) for t in trials),
         fusion_epochs_full=len(trials) * epochs,
         fusion_epochs_saved=sum(epochs - reached for reached in stopped),
+        seconds=experiment.seconds_of(trials),
     )
 
 
@@ -108,6 +114,8 @@ def show_standing(standing: Standing, console: Console) -> None:
     spent, full = standing.fusion_epochs_spent, standing.fusion_epochs_full
     saved = standing.fusion_epochs_saved / max(full, 1)
     console.print(f"fusion epochs: {spent} spent of {full} in full training ({saved:.0%} saved)")
+    if standing.seconds.total:
+        console.print(f"time: {time_line(standing.seconds)}", highlight=False)
     if standing.curve:
         console.print(_curve_table(standing))
     if standing.repeats:

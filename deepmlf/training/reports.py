@@ -2,8 +2,9 @@
 
 import contextlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,32 @@ def best_epoch(reports: Iterable[EpochReport], metric: str) -> EpochReport | Non
         if report.is_better(best, metric):
             best = report
     return best
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """What trials have taken."""
+
+    total: float = 0.0
+    before_fusion: float = 0.0
+    """Of it, in stages before fusion, which no fidelity counts."""
+
+    def __add__(self, other: "Seconds") -> "Seconds":
+        return Seconds(self.total + other.total, self.before_fusion + other.before_fusion)
+
+
+def seconds_spent(reports: Iterable[EpochReport]) -> list[float | None]:
+    """The seconds that a trial had taken by the end of each of its epochs; None from one that was not timed on."""
+    # A stage that was taken from the store is reported once, without measurements.
+    spent = (report.get(EPOCH_SECONDS, 0.0 if report.get(AV_REUSED) else None) for report in reports)
+    return list(accumulate(spent, lambda total, more: None if total is None or more is None else total + more))
+
+
+def seconds_of(reports: Sequence[EpochReport]) -> Seconds:
+    """What a trial has taken; nothing from an epoch on that was not timed."""
+    spent = [seconds for seconds in seconds_spent(reports) if seconds is not None]
+    before = [seconds for seconds, report in zip(spent, reports, strict=False) if report.fidelity is None]
+    return Seconds(max(spent, default=0.0), max(before, default=0.0))
 
 
 def read_reports(folder: Path) -> list[EpochReport]:

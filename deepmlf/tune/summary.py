@@ -26,13 +26,20 @@ class SearchSummary(BaseModel):
     seconds: float
     fusion_epochs_spent: int
     fusion_epochs_full: int
+    trial_seconds: float
+    """What its trials took together, stages before fusion included."""
+    trial_seconds_before_fusion: float
     interrupted: bool
     out_of_time: bool
     """Whether the time budget interrupted it."""
     stop_reason: str | None
+    exhausted: bool
+    """Whether it ended because each setting of its space has been trained."""
 
 
-def summarise(plan: SearchPlan, *, seconds: float, out_of_time: bool, stop_reason: str | None) -> SearchSummary:
+def summarise(
+    plan: SearchPlan, *, seconds: float, out_of_time: bool, stop_reason: str | None, is_exhausted: bool
+) -> SearchSummary:
     """Sum up a search as its study has it now.
 
     Args:
@@ -40,11 +47,12 @@ def summarise(plan: SearchPlan, *, seconds: float, out_of_time: bool, stop_reaso
         seconds: What this driver took.
         out_of_time: Whether its time budget ended it.
         stop_reason: What else ended it before its end, if anything.
+        is_exhausted: Whether its searcher had nothing left to draw.
     """
     trials, objectives = own_trials(plan.experiment.study), plan.experiment.objectives
     ranked = best_first(trials, objectives)
     best = ranked[0] if ranked else None
-    wanted = plan.settings.trials
+    wanted, spent = plan.settings.trials, plan.experiment.seconds_of(trials)
     return SearchSummary(
         experiment=str(plan.experiment.place),
         best_trial=best.number if best else None,
@@ -56,7 +64,10 @@ def summarise(plan: SearchPlan, *, seconds: float, out_of_time: bool, stop_reaso
         seconds=round(seconds, 1),
         fusion_epochs_spent=sum(max(t.intermediate_values, default=0) for t in trials),
         fusion_epochs_full=wanted * plan.settings.epochs,
-        interrupted=sum(t.state.is_finished() for t in trials) < wanted and stop_reason is None,
+        trial_seconds=round(spent.total, 1),
+        trial_seconds_before_fusion=round(spent.before_fusion, 1),
+        interrupted=sum(t.state.is_finished() for t in trials) < wanted and stop_reason is None and not is_exhausted,
         out_of_time=out_of_time,
         stop_reason=stop_reason,
+        exhausted=is_exhausted,
     )

@@ -7,7 +7,7 @@ from typing import Any
 import optuna
 
 from deepmlf.events.recorder import TrialRecorder
-from deepmlf.training.reports import EpochReport
+from deepmlf.training.reports import EpochReport, Seconds, seconds_of
 from deepmlf.tune.driver.callback import DriverCallback
 from deepmlf.tune.driver.screen import Best, RunningTrial, SearchScreen
 from deepmlf.tune.experiment.layout import ERROR, TRIALS, trial_name
@@ -27,6 +27,7 @@ class ExperimentRecorder(DriverCallback):
         study: To read the states that trials ended with.
         objectives: What is shown, and by whose first one the best epoch is picked.
         screen: Shows it.
+        ended: What trials took that earlier drivers have ended.
     """
 
     def __init__(
@@ -36,9 +37,10 @@ class ExperimentRecorder(DriverCallback):
         study: optuna.Study,
         objectives: tuple[Objective, ...],
         screen: SearchScreen,
+        ended: Seconds,
     ) -> None:
         self._experiment, self._base, self._study, self._objectives = experiment, base, study, objectives
-        self._screen = screen
+        self._screen, self._ended = screen, ended
         self._records: dict[int, TrialRecorder] = {}
         self._running: dict[int, TrialRecorder] = {}
         self._awaited: dict[int, str] = {}
@@ -93,7 +95,9 @@ class ExperimentRecorder(DriverCallback):
         if order.only_record:
             return
         frozen = get_trial(self._study, order.number)
-        self._record(order).close(frozen.state.name)
+        record = self._record(order)
+        record.close(frozen.state.name)
+        self._ended += seconds_of(record.reports)
         self._running.pop(order.number, None)
         self._awaited.pop(order.number, None)
         del self._records[order.number]  # all metrics of thousands of trials would fill the driver's memory
@@ -112,7 +116,7 @@ class ExperimentRecorder(DriverCallback):
             )
             for number, record in sorted(self._running.items())
         ]
-        self._screen.draw(running, *self._standing())
+        self._screen.draw(running, *self._standing(), self._ended)
 
     def _standing(self) -> tuple[Counter[str], Best | None]:
         trials = own_trials(self._study)

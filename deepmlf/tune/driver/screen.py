@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from deepmlf.training.reports import EPOCH_SECONDS, EpochReport
+from deepmlf.training.reports import EPOCH_SECONDS, EpochReport, Seconds, seconds_of
 from deepmlf.tune.decide.scheduler import Rung
 from deepmlf.tune.objective import Objective
 
@@ -86,29 +86,36 @@ class SearchScreen:
         """Whether there is a screen, and it has not been drawn just now."""
         return self._live is not None and time.monotonic() >= self._next_refresh
 
-    def draw(self, running: Sequence[RunningTrial], states: Mapping[str, int], best: Best | None) -> None:
+    def draw(
+        self, running: Sequence[RunningTrial], states: Mapping[str, int], best: Best | None, ended: Seconds
+    ) -> None:
         """Draw the screen.
 
         Args:
             running: The trials under way.
             states: How many trials are in each state, those of earlier drivers included.
             best: The best finished trial so far, by the first objective.
+            ended: What trials took that have ended, those of earlier drivers included.
         """
         if self._live is None:
             return
         if not self._live.is_started:
             self._live.start()
-        self._live.update(self.screen(running, states, best), refresh=True)
+        self._live.update(self.screen(running, states, best, ended), refresh=True)
         self._next_refresh = time.monotonic() + _REFRESH_SECONDS
 
-    def screen(self, running: Sequence[RunningTrial], states: Mapping[str, int], best: Best | None) -> Group:
+    def screen(
+        self, running: Sequence[RunningTrial], states: Mapping[str, int], best: Best | None, ended: Seconds
+    ) -> Group:
         """The screen; as `draw` takes them."""
-        ended = sum(states.get(state, 0) for state in _ENDED)
+        finished = sum(states.get(state, 0) for state in _ENDED)
         seconds = time.monotonic() - self._started
-        by_this_driver = ended - self._ended_before
+        by_this_driver = finished - self._ended_before
         counts = ", ".join(f"{states[state]} {state}" for state in _ENDED if states.get(state))
-        left = f", about {duration(seconds / by_this_driver * (self._trials - ended))} left" if by_this_driver else ""
-        head = f"{self._name}: {ended} of {self._trials} trials" + (f" ({counts})" if counts else "")
+        left = (
+            f", about {duration(seconds / by_this_driver * (self._trials - finished))} left" if by_this_driver else ""
+        )
+        head = f"{self._name}: {finished} of {self._trials} trials" + (f" ({counts})" if counts else "")
         parts: list[Any] = [Text(f"{head}; {duration(seconds)}{left}", style="bold")]
         if best is not None:
             settings = settings_line(best.params)
@@ -117,6 +124,9 @@ class SearchScreen:
         parts += [
             Text(line, style="dim") for line in self._footer(running, by_this_driver / seconds if seconds else 0.0)
         ]
+        spent = sum((seconds_of(trial.reports) for trial in running), ended)
+        if spent.total:
+            parts.append(Text(time_line(spent), style="dim"))
         return Group(*parts)
 
     def epoch(self, number: int, report: EpochReport) -> None:
@@ -190,6 +200,11 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def time_line(seconds: Seconds) -> str:
+    """What trials have taken, and the part of it that no fidelity counts, e.g. ``2 h 5 min, 12 min before fusion``."""
+    return f"{duration(seconds.total)} of trials, {duration(seconds.before_fusion)} of it before fusion"
 
 
 def settings_line(params: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """An experiment that is there: opened once per command, and handed on."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from deepmlf.config import TrialConfig
 from deepmlf.places import Place
 from deepmlf.training.effective import EffectiveSetting, effective_setting
+from deepmlf.training.reports import Seconds, read_reports, seconds_of
 from deepmlf.tune.experiment.layout import TRIALS, trial_folder
 from deepmlf.tune.experiment.manifest import Manifest, read_manifest
 from deepmlf.tune.experiment.remote import refresh
@@ -63,6 +65,11 @@ class StoredExperiment:
             return None
         config = TrialConfig.from_overrides(self.manifest.base, json.loads(drawn))
         return effective_setting(config, self.manifest.language_model.num_layers)
+
+    def seconds_of(self, trials: Iterable[FrozenTrial]) -> Seconds:
+        """What some of its trials have taken together, by what the driver has recorded."""
+        folders = (trial_folder(self.folder, trial.number) for trial in trials)
+        return sum((seconds_of(read_reports(folder)) for folder in folders), Seconds())
 
     def place_of_trial(self, number: int) -> Place:
         """Where one of its trials is."""

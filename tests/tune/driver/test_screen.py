@@ -7,7 +7,7 @@ import optuna
 import pytest
 from rich.console import Console
 
-from deepmlf.training.reports import EpochReport
+from deepmlf.training.reports import EpochReport, Seconds
 from deepmlf.tune.decide.scheduler import Rung, make_scheduler, rungs_of
 from deepmlf.tune.driver.screen import Best, RunningTrial, SearchScreen, duration
 from deepmlf.tune.objective import make_objectives
@@ -48,7 +48,7 @@ def test_the_screen_has_all_that_one_asks_of_a_search(monkeypatch: pytest.Monkey
         trial(13),
     ]
     best = Best(7, 0.5703, {"model.num_fusion_tokens": 12, "training.lr": 0.00012345})
-    text = drawn(shown, running, {"COMPLETE": 3, "PRUNED": 9, "RUNNING": 2}, best)
+    text = drawn(shown, running, {"COMPLETE": 3, "PRUNED": 9, "RUNNING": 2}, best, Seconds(7200.0, 1200.0))
     # Ten trials in 600 s of this driver, eight to go.
     assert "mosi: 12 of 20 trials (3 COMPLETE, 9 PRUNED); 10 min, about 8 min left" in text
     assert "best valid/MAE 0.5703, trial 7: num_fusion_tokens=12, lr=0.000123" in text
@@ -57,6 +57,8 @@ def test_the_screen_has_all_that_one_asks_of_a_search(monkeypatch: pytest.Monkey
     assert ["13", "starts", "0", "of", "9", "0", "of", "6", "0.61"] in rows
     assert "rungs: epoch 1: 12 trials, cut-off 0.71; epoch 3: 0 trials" in text
     assert "40 utterances/s, 60 trials/h" in text
+    # Two epochs of a minute each run, one of them before fusion.
+    assert "2 h 2 min of trials, 21 min of it before fusion" in text
 
 
 def test_seconds_left_are_those_of_the_stage_that_runs() -> None:
@@ -70,7 +72,7 @@ def test_seconds_left_are_those_of_the_stage_that_runs() -> None:
 
 def test_a_terminal_gets_a_screen_and_a_file_gets_lines() -> None:
     shown, out = progress()
-    shown.draw([trial(0)], {}, None)
+    shown.draw([trial(0)], {}, None, Seconds())
     assert not shown.is_due  # it was drawn just now
     shown.epoch(0, epoch(1))
     shown.ended(0, "COMPLETE", None, {"COMPLETE": 1}, None)
@@ -80,7 +82,7 @@ def test_a_terminal_gets_a_screen_and_a_file_gets_lines() -> None:
 
     shown, out = progress(terminal=False)
     assert not shown.is_due
-    shown.draw([trial(0)], {}, None)
+    shown.draw([trial(0)], {}, None, Seconds())
     shown.epoch(0, epoch(1, "av"))
     shown.epoch(0, epoch(2, **{"valid/MAE": 0.5}))
     shown.ended(0, "COMPLETE", None, {"COMPLETE": 1}, Best(0, 0.5, {}))

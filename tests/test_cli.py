@@ -91,6 +91,14 @@ def test_a_grid_has_as_many_trials_as_points_unless_told(small_data: Path, monke
     assert "trials" in asked(monkeypatch, *words, "--sampler", "grid", "--trials", "20").model_fields_set
 
 
+def test_priors_and_rungs_are_the_commands_to_choose(small_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = [small_data, "--lm", "tiny-random"]
+    default = asked(monkeypatch, *words)
+    assert (default.priors, default.first_rung, default.reduction_factor) == (True, 3, 3)
+    chosen = asked(monkeypatch, *words, "--no-priors", "--first-rung", "2", "--reduction-factor", "4")
+    assert (chosen.priors, chosen.first_rung, chosen.reduction_factor) == (False, 2, 4)
+
+
 def test_the_demo_keeps_no_more_layers_than_there_are(
     small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,7 +127,9 @@ def test_a_search_that_ends_names_its_best_trial_if_it_has_one(
     experiment = open_experiment(make_experiment(tmp_path, 1, running=0 if has_best else 1))
     summary = SearchSummary(
         experiment="runs/search", best_trial=None, metric="valid/MAE", value=None, front=[], config={}, states={},
-        seconds=1.0, fusion_epochs_spent=0, fusion_epochs_full=9, interrupted=True, out_of_time=True, stop_reason=None,
+        seconds=1.0, fusion_epochs_spent=0, fusion_epochs_full=9, trial_seconds=1.0, trial_seconds_before_fusion=0.0,
+        interrupted=True, out_of_time=True, stop_reason=None,
+        exhausted=False,
     )  # fmt: skip
     _end_search(summary, experiment, json_output=False)
     told = capsys.readouterr()

@@ -47,8 +47,15 @@ DEMO_LAYERS = 8
 @click.option("--seed", default=0, type=click.IntRange(0, SEED_LIMIT - 1), show_default=True)
 @click.option("--objective", "objectives", multiple=True, metavar="METRIC[,METRIC]",
               help="What to optimise (default valid/MAE); two give a Pareto front.")  # fmt: skip
-@click.option("--sampler", default="tpe", show_default=True, help="tpe, random, gp, cmaes, grid or nsga2.")
+@click.option("--sampler", default="auto", show_default=True,
+              help="auto, mixed, curves, tpe, random, gp, cmaes, grid or nsga2.")  # fmt: skip
+@click.option("--no-priors", "priors", is_flag=True, default=True, flag_value=False,
+              help="Leave out the settings that the space evaluates first.")  # fmt: skip
 @click.option("--scheduler", default="asha", show_default=True, help="asha, hyperband, median or none.")
+@click.option("--first-rung", "grace_period", default=None, type=click.IntRange(1),
+              help="Fusion epochs before a trial may be stopped (default a fifth of --epochs).")  # fmt: skip
+@click.option("--reduction-factor", default=3, type=click.IntRange(2), show_default=True,
+              help="asha and hyperband: one trial in so many goes on from a rung.")  # fmt: skip
 @click.option("--warm-start", metavar="EXPERIMENT", help="Learn from an earlier experiment's finished trials.")
 @click.option("--max-failures", default=3, type=click.IntRange(0), show_default=True,
               help="Restarts of a trial whose worker or node died.")  # fmt: skip

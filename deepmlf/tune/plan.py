@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from optuna.trial import FrozenTrial
+from optuna.trial import FixedTrial, FrozenTrial
 
 from deepmlf.data.dataset import Dataset, DatasetInfo
 from deepmlf.errors import SearchError
@@ -15,7 +15,7 @@ from deepmlf.model.lm_store import LanguageModelFacts
 from deepmlf.places import Place
 from deepmlf.tune.cluster.connect import can_grow
 from deepmlf.tune.cluster.devices import check_asked, check_devices, settle_devices
-from deepmlf.tune.decide.samplers import check_sampler, grid_points
+from deepmlf.tune.decide.samplers import check_sampler, grid_points, settled
 from deepmlf.tune.decide.scheduler import check_scheduler
 from deepmlf.tune.decide.warm_start import fitting_trials
 from deepmlf.tune.experiment.manifest import Manifest
@@ -96,6 +96,7 @@ def plan_search(settings: SearchSettings, material: Material | None = None) -> S
     """
     check_sampler(settings.sampler, len(settings.objectives), has_warm_start=settings.warm_start is not None)
     check_scheduler(settings.scheduler)
+    _check_first_rung(settings)
     check_given(settings.overrides)
     secret, settings = settings.study_storage, _resolved(settings)
     place = Place.of(settings.storage) / str(settings.name)
@@ -219,6 +220,7 @@ def _resolved(settings: SearchSettings) -> SearchSettings:
     """The same settings in a form that holds in any folder and holds no secret."""
     changes: dict[str, Any] = {
         "name": experiment_name(settings),
+        "sampler": settled(settings.sampler, len(settings.objectives)),
         "data": str(Place.of(settings.data)),
         "lm": lm_store.absolute(settings.lm),
         "study_storage": settings.study_storage and without_password(settings.study_storage),
@@ -228,6 +230,15 @@ def _resolved(settings: SearchSettings) -> SearchSettings:
         say(settings, "two objectives have no single order, so no trial is stopped early")
         changes["scheduler"] = "none"
     return settings.model_copy(update=changes)
+
+
+def _check_first_rung(settings: SearchSettings) -> None:
+    if settings.grace_period is None:
+        return
+    if settings.scheduler == "none":
+        raise SearchError(f"--first-rung {settings.grace_period}: --scheduler none stops no trial")
+    if settings.grace_period > settings.epochs:
+        raise SearchError(f"--first-rung {settings.grace_period}: is later than the last of {settings.epochs} epochs")
 
 
 def beyond_warmup(settings: SearchSettings, warmup: float) -> SearchSettings:
@@ -243,7 +254,7 @@ def beyond_warmup(settings: SearchSettings, warmup: float) -> SearchSettings:
     lowest = math.floor(warmup) + 1
     if settings.grace_period is not None and settings.grace_period < lowest:
         raise SearchError(
-            f"grace_period={settings.grace_period}: lies within the warm-up of {warmup:g} epochs; "
+            f"--first-rung {settings.grace_period}: lies within the warm-up of {warmup:g} epochs; "
             f"take at least {lowest}, or shorten training.warmup_epochs"
         )
     return settings.model_copy(update={"grace_period": max(lowest, settings.first_rung)})
@@ -262,7 +273,7 @@ def _own(settings: SearchSettings) -> dict[str, Any]:
 def _queue(settings: SearchSettings, space: BoundSpace) -> tuple[list[dict[str, Any]], SearchSettings]:
     """Parameters of a new search's first trials, and the settings with as many trials as a grid has points."""
     if settings.sampler != "grid":
-        return space.priors[: settings.trials], settings
+        return _distinct(space)[: settings.trials] if settings.priors else [], settings
     wanted = settings.trials if "trials" in settings.model_fields_set else None
     queue, is_cut = grid_points(space, wanted, settings.seed)
     if is_cut:
@@ -274,6 +285,18 @@ def _queue(settings: SearchSettings, space: BoundSpace) -> tuple[list[dict[str, 
             "flatter their settings; to compare settings say --scheduler none",
         )
     return queue, settings.model_copy(update={"trials": len(queue)})
+
+
+def _distinct(space: BoundSpace) -> list[dict[str, Any]]:
+    """A space's priors, without those that would train the same as an earlier one."""
+    distinct: dict[Any, dict[str, Any]] = {}
+    for index, prior in enumerate(space.priors):
+        try:
+            trains: Any = space.effective(space.config_of(space.sample(FixedTrial(prior))))
+        except Exception:  # it leaves something open
+            trains = index
+        distinct.setdefault(trains, prior)
+    return list(distinct.values())
 
 
 def say(settings: SearchSettings, line: str) -> None:

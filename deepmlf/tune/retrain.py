@@ -97,6 +97,7 @@ def _plan(
             "trials": len(best) * seeds,
             "sampler": "grid",
             "scheduler": "none",
+            "grace_period": None,
             # An earlier version let a search name a GPU without asking Ray for one.
             "gpus_per_trial": settings.gpus_per_trial or (None if base.get("training.device") == "cuda" else 0.0),
             "overrides": {key: value for key, value in settings.overrides.items() if key != _SEED},

@@ -41,7 +41,7 @@ from deepmlf.tune.experiment.stored import StoredExperiment, open_experiment
 from deepmlf.tune.experiment.study import PRIOR, check_insides, create_study, own_trials, record_epoch, repair_journal
 from deepmlf.tune.experiment.uploader import Uploader
 from deepmlf.tune.messages import SearchTerms, Served
-from deepmlf.tune.plan import SearchPlan, check_cluster, plan_resume, plan_search, with_devices
+from deepmlf.tune.plan import SearchPlan, check_cluster, plan_resume, plan_search, say, with_devices
 from deepmlf.tune.settings import SearchSettings
 from deepmlf.tune.space.columns import write_columns
 from deepmlf.tune.summary import SearchSummary, summarise
@@ -111,12 +111,16 @@ def run(plan: SearchPlan) -> SearchSummary:
     check_insides()
     with _alone(plan.experiment, quiet=plan.settings.quiet) as lease:
         stop = Stop(plan.settings.time_budget, lease)
-        reason = _train(plan, stop)
+        searcher = _train(plan, stop)
+        is_exhausted = searcher is not None and searcher.is_exhausted
+        if is_exhausted:
+            say(plan.settings, "the space is exhausted: each of its settings has been trained")
         return summarise(
             plan,
             seconds=time.perf_counter() - started,
             out_of_time=stop.out_of_time,
-            stop_reason=reason or stop.reason,
+            stop_reason=(searcher and searcher.stop_reason) or stop.reason,
+            is_exhausted=is_exhausted,
         )
 
 
@@ -164,13 +168,14 @@ def _reconcile(experiment: StoredExperiment) -> None:
                 record_epoch(study, experiment.objectives, number, report)
 
 
-def _train(plan: SearchPlan, stop: Stop) -> str | None:
-    """Train all trials that are left; why the searcher ended before its last one, if it did."""
+def _train(plan: SearchPlan, stop: Stop) -> OptunaSearcher | None:
+    """Train all trials that are left; the searcher that drew them, if any were."""
     experiment, settings, study = plan.experiment, plan.settings, plan.experiment.study
     folder, objectives = experiment.folder, experiment.objectives
     (folder / SPACE).write_text(experiment.manifest.space_source)
     write_columns(folder / TRIALS, plan.space, objectives, plan.dataset.name)
-    ended = [trial.number for trial in own_trials(study) if trial.state.is_finished()]
+    finished = [trial for trial in own_trials(study) if trial.state.is_finished()]
+    ended = [trial.number for trial in finished]
     unrecorded = sorted(set(ended) - set(ended_in_ray(folder)))
     samples = settings.trials - len(ended) + len(unrecorded)
     if samples <= 0:
@@ -192,16 +197,25 @@ def _train(plan: SearchPlan, stop: Stop) -> str | None:
         ended=len(ended),
         rungs=lambda: rungs_of(scheduler),
     )
-    recorder = ExperimentRecorder(folder, plan.space.base.overrides, study, objectives, screen)
-    sampler = partial(
-        make_sampler, settings.sampler, settings.seed, trials=settings.trials, concurrent=settings.concurrent
-    )
+    spent = experiment.seconds_of(finished)
+    recorder = ExperimentRecorder(folder, plan.space.base.overrides, study, objectives, screen, spent)
     with _ray(plan) as served:
-        orders = Orders(plan.space, _terms(plan, served))
-        searcher = OptunaSearcher(study, objectives, sampler, orders, trials=settings.trials, unrecorded=unrecorded)
+        searcher = _searcher(plan, Orders(plan.space, _terms(plan, served)), unrecorded)
         watch = FaultWatch(study, settings.trial_timeout)
         _tuner(plan, searcher, scheduler, [watch, recorder, stop], samples).fit()
-    return searcher.stop_reason
+    return searcher
+
+
+def _searcher(plan: SearchPlan, orders: Orders, unrecorded: list[int]) -> OptunaSearcher:
+    settings = plan.settings
+    sampler = partial(
+        make_sampler, settings.sampler, settings.seed, space=orders.sample, is_new=orders.is_new,
+        epochs=settings.epochs, trials=settings.trials, concurrent=settings.concurrent,
+    )  # fmt: skip
+    return OptunaSearcher(
+        plan.experiment.study, plan.experiment.objectives, sampler, orders,
+        seed=settings.seed, trials=settings.trials, unrecorded=unrecorded,
+    )  # fmt: skip
 
 
 def _terms(plan: SearchPlan, served: Served) -> SearchTerms:

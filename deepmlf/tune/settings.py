@@ -39,7 +39,10 @@ class SearchSettings(BaseModel):
     seed: int = Field(0, ge=0, lt=SEED_LIMIT)
     overrides: dict[str, Any] = {}
     objectives: list[str] = ["valid/MAE"]
-    sampler: str = "tpe"
+    priors: bool = True
+    """Evaluate the space's priors first."""
+    sampler: str = "auto"
+    """A search's manifest has the one that ``auto`` was."""
     scheduler: str = "asha"
     grace_period: int | None = Field(None, ge=1)
     """Fusion epochs before a trial may be stopped; None takes a fifth of a full trial's, and what lies beyond the

@@ -49,7 +49,10 @@ def settings(data: Path, storage: Path, **changes: Any) -> SearchSettings:
         ({"space": "nonsuch"}, "--space nonsuch: no such file or space"),
         ({"space": "misspelt.py"}, "misspelt.py: model.tokens: no such setting"),
         ({"space": "raises.py"}, "raises.py: KeyError: 'depth'"),
-        ({"sampler": "tep"}, "--sampler tep: no such sampler; choose one of tpe, random, gp, cmaes, grid, nsga2"),
+        (
+            {"sampler": "tep"},
+            "--sampler tep: no such sampler; choose one of auto, mixed, curves, tpe, random, gp, cmaes, grid, nsga2",
+        ),
         ({"sampler": "grid"}, "--sampler grid: every float of the space needs a step"),
         ({"scheduler": "sha"}, "--scheduler sha: no such scheduler; choose one of asha, hyperband, median, none"),
         ({"objectives": ["valid/mae"]}, "--objective valid/mae: no such metric; mosi has valid/Has0_acc_2, "),

@@ -108,8 +108,53 @@ def test_a_first_rung_within_the_longest_warm_up_that_is_drawn_is_refused(tmp_pa
     with pytest.raises(SearchError) as caught:
         plan_search(settings(small_data, tmp_path, **asked, grace_period=3))
     assert str(caught.value) == (
-        "grace_period=3: lies within the warm-up of 3 epochs; take at least 4, or shorten training.warmup_epochs"
+        "--first-rung 3: lies within the warm-up of 3 epochs; take at least 4, or shorten training.warmup_epochs"
     )
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"scheduler": "none", "grace_period": 2}, "--first-rung 2: --scheduler none stops no trial"),
+        ({"epochs": 9, "grace_period": 10}, "--first-rung 10: is later than the last of 9 epochs"),
+    ],
+)
+def test_a_first_rung_that_could_stop_nothing_is_refused(
+    asked: dict[str, Any], message: str, tmp_path: Path, small_data: Path
+) -> None:
+    with pytest.raises(SearchError) as caught:
+        plan_search(settings(small_data, tmp_path, **asked))
+    assert str(caught.value) == message
+
+
+def test_the_manifest_has_the_sampler_that_auto_was(tmp_path: Path, small_data: Path) -> None:
+    (tmp_path / "mine.py").write_text(SPACE)
+    asked = {"space": str(tmp_path / "mine.py"), "sampler": "auto"}
+    one = plan_search(settings(small_data, tmp_path, **asked))
+    two = plan_search(settings(small_data, tmp_path, **asked, objectives=["valid/MAE", "valid/Corr"]))
+    assert [plan.experiment.manifest.settings.sampler for plan in (one, two)] == ["mixed", "tpe"]
+
+
+def test_priors_that_train_the_same_are_one_and_can_be_left_out(tmp_path: Path, small_data: Path) -> None:
+    """The language model has four layers, to which the depth is cut; the last prior leaves its tokens open."""
+    (tmp_path / "mine.py").write_text(
+        """
+BASE = {"model.fusion_start": 0.0}
+PRIORS = [
+    {"model.fusion_depth": depth, "model.num_fusion_tokens": tokens} for depth, tokens in ((9, 2), (8, 2), (8, 4))
+] + [{"model.fusion_depth": 9}]
+
+
+def space(trial, lm):
+    depth = trial.suggest_int("model.fusion_depth", 1, 10)
+    tokens = trial.suggest_int("model.num_fusion_tokens", 2, 5)
+    return {"model.fusion_depth": min(depth, lm.num_layers), "model.num_fusion_tokens": tokens}
+"""
+    )
+    asked = settings(small_data, tmp_path, space=str(tmp_path / "mine.py"), trials=9)
+    queue = plan_search(asked).queue
+    assert [tuple(prior.values()) for prior in queue] == [(9, 2), (8, 4), (9,)]
+    assert plan_search(asked.model_copy(update={"priors": False})).queue == []
 
 
 def test_a_trials_setting_is_validated_at_the_draw_and_in_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:

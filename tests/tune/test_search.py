@@ -1,5 +1,6 @@
 """Whole searches with a mock trainer on a real Ray cluster: states, failures, kills."""
 
+import json
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from deepmlf.analysis.results import write_results
 from deepmlf.analysis.standing import standing_of
 from deepmlf.errors import SearchError
 from deepmlf.tune.experiment.stored import open_experiment
+from deepmlf.tune.experiment.study import OVERRIDES
 from deepmlf.tune.search import resume_search, run_search
 from deepmlf.tune.settings import SearchSettings
 from tests.tune.experiments import assert_whole, settings, space_of, wait_for_epochs
@@ -69,6 +71,29 @@ def failing_space(path: Path, condition: str) -> str:
         "            'model.num_fusion_tokens': trial.suggest_int('model.num_fusion_tokens', 2, 12)}\n"
     )
     return str(path)
+
+
+@pytest.mark.ray
+def test_a_space_of_four_settings_is_exhausted_by_four_trials(
+    ray_cluster: None, tmp_path: Path, small_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of eight depths that are drawn four fit the language model's layers."""
+    (tmp_path / "mine.py").write_text(
+        """
+def space(trial, lm):
+    depth = min(trial.suggest_int("model.fusion_depth", 1, 8), lm.num_layers)
+    return {"model.fusion_start": 0.0, "model.fusion_depth": depth}
+"""
+    )
+    asked = settings(small_data, tmp_path, space=str(tmp_path / "mine.py"), trials=9, epochs=2, quiet=False)
+    summary = run_search(asked)
+    assert (summary.exhausted, summary.interrupted, summary.stop_reason) == (True, False, None)
+    told = "deepmlf: the space is exhausted: each of its settings has been trained\n"
+    assert told in capsys.readouterr().err
+    trials = open_experiment(tmp_path / "search").trials()
+    assert sorted(json.loads(trial.user_attrs[OVERRIDES])["model.fusion_depth"] for trial in trials) == [1, 2, 3, 4]
+    again = resume_search(tmp_path / "search")
+    assert (again.exhausted, again.states) == (True, summary.states)
 
 
 @pytest.mark.ray

@@ -6,15 +6,18 @@ scheduler are few, and none of its samplers looks at failed ones, so that they g
 
 import copy
 import heapq
+import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from deepmlf.tune.experiment.study import Excerpt
+from deepmlf.tune.experiment.study import OVERRIDES, Excerpt, is_in_range
 
 _BEST = 25  # as many as TPE ever takes for good
 _FAR = 3.0  # quartile ranges beyond the upper quartile, as of a box plot's far-out points
@@ -36,9 +39,7 @@ class LearningSampler(BaseSampler):
         self._sampler, self._latest = sampler, latest
         self._seen: tuple[int, optuna.Study] | None = None
 
-    def infer_relative_search_space(
-        self, study: optuna.Study, trial: FrozenTrial
-    ) -> dict[str, optuna.distributions.BaseDistribution]:
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """As the sampler does it."""
         return self._sampler.infer_relative_search_space(self._view(study, trial), trial)
 
@@ -105,8 +106,22 @@ def _costs(trial: FrozenTrial, signs: list[int]) -> list[float] | None:
     return None
 
 
+def in_use(trial: FrozenTrial) -> dict[str, Any]:
+    """A trial's parameters as they took effect: a space may cut what it has drawn to what fits a language model."""
+    return used(trial.params, json.loads(trial.user_attrs.get(OVERRIDES, "{}")), trial.distributions)
+
+
+def used(
+    params: Mapping[str, Any], overrides: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]
+) -> dict[str, Any]:
+    """Parameters with what a space made of them, where that could have been drawn as well."""
+    made = {name: overrides[name] for name in params if name in overrides}
+    return dict(params) | {name: value for name, value in made.items() if is_in_range(distributions[name], value)}
+
+
 def _complete(trial: FrozenTrial, values: np.ndarray) -> FrozenTrial:
     shown = copy.copy(trial)
     shown.state = TrialState.COMPLETE
+    shown.params = in_use(trial)
     shown.values = [float(value) for value in values]
     return shown

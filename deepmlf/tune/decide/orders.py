@@ -1,9 +1,15 @@
 """What a trial's parameters become for the worker that trains it."""
 
+import contextlib
+from collections.abc import Mapping
 from typing import Any
 
 import optuna
+from optuna.trial import BaseTrial
 
+from deepmlf.config import TrialConfig
+from deepmlf.errors import ConfigError
+from deepmlf.training.effective import EffectiveSetting
 from deepmlf.tune.messages import SearchTerms, TrialOrder
 from deepmlf.tune.space.bound import BoundSpace
 
@@ -18,6 +24,12 @@ class Orders:
 
     def __init__(self, space: BoundSpace, terms: SearchTerms) -> None:
         self._space, self._terms = space, terms
+        self._known: dict[EffectiveSetting, int] = {}  # the trial that has each
+        self._latest: tuple[dict[str, Any], TrialConfig] | None = None
+
+    def sample(self, trial: BaseTrial) -> dict[str, Any]:
+        """What the space makes of parameters, not yet checked; see `BoundSpace.sample`."""
+        return self._space.sample(trial)
 
     def draw(self, trial: optuna.Trial) -> TrialOrder:
         """The order of a trial that was asked for.
@@ -33,8 +45,26 @@ class Orders:
         Raises:
             ConfigError: For a setting that cannot be trained.
         """
-        config = self._space.config_of(overrides)
+        config = self._config_of(overrides)
+        self._known.setdefault(self._space.effective(config), number)
         return TrialOrder(number=number, config=config, overrides=overrides, terms=self._terms)
+
+    def know(self, number: int, overrides: Mapping[str, Any]) -> None:
+        """Take note of a trial that has ended."""
+        with contextlib.suppress(ConfigError):  # it failed for that
+            self._known.setdefault(self._space.effective(self._config_of(overrides)), number)
+
+    def is_new(self, overrides: Mapping[str, Any]) -> bool:
+        """Whether it would train other than every trial that is known; what cannot be trained is new, and will fail."""
+        try:
+            return self._space.effective(self._config_of(overrides)) not in self._known
+        except ConfigError:
+            return True
+
+    def _config_of(self, overrides: Mapping[str, Any]) -> TrialConfig:
+        if self._latest is None or self._latest[0] != overrides:  # a setting is ordered just after it was found new
+            self._latest = dict(overrides), self._space.config_of(overrides)
+        return self._latest[1]
 
     def record_only(self, number: int) -> TrialOrder:
         """The order of a trial that has ended and passes through Ray for the sake of Ray's records."""

@@ -16,6 +16,7 @@ from ray.tune.search import Searcher
 
 from deepmlf.training.curriculum import whole_model_from
 from deepmlf.training.reports import EpochReport
+from deepmlf.tune.decide.distinct import DistinctSampler, spare_setting
 from deepmlf.tune.decide.orders import Orders
 from deepmlf.tune.experiment.layout import ERROR
 from deepmlf.tune.experiment.study import (
@@ -43,7 +44,9 @@ class OptunaSearcher(Searcher):
         study: The study; created or loaded by the caller.
         objectives: What is optimised; the first one picks a trial's best epoch.
         sampler: The sampler for a trial, from its number.
-        orders: Draws settings and checks them; a trial for which that fails is FAIL at once.
+        orders: Draws settings and checks them; a trial for which that fails is FAIL at once. What one trial trains is
+            drawn for no other, unless it was given.
+        seed: Seed of the search.
         trials: Trials the search is to end with, failed ones included.
         unrecorded: Finished trials that a killed driver's Ray had not yet written down; they pass through Ray again,
             without training, so that its records are whole.
@@ -56,21 +59,27 @@ class OptunaSearcher(Searcher):
         sampler: Callable[[int], BaseSampler],
         orders: Orders,
         *,
+        seed: int,
         trials: int,
         unrecorded: list[int],
     ) -> None:
         super().__init__(metric=objectives[0].name, mode=objectives[0].mode)
         self._study, self._objectives, self._sampler, self._orders = study, objectives, sampler, orders
-        self._trials = trials
+        self._seed, self._trials = seed, trials
         self._lock = threading.Lock()
         self._numbers: dict[str, int] = {}  # Ray's trial id → Optuna's number
         self._whole_from: dict[int, int] = {}  # trial → its first fusion epoch with the whole model
         earlier = own_trials(study)
+        for trial in earlier:
+            if trial.state.is_finished() and OVERRIDES in trial.user_attrs:
+                orders.know(trial.number, json.loads(trial.user_attrs[OVERRIDES]))
         self._unfinished = [t for t in earlier if t.state == TrialState.RUNNING]
         # What failed before may have been mended since: a resume is stopped by failures of its own only.
         self._failed_before = {t.number for t in earlier if t.state == TrialState.FAIL}
         self._unrecorded = list(unrecorded)
         self.stop_reason: str | None = None
+        self.is_exhausted = False
+        """Whether it ended because the space has no setting that no trial has."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "OptunaSearcher":
         # Ray copies its tune config; a study and its storage must stay one.
@@ -98,7 +107,12 @@ class OptunaSearcher(Searcher):
                         self.stop_reason = f"the first {len(failed)} trials all failed: {reason}"
                     if failed or sum(t.state != TrialState.WAITING for t in trials) >= self._trials:
                         return str(Searcher.FINISHED)
-                    order = self._ask()
+                    sampler = self._next_sampler()
+                    if sampler is None:
+                        self.is_exhausted = True
+                        return str(Searcher.FINISHED)
+                    self._study.sampler = sampler
+                    order = self._draw(self._study.ask())
                 if order is not None:
                     self._numbers[trial_id] = order.number
                     self._whole_from[order.number] = whole_model_from(order.config)
@@ -112,11 +126,17 @@ class OptunaSearcher(Searcher):
             return self._draw(begun_trial(self._study, trial.number))
         return self._made(trial.number, lambda: self._orders.again(trial.number, json.loads(overrides)))
 
-    def _ask(self) -> TrialOrder | None:
-        # Priors that wait in the study have their number, but have not been asked for yet.
+    def _next_sampler(self) -> BaseSampler | None:
+        """The sampler of the next trial; None if nothing new is left to draw."""
         trials = self._study.get_trials(deepcopy=False)
-        self._study.sampler = self._sampler(sum(t.state != TrialState.WAITING for t in trials))
-        return self._draw(self._study.ask())
+        # Priors that wait in the study have their number, but have not been asked for yet.
+        number = sum(t.state != TrialState.WAITING for t in trials)
+        is_given, spare = number < len(trials), None
+        if not is_given:
+            spare = spare_setting(self._orders.sample, self._orders.is_new, number, self._seed)
+        if spare is None and not is_given:
+            return None
+        return DistinctSampler(self._sampler(number), self._orders.sample, self._orders.is_new, spare or {})
 
     def _draw(self, trial: optuna.Trial) -> TrialOrder | None:
         """Draw a trial's setting and note it; None if it cannot be trained, which is a FAIL."""

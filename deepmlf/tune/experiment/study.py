@@ -160,7 +160,15 @@ def end_early(study: optuna.Study, number: int, values: list[float] | None) -> N
 
 def is_in_range(distribution: BaseDistribution, value: Any) -> bool:
     """Whether a distribution may draw a value."""
-    return distribution._contains(distribution.to_internal_repr(value))
+    try:
+        return distribution._contains(distribution.to_internal_repr(value))
+    except ValueError:  # a choice that is not one
+        return False
+
+
+def fixed_params(trial: FrozenTrial) -> dict[str, Any]:
+    """The parameters that a trial was given rather than asked to draw."""
+    return dict(trial.system_attrs.get("fixed_params", {}))
 
 
 class Excerpt(optuna.Study):

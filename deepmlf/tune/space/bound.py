@@ -12,6 +12,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from deepmlf.config import ModelConfig, TrialConfig
 from deepmlf.errors import ConfigError, SearchError
 from deepmlf.model.lm_store import LanguageModelFacts
+from deepmlf.training.effective import EffectiveSetting, effective_setting
 from deepmlf.tune.experiment.study import is_in_range
 from deepmlf.tune.space.base import Base, check_drawn
 from deepmlf.tune.space.load import SearchSpace
@@ -66,6 +67,10 @@ class BoundSpace:
         if sizes.positions is not None:
             config.model.check_positions(sizes.positions.count, sizes.positions.within)
         return config
+
+    def effective(self, config: TrialConfig) -> EffectiveSetting:
+        """What a trial of this configuration trains."""
+        return effective_setting(config, self.whole_lm.num_layers)
 
 
 def _cut(model: ModelConfig, lm: LanguageModelFacts) -> LanguageModelFacts:

@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Callable
 from typing import Any
 
 import optuna
@@ -13,59 +12,8 @@ from ray.tune.search import Searcher
 from deepmlf.config import TrialConfig
 from deepmlf.errors import ConfigError
 from deepmlf.training.curriculum import whole_model_from
-from deepmlf.tune.decide.orders import Orders
-from deepmlf.tune.decide.samplers import make_sampler
-from deepmlf.tune.decide.searcher import OptunaSearcher
-from deepmlf.tune.messages import TrialOrder
 from deepmlf.tune.objective import best_first, make_objectives
-from deepmlf.tune.worker.wire import order_of
-from tests.tune.parts import TERMS, bound
-
-TOKENS = "model.num_fusion_tokens"
-OBJECTIVE = "valid/MAE"
-
-
-def space(trial: optuna.Trial) -> dict[str, Any]:
-    return {TOKENS: trial.suggest_int(TOKENS, 2, 12)}
-
-
-def searcher(
-    study: optuna.Study,
-    trials: int = 8,
-    space: Callable[..., dict[str, Any]] = space,
-    refused: str | None = None,
-    sampler: str = "tpe",
-    objectives: tuple[str, ...] = (OBJECTIVE,),
-    unrecorded: tuple[int, ...] = (),
-) -> OptunaSearcher:
-    return OptunaSearcher(
-        study,
-        make_objectives(objectives),
-        lambda number: make_sampler(sampler, 0, number, trials=trials, concurrent=1),
-        Refusing(refused) if refused else Orders(bound(space), TERMS),
-        trials=trials,
-        unrecorded=list(unrecorded),
-    )
-
-
-class Refusing(Orders):
-    """Orders of settings none of which can be trained."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(bound(space), TERMS)
-        self._reason = reason
-
-    def again(self, number: int, overrides: dict[str, Any]) -> TrialOrder:
-        raise ConfigError(self._reason)
-
-
-def epoch(number: int, value: float, **more: Any) -> dict[str, Any]:
-    return {"stage": "fusion", "epoch": number, "fusion_epoch": number, OBJECTIVE: value} | more
-
-
-def asked(suggested: dict[str, Any] | str | None) -> TrialOrder:
-    assert isinstance(suggested, dict)
-    return order_of(suggested)
+from tests.tune.searchers import OBJECTIVE, TOKENS, asked, epoch, searcher, space
 
 
 def test_a_finished_trial_is_complete_with_its_best_epoch() -> None:

@@ -1,0 +1,98 @@
+"""No setting is trained twice: what a sampler draws is drawn again if it would train the same as another trial."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
+from optuna.trial import BaseTrial, FrozenTrial
+
+from deepmlf.tune.decide.candidates import Nearby, Sampled
+from deepmlf.tune.experiment.study import fixed_params
+
+Space = Callable[[BaseTrial], dict[str, Any]]
+"""Draws a setting, asking a trial for its parameters; what it makes of them is returned."""
+IsNew = Callable[[dict[str, Any]], bool]
+"""Whether what a space made of its parameters would train other than all trials before."""
+
+_TRIES = 8  # of a sampler: each may take it as long as the first
+_RANDOM_TRIES = 2000
+
+
+def spare_setting(space: Space, is_new: IsNew, number: int, seed: int) -> dict[str, Any] | None:
+    """Parameters, drawn at random, of a setting that no trial has.
+
+    Args:
+        space: The space.
+        is_new: What is asked of the setting.
+        number: Of the trial that may take it.
+        seed: Of the draws.
+
+    Returns:
+        None if 2,000 draws in a row find none: the space is exhausted.
+    """
+    generator = np.random.default_rng(seed)
+    for _ in range(_RANDOM_TRIES):
+        candidate = Nearby(generator, number)
+        try:
+            overrides = space(candidate)
+        except Exception:  # a user's space may refuse what it has drawn; the trial that draws it will say so
+            return candidate.params
+        if is_new(overrides):
+            return candidate.params
+    return None
+
+
+class DistinctSampler(BaseSampler):
+    """Another sampler, asked again for a whole setting until that is a new one.
+
+    Args:
+        sampler: The sampler. It serves one trial only.
+        space: Where settings come from.
+        is_new: What is asked of them.
+        spare: Parameters of a new setting, for a sampler that does not come to one.
+    """
+
+    def __init__(self, sampler: BaseSampler, space: Space, is_new: IsNew, spare: dict[str, Any]) -> None:
+        self._sampler, self._space, self._is_new, self._spare = sampler, space, is_new, spare
+        self._drawn: dict[str, Any] | None = None
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """Nothing: a setting is drawn as a whole."""
+        return {}
+
+    def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, Any]) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """A parameter of the setting that was drawn when the first one was asked for."""
+        if self._drawn is None:
+            self._drawn = self._draw(study, trial)
+        if param_name in self._drawn:
+            return self._drawn[param_name]
+        return self._sampler.sample_independent(study, trial, param_name, param_distribution)
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """As the sampler does it."""
+        self._sampler.before_trial(study, trial)
+
+    def after_trial(self, study: optuna.Study, trial: FrozenTrial, *ending: Any) -> None:
+        """As the sampler does it."""
+        self._sampler.after_trial(study, trial, *ending)
+
+    def _draw(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
+        fixed = fixed_params(trial)
+        for _ in range(_TRIES):
+            candidate = Sampled(self._sampler, study, trial, fixed)
+            try:
+                overrides = self._space(candidate)
+            except Exception:  # the trial itself will meet it and fail with it
+                return candidate.params
+            if self._is_new(overrides):
+                return candidate.params
+        return self._spare

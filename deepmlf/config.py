@@ -238,6 +238,10 @@ class Stage(_Frozen):
     """Peak learning rate of all that trains; None takes ``training.lr_fusion`` and ``training.lr_av``."""
     active_blocks: int | None = Field(None, ge=1)
     """MM blocks in use, counted from the top; None uses all."""
+    batch_size: int | None = Field(None, ge=1)
+    """Utterances per batch; None takes ``training.batch_size``, as the next two take their namesakes."""
+    accumulation_steps: int | None = Field(None, ge=1)
+    weight_decay: float | None = Field(None, ge=0.0)
 
     @property
     def is_fusion(self) -> bool:
@@ -273,6 +277,11 @@ class CurriculumConfig(_Frozen):
     """Epoch whose weights go on: the last one, or that of the best validation MAE (the authors')."""
     av_readout: Literal["mean", "last"] = "mean"
     """What the head reads in that stage: the mean over frames as in fusion, or the last frame (the authors')."""
+    av_batch_size: int | None = Field(None, ge=1)
+    """Utterances per batch of that stage; None takes ``training.batch_size``, as the next two take their namesakes.
+    Trials that differ in fusion alone then share the stage."""
+    av_accumulation_steps: int | None = Field(None, ge=1)
+    av_weight_decay: float | None = Field(None, ge=0.0)
     text_epochs: int = Field(2, ge=1)
     """Epochs of the text head alone (``unimodal_first``)."""
     text_share: float | None = Field(None, ge=0.0, lt=1.0)

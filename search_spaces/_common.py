@@ -136,6 +136,15 @@ def suggest_curriculum(trial: optuna.Trial, *, authors: bool = False) -> Setting
         else:
             settings["curriculum.av_share"] = trial.suggest_float("curriculum.av_share", 0.1, 0.9, step=0.2)
         settings["curriculum.av_lr"] = trial.suggest_float("curriculum.av_lr", 1e-4, 1e-2, log=True)
+    if name in ("av_first", "av_frozen", "unimodal_first") and authors:
+        # Of its own, so that trials which differ in fusion alone can share the stage.
+        settings |= {
+            "curriculum.av_weight_decay": trial.suggest_float("curriculum.av_weight_decay", 1e-4, 3.0, log=True),
+            "curriculum.av_batch_size": trial.suggest_categorical("curriculum.av_batch_size", [16, 32, 64]),
+            "curriculum.av_accumulation_steps": trial.suggest_categorical(
+                "curriculum.av_accumulation_steps", [1, 2, 4, 8]
+            ),
+        }
     if name == "unimodal_first":
         settings["curriculum.text_share"] = trial.suggest_float("curriculum.text_share", 0.1, 0.5, step=0.2)
         settings["curriculum.text_lr"] = trial.suggest_float("curriculum.text_lr", 1e-4, 1e-2, log=True)
@@ -212,6 +221,14 @@ def suggest_all(
     )
 
 
+_OWN = ("batch_size", "accumulation_steps", "weight_decay")
+
+
+def with_own_stage(prior: Settings) -> Settings:
+    """The same setting, its audiovisual stage's batches and weight decay spelled out as this space draws them."""
+    return prior | {f"curriculum.av_{name}": prior[f"training.{name}"] for name in _OWN}
+
+
 def as_published(base: Settings, prior: Settings) -> Settings:
     """All settings of a published one, fixed.
 
@@ -221,6 +238,8 @@ def as_published(base: Settings, prior: Settings) -> Settings:
     """
     fixed: Settings = {"model.fusion_start": 0.0}  # as `suggest_fusion` has it where blocks are fused from the top
     fixed |= base | prior | AUTHORS
+    for name in _OWN:
+        fixed.pop(f"curriculum.av_{name}", None)  # what ``--set`` makes of the training's holds for the stage, too
     if fixed["model.ffn"] == "lora":
         fixed["model.lora_alpha"] = LORA_SCALE * fixed["model.lora_rank"]
     return fixed

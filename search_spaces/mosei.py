@@ -9,7 +9,7 @@ from typing import Any
 import optuna
 
 from deepmlf.model.lm_store import LanguageModelFacts
-from search_spaces._common import AUTHORS_DRAWN, PUBLISHED, suggest_all
+from search_spaces._common import AUTHORS_DRAWN, PUBLISHED, suggest_all, with_own_stage
 
 BASE: dict[str, Any] = {"model.max_text_len": 50, "model.av_frames": 50, "training.patience": 10}
 
@@ -28,27 +28,31 @@ _SHARED = {
 PRIORS: list[dict[str, Any]] = [
     # GPT-2 base of 12 layers; even spacing makes of its fused layers 3 5 7 8 9 10 11 here 3 4 6 7 8 10 11; the space
     # published/mosei names them outright.
-    _SHARED
-    | {
-        "model.fusion_depth": 7,
-        "model.fusion_start": 0.25,
-        "model.softperm_text_apply": 0.3,
-        "model.softperm_text_features": 0.2,
-        "training.weight_decay": 5e-3,
-        "training.loss_lm": 1.1,
-        "training.cosine_epochs": 15,
-    },
+    with_own_stage(
+        _SHARED
+        | {
+            "model.fusion_depth": 7,
+            "model.fusion_start": 0.25,
+            "model.softperm_text_apply": 0.3,
+            "model.softperm_text_features": 0.2,
+            "training.weight_decay": 5e-3,
+            "training.loss_lm": 1.1,
+            "training.cosine_epochs": 15,
+        }
+    ),
     # GPT-2 large of 36 layers; the start gives its fused layers 7 14 21 28 35.
-    _SHARED
-    | {
-        "model.fusion_depth": 5,
-        "model.fusion_start": 0.2,
-        "model.softperm_text_apply": 0.25,
-        "model.softperm_text_features": 0.3,
-        "training.weight_decay": 0.1,
-        "training.loss_lm": 1.0,
-        "training.cosine_epochs": 20,
-    },
+    with_own_stage(
+        _SHARED
+        | {
+            "model.fusion_depth": 5,
+            "model.fusion_start": 0.2,
+            "model.softperm_text_apply": 0.25,
+            "model.softperm_text_features": 0.3,
+            "training.weight_decay": 0.1,
+            "training.loss_lm": 1.0,
+            "training.cosine_epochs": 20,
+        }
+    ),
 ]
 
 

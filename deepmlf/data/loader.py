@@ -88,28 +88,34 @@ class Loader:
 
     def __len__(self) -> int:
         """Batches per epoch."""
-        return len(_chunks(np.arange(len(self._split)), self.batch_size))
+        return self.batches(self.batch_size)
+
+    def batches(self, size: int) -> int:
+        """Batches per epoch of so many utterances."""
+        return len(_chunks(np.arange(len(self._split)), size))
 
     @property
     def labels(self) -> np.ndarray:
         """All labels in the split's order, [N]."""
         return np.asarray(self._split.labels)
 
-    def epoch(self, seed: tuple[int, int], *, by_length: bool = True) -> Iterator[Batch]:
+    def epoch(self, seed: tuple[int, int], *, by_length: bool = True, batch_size: int | None = None) -> Iterator[Batch]:
         """Every utterance once, in random batches; the same seed gives the same batches.
 
         Args:
             seed: Of the epoch.
             by_length: Batches of texts of similar length; otherwise texts make no difference.
+            batch_size: Utterances per batch; None takes the loader's.
         """
+        batch_size = batch_size or self.batch_size
         generator = np.random.default_rng(seed)
         order = generator.permutation(len(self._split))
         if by_length:
             lengths = np.array([len(tokens) for tokens in self.tokens])
-            bucket = self.batch_size * _BUCKET_BATCHES
+            bucket = batch_size * _BUCKET_BATCHES
             parts = [order[start : start + bucket] for start in range(0, len(order), bucket)]
             order = np.concatenate([part[np.argsort(lengths[part], kind="stable")] for part in parts])
-        chunks = _chunks(order, self.batch_size)
+        chunks = _chunks(order, batch_size)
         for position in generator.permutation(len(chunks)):
             yield self.batch(chunks[position])
 

@@ -29,6 +29,9 @@ def stages_of(config: TrialConfig) -> list[Stage]:
         losses=("av",),
         epochs=_epochs(curriculum.av_epochs, curriculum.av_share, budget),
         lr=curriculum.av_lr,
+        batch_size=curriculum.av_batch_size,
+        accumulation_steps=curriculum.av_accumulation_steps,
+        weight_decay=curriculum.av_weight_decay,
     )
     if curriculum.name == "av_frozen":
         return [av, fusion.model_copy(update={"trains": ("fusion", "heads")})]

@@ -4,11 +4,14 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from deepmlf.config import TrialConfig
+from deepmlf.config import Stage, TrainingConfig, TrialConfig
 from deepmlf.training.curriculum import stages_of
 
 _SEED = "training.seed"
-_IN_STAGES = ("name", "av_epochs", "av_share", "av_lr", "text_epochs", "text_share", "text_lr", "grow_share")
+_IN_STAGES = (
+    "name", "av_epochs", "av_share", "av_lr", "av_batch_size", "av_accumulation_steps", "av_weight_decay",
+    "text_epochs", "text_share", "text_lr", "grow_share",
+)  # fmt: skip
 """What of a curriculum its stages stand for."""
 _DIGITS = 12  # 0.1 + 0.2, which a step may draw, is the 0.3 that a prior says
 
@@ -62,8 +65,15 @@ def effective_setting(config: TrialConfig, num_layers: int) -> EffectiveSetting:
     used = {name: _plain(value) for name, value in values.items() if name not in idle}
     used["model.lm_layers"] = layers
     used["model.fusion_layers"] = model.resolve_fusion_layers(layers)
-    used["stages"] = [_plain(stage.model_dump(mode="json", exclude={"name"})) for stage in stages]
+    used["stages"] = [_plain(_trained(stage, config.training)) for stage in stages]
     return EffectiveSetting(json.dumps(used, sort_keys=True), config.training.seed)
+
+
+def _trained(stage: Stage, training: TrainingConfig) -> dict[str, Any]:
+    """What of a stage takes effect; what it may have of its own is the training's, if it has none."""
+    own = ("batch_size", "accumulation_steps", "weight_decay")
+    values = stage.model_dump(mode="json", exclude={"name"})
+    return values | {name: getattr(training, name) for name in own if values[name] is None}
 
 
 def _plain(value: Any) -> Any:

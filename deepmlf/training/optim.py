@@ -39,6 +39,7 @@ def make_optimizer(parameters: dict[str, nn.Parameter], config: TrainingConfig) 
                 "params": members,
                 "rate": rate,
                 "lr": config.lr_av if rate == "av" else config.lr_fusion,
+                "is_decayed": decayed,
                 "weight_decay": config.weight_decay if decayed else 0.0,
             }
             for (rate, decayed), members in groups.items()
@@ -51,6 +52,14 @@ def make_optimizer(parameters: dict[str, nn.Parameter], config: TrainingConfig) 
 def clipped_parameters(parameters: dict[str, nn.Parameter], config: TrainingConfig) -> list[nn.Parameter]:
     """Those whose gradients are clipped."""
     return [p for name, p in parameters.items() if config.clip_av or part_of(name) != "av_encoder"]
+
+
+def set_rates(optimizer: torch.optim.Optimizer, rates: dict[str, float], config: TrainingConfig, stage: Stage) -> None:
+    """Set the learning rates of a step, ``fusion`` and ``av``, and the weight decay of its stage."""
+    decay = config.weight_decay if stage.weight_decay is None else stage.weight_decay
+    for group in optimizer.param_groups:
+        group["lr"] = rates[group["rate"]]
+        group["weight_decay"] = decay if group["is_decayed"] else 0.0
 
 
 def schedule_of(

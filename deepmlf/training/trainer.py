@@ -33,6 +33,7 @@ from deepmlf.training.optim import (
     count_in_use,
     make_optimizer,
     schedule_of,
+    set_rates,
     start_stage,
     trained_parameters,
 )
@@ -136,7 +137,7 @@ class Trainer:
 
     def _share_av_stage(self, av_store: Path, stage: Stage, report: Report) -> None:
         """Take the first stage's outcome from the store; or train it, while others that need it wait, and store it."""
-        stored = StoredEncoder(av_store, key_of(self.config, stage, self.dataset.info))
+        stored = StoredEncoder(av_store, key_of(self.config, stage, self.dataset.info.fingerprint))
         with locked(stored.lock(), "another trial's audiovisual stage"):
             metrics = stored.load(self.model, self.parameters, self.optimizer)
             if metrics is None:
@@ -174,14 +175,17 @@ class Trainer:
     def _train_epoch(self, stage: Stage) -> tuple[dict[str, float], dict[str, float]]:
         """One pass over the train split; mean of each loss term and the last learning rates."""
         training, meter = self.config.training, self._meter
-        batches = len(self.train_loader)
-        per_epoch = math.ceil(batches / training.accumulation_steps)
+        batch_size = stage.batch_size or training.batch_size
+        accumulation_steps = stage.accumulation_steps or training.accumulation_steps
+        batches = self.train_loader.batches(batch_size)
+        per_epoch = math.ceil(batches / accumulation_steps)
         schedule = schedule_of(self.config, stage, per_epoch, self.position.av_maes)
         sums: dict[str, Tensor] = {}
         rates: dict[str, float] = {}
         check_every = 1 if self.device.type == "cpu" else _CHECKED_STEPS
         # The audiovisual stage's batches must not depend on how a language model cuts the texts.
-        epoch = self.train_loader.epoch((training.seed, self.position.epoch), by_length=not stage.is_av_alone)
+        seed = training.seed, self.position.epoch
+        epoch = self.train_loader.epoch(seed, by_length=not stage.is_av_alone, batch_size=batch_size)
         with meter.phase("data"):
             # SoftPerm changes the text of every batch anew.
             is_cached = not (stage.is_av_alone or self.model.text_softperm.is_active)
@@ -190,8 +194,8 @@ class Trainer:
         for index, (batch, prefix) in enumerate(meter.timed("data", moved)):
             size, is_last = len(batch.labels), index + 1 == batches
             # The last group of an epoch may hold fewer batches than `accumulation_steps`.
-            group = index // training.accumulation_steps
-            members = min(training.accumulation_steps, batches - group * training.accumulation_steps)
+            group = index // accumulation_steps
+            members = min(accumulation_steps, batches - group * accumulation_steps)
             divisor = members if training.accumulation == "mean" else 1
             with meter.step(size, self._tokens(stage, batch)):
                 with meter.phase("forward"):
@@ -203,9 +207,9 @@ class Trainer:
             if ((index + 1) % check_every == 0 or is_last) and not sums["total"].isfinite():
                 total = sums["total"].item()
                 raise NonFiniteLossError(f"the loss became {total} in epoch {self.position.epoch + 1}")
-            if (index + 1) % training.accumulation_steps == 0 or is_last:
+            if (index + 1) % accumulation_steps == 0 or is_last:
                 with meter.phase("optimizer"):
-                    rates = self._step(schedule(self.position.stage_step))
+                    rates = self._step(stage, schedule(self.position.stage_step))
         count = len(self.train_loader.labels)
         if not stage.is_av_alone:
             meter.look_up(count, cached=prefixes is not None)
@@ -244,9 +248,8 @@ class Trainer:
     def _reads_last_frame(self) -> bool:
         return self.config.curriculum.av_readout == "last"
 
-    def _step(self, rates: dict[str, float]) -> dict[str, float]:
-        for group in self.optimizer.param_groups:
-            group["lr"] = rates[group["rate"]]
+    def _step(self, stage: Stage, rates: dict[str, float]) -> dict[str, float]:
+        set_rates(self.optimizer, rates, self.config.training, stage)
         torch.nn.utils.clip_grad_value_(self._clipped, self.config.training.clip_value)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)

@@ -24,7 +24,7 @@ from deepmlf.tune.cluster.devices import device_with
 from deepmlf.tune.cluster.node_files import serving
 from deepmlf.tune.cluster.ray_patches import adjusted_ray
 from deepmlf.tune.decide.orders import Orders
-from deepmlf.tune.decide.samplers import make_sampler
+from deepmlf.tune.decide.samplers import GUIDED, make_sampler
 from deepmlf.tune.decide.scheduler import make_scheduler, rungs_of
 from deepmlf.tune.decide.searcher import OptunaSearcher
 from deepmlf.tune.decide.warm_start import add_trials
@@ -214,7 +214,7 @@ def _searcher(plan: SearchPlan, orders: Orders, unrecorded: list[int]) -> Optuna
     )  # fmt: skip
     return OptunaSearcher(
         plan.experiment.study, plan.experiment.objectives, sampler, orders,
-        seed=settings.seed, trials=settings.trials, unrecorded=unrecorded,
+        seed=settings.seed, shares_stages=settings.sampler in GUIDED, trials=settings.trials, unrecorded=unrecorded,
     )  # fmt: skip
 
 

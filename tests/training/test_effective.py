@@ -40,6 +40,8 @@ SAME = [
     ({"curriculum__name": "joint", "curriculum__av_readout": "last", "curriculum__av_patience": 3},
      {"curriculum__name": "joint"}),
     ({"curriculum__av_plateau": 9}, {}),
+    ({"curriculum__av_batch_size": 32, "training__batch_size": 32}, {"training__batch_size": 32}),
+    ({"curriculum__name": "joint", "curriculum__av_weight_decay": 9.0}, {"curriculum__name": "joint"}),
     ({"curriculum__name": "grow_depth", "model__fusion_depth": 1},
      {"curriculum__name": "joint", "model__fusion_depth": 1}),
 ]  # fmt: skip
@@ -55,6 +57,9 @@ DIFFERENT = [
     ({"curriculum__name": "grow_depth"}, {"curriculum__name": "joint"}),
     ({"curriculum__av_lr": 0.1}, {"curriculum__av_lr": 0.2}),
     ({"curriculum__av_readout": "last"}, {}),
+    ({"curriculum__av_weight_decay": 0.5}, {}),
+    ({"curriculum__av_batch_size": 7}, {}),
+    ({"curriculum__av_accumulation_steps": 3}, {}),
     ({"curriculum__av_weights": "best"}, {}),
     ({"curriculum__av_schedule": "plateau"}, {}),
     ({"curriculum__av_schedule": "plateau", "curriculum__av_plateau": 9}, {"curriculum__av_schedule": "plateau"}),

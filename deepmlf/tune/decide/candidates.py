@@ -115,6 +115,27 @@ class Candidate(BaseTrial):
         """Nothing is kept."""
 
 
+class Given(Candidate):
+    """Each parameter is given; one that is not, or that it could not be, takes the middle of its range.
+
+    Args:
+        number: Of the trial that it may become.
+        values: What is given.
+    """
+
+    def __init__(self, number: int, values: Mapping[str, Any]) -> None:
+        super().__init__(number)
+        self._values = values
+
+    def _draw(self, name: str, distribution: Number | CategoricalDistribution) -> Any:
+        value = self._values.get(name)
+        if name in self._values and is_in_range(distribution, value):
+            return value
+        if isinstance(distribution, CategoricalDistribution):
+            return distribution.choices[0]
+        return value_at(distribution, 0.5)
+
+
 class Nearby(Candidate):
     """Each parameter is drawn at random, or near another setting's.
 

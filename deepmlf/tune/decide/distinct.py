@@ -1,6 +1,6 @@
 """No setting is trained twice: what a sampler draws is drawn again if it would train the same as another trial."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -9,13 +9,14 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import BaseTrial, FrozenTrial
 
-from deepmlf.tune.decide.candidates import Nearby, Sampled
+from deepmlf.tune.decide.candidates import Candidate, Given, Nearby, Sampled
 from deepmlf.tune.experiment.study import fixed_params
 
 Space = Callable[[BaseTrial], dict[str, Any]]
 """Draws a setting, asking a trial for its parameters; what it makes of them is returned."""
 IsNew = Callable[[dict[str, Any]], bool]
 """Whether what a space made of its parameters would train other than all trials before."""
+StageToShare = Callable[[dict[str, Any], Mapping[str, BaseDistribution], Collection[int]], dict[str, Any] | None]
 
 _TRIES = 8  # of a sampler: each may take it as long as the first
 _RANDOM_TRIES = 2000
@@ -53,10 +54,19 @@ class DistinctSampler(BaseSampler):
         space: Where settings come from.
         is_new: What is asked of them.
         spare: Parameters of a new setting, for a sampler that does not come to one.
+        stage_to_share: Asked for another trial's stage, if this one is to share one; see `Orders.stage_to_share`.
     """
 
-    def __init__(self, sampler: BaseSampler, space: Space, is_new: IsNew, spare: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        sampler: BaseSampler,
+        space: Space,
+        is_new: IsNew,
+        spare: dict[str, Any],
+        stage_to_share: StageToShare | None = None,
+    ) -> None:
         self._sampler, self._space, self._is_new, self._spare = sampler, space, is_new, spare
+        self._stage_to_share = stage_to_share
         self._drawn: dict[str, Any] | None = None
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -94,5 +104,22 @@ class DistinctSampler(BaseSampler):
             except Exception:  # the trial itself will meet it and fail with it
                 return candidate.params
             if self._is_new(overrides):
-                return candidate.params
+                return self._sharing(study, candidate, overrides, fixed) or candidate.params
         return self._spare
+
+    def _sharing(
+        self, study: optuna.Study, drawn: Candidate, overrides: dict[str, Any], fixed: dict[str, Any]
+    ) -> dict[str, Any] | None:
+        """The parameters drawn, with those of another trial's stage; None if it shares none, or would not be new."""
+        if self._stage_to_share is None:
+            return None
+        trials = study.get_trials(deepcopy=False)
+        trained = {trial.number for trial in trials if trial.intermediate_values}
+        stage = self._stage_to_share(overrides, drawn.distributions, trained)
+        if stage is None:
+            return None
+        shared = Given(drawn.number, drawn.params | stage | fixed)
+        try:
+            return shared.params if self._is_new(self._space(shared)) else None
+        except Exception:  # the space refuses the two together
+            return None

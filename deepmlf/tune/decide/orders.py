@@ -1,15 +1,17 @@
 """What a trial's parameters become for the worker that trains it."""
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.trial import BaseTrial
 
 from deepmlf.config import TrialConfig
 from deepmlf.errors import ConfigError
 from deepmlf.training.effective import EffectiveSetting
+from deepmlf.tune.decide.stages import SharedStages
 from deepmlf.tune.messages import SearchTerms, TrialOrder
 from deepmlf.tune.space.bound import BoundSpace
 
@@ -25,6 +27,7 @@ class Orders:
     def __init__(self, space: BoundSpace, terms: SearchTerms) -> None:
         self._space, self._terms = space, terms
         self._known: dict[EffectiveSetting, int] = {}  # the trial that has each
+        self._stages = SharedStages()
         self._latest: tuple[dict[str, Any], TrialConfig] | None = None
 
     def sample(self, trial: BaseTrial) -> dict[str, Any]:
@@ -46,13 +49,13 @@ class Orders:
             ConfigError: For a setting that cannot be trained.
         """
         config = self._config_of(overrides)
-        self._known.setdefault(self._space.effective(config), number)
+        self._note(number, config, overrides)
         return TrialOrder(number=number, config=config, overrides=overrides, terms=self._terms)
 
     def know(self, number: int, overrides: Mapping[str, Any]) -> None:
         """Take note of a trial that has ended."""
         with contextlib.suppress(ConfigError):  # it failed for that
-            self._known.setdefault(self._space.effective(self._config_of(overrides)), number)
+            self._note(number, self._config_of(overrides), overrides)
 
     def is_new(self, overrides: Mapping[str, Any]) -> bool:
         """Whether it would train other than every trial that is known; what cannot be trained is new, and will fail."""
@@ -60,6 +63,29 @@ class Orders:
             return self._space.effective(self._config_of(overrides)) not in self._known
         except ConfigError:
             return True
+
+    def stage_to_share(
+        self, overrides: Mapping[str, Any], distributions: Mapping[str, BaseDistribution], trained: Collection[int]
+    ) -> dict[str, Any] | None:
+        """Parameters of another trial's audiovisual stage, for a setting that would train a new one.
+
+        Args:
+            overrides: What the space made of the setting's parameters.
+            distributions: Of the parameters.
+            trained: Trials that are through with their stage.
+
+        Returns:
+            See `SharedStages.nearest`; None for a setting that cannot be trained, too.
+        """
+        try:
+            config = self._config_of(overrides)
+        except ConfigError:
+            return None
+        return self._stages.nearest(config, overrides, distributions, trained)
+
+    def _note(self, number: int, config: TrialConfig, overrides: Mapping[str, Any]) -> None:
+        self._known.setdefault(self._space.effective(config), number)
+        self._stages.add(number, config, overrides)
 
     def _config_of(self, overrides: Mapping[str, Any]) -> TrialConfig:
         if self._latest is None or self._latest[0] != overrides:  # a setting is ordered just after it was found new

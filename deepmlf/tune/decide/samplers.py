@@ -15,6 +15,8 @@ from deepmlf.tune.decide.learning import LearningSampler
 from deepmlf.tune.space.bound import BoundSpace
 
 SAMPLERS = ("auto", "mixed", "curves", "tpe", "random", "gp", "cmaes", "grid", "nsga2")
+GUIDED = ("mixed", "curves", "tpe", "gp")
+"""Those whose draws nobody takes for a sample of the space, so that trials may share what they need not vary."""
 _ONE_OBJECTIVE = ("mixed", "curves", "cmaes")
 _LATEST = 1000  # TPE's weights of older trials fall with age anyway
 _GRID_LIMIT = 1000  # points are found one by one, each slower than the one before

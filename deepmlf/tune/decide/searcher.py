@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
@@ -18,6 +19,7 @@ from deepmlf.training.curriculum import whole_model_from
 from deepmlf.training.reports import EpochReport
 from deepmlf.tune.decide.distinct import DistinctSampler, spare_setting
 from deepmlf.tune.decide.orders import Orders
+from deepmlf.tune.decide.stages import SHARE
 from deepmlf.tune.experiment.layout import ERROR
 from deepmlf.tune.experiment.study import (
     BEST_VALUES,
@@ -47,6 +49,7 @@ class OptunaSearcher(Searcher):
         orders: Draws settings and checks them; a trial for which that fails is FAIL at once. What one trial trains is
             drawn for no other, unless it was given.
         seed: Seed of the search.
+        shares_stages: Whether most trials take over an audiovisual stage that is trained, rather than train their own.
         trials: Trials the search is to end with, failed ones included.
         unrecorded: Finished trials that a killed driver's Ray had not yet written down; they pass through Ray again,
             without training, so that its records are whole.
@@ -60,12 +63,13 @@ class OptunaSearcher(Searcher):
         orders: Orders,
         *,
         seed: int,
+        shares_stages: bool = False,
         trials: int,
         unrecorded: list[int],
     ) -> None:
         super().__init__(metric=objectives[0].name, mode=objectives[0].mode)
         self._study, self._objectives, self._sampler, self._orders = study, objectives, sampler, orders
-        self._seed, self._trials = seed, trials
+        self._seed, self._shares_stages, self._trials = seed, shares_stages, trials
         self._lock = threading.Lock()
         self._numbers: dict[str, int] = {}  # Ray's trial id → Optuna's number
         self._whole_from: dict[int, int] = {}  # trial → its first fusion epoch with the whole model
@@ -136,7 +140,9 @@ class OptunaSearcher(Searcher):
             spare = spare_setting(self._orders.sample, self._orders.is_new, number, self._seed)
         if spare is None and not is_given:
             return None
-        return DistinctSampler(self._sampler(number), self._orders.sample, self._orders.is_new, spare or {})
+        orders, chance = self._orders, np.random.default_rng((self._seed, number)).random()
+        share = orders.stage_to_share if self._shares_stages and chance < SHARE else None
+        return DistinctSampler(self._sampler(number), orders.sample, orders.is_new, spare or {}, share)
 
     def _draw(self, trial: optuna.Trial) -> TrialOrder | None:
         """Draw a trial's setting and note it; None if it cannot be trained, which is a FAIL."""

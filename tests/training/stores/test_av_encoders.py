@@ -29,7 +29,7 @@ def entries(store: Path) -> list[Path]:
 
 def key(data: Path, **settings: Any) -> dict[str, Any]:
     config = config_of(data, **settings)
-    return key_of(config, stages_of(config)[0], Dataset.open(data).info)
+    return key_of(config, stages_of(config)[0], Dataset.open(data).info.fingerprint)
 
 
 def fusion(reports: list[dict]) -> list[dict]:
@@ -87,13 +87,35 @@ def test_the_key_holds_what_the_encoder_depends_on_and_nothing_else(small_data: 
         assert key(small_data, **change) == own, change
 
 
+OWN = ("batch_size", 8), ("accumulation_steps", 2), ("weight_decay", 0.1)
+
+
+@pytest.mark.parametrize(("name", "value"), OWN)
+def test_what_the_stage_has_of_its_own_is_its_own_alone(small_data: Path, name: str, value: float) -> None:
+    mine = key(small_data, **{f"curriculum__av_{name}": value})
+    assert mine == key(small_data, **{f"training__{name}": value})
+    assert mine == key(small_data, **{f"curriculum__av_{name}": value, f"training__{name}": 4})
+
+
+def test_a_stage_of_its_own_settings_trains_as_one_of_a_trial_that_has_them(tmp_path: Path, small_data: Path) -> None:
+    own = run(tmp_path / "own", small_data, **{f"curriculum__av_{name}": value for name, value in OWN})
+    training = run(tmp_path / "training", small_data, **{f"training__{name}": value for name, value in OWN})
+    neither = run(tmp_path / "neither", small_data)
+    av = [report["stage"] for report in own].count("av")
+    assert av == 2
+    assert [r["loss/av"] for r in own[:av]] == [r["loss/av"] for r in training[:av]]
+    assert [r["loss/av"] for r in own[:av]] != [r["loss/av"] for r in neither[:av]]
+    fusion = [[r["train/loss"] for r in who if r["stage"] == "fusion"] for who in (own, training)]
+    assert fusion[0] != fusion[1]  # there it has those of the training
+
+
 def test_an_entry_of_an_earlier_version_has_the_key_that_its_trial_would_have_today(small_data: Path) -> None:
     (trial,) = EARLIER.glob("trials/0000_*")
     config = TrialConfig.from_dict(json.loads((trial / "config.json").read_text()))
     info = Dataset.open(EARLIER.parent / "data").info
     (entry,) = entries(EARLIER / "av_encoders")
     expected = json.loads((entry / "state.json").read_text())["key"]
-    found = key_of(config, stages_of(config)[0], info)
+    found = key_of(config, stages_of(config)[0], info.fingerprint)
     assert found == expected
     assert StoredEncoder(EARLIER / "av_encoders", found).folder == entry
 

@@ -136,9 +136,9 @@ class _Density:
     """
 
     def __init__(self, points: Points, groups: np.ndarray, prior: np.ndarray, deviations: np.ndarray) -> None:
-        columns = points.settings[:, None, :] - points.settings[None, :, :]
         count = int(groups.max(initial=-1)) + 1
-        squares = np.stack([(columns[:, :, groups == j] ** 2).sum(-1) for j in range(count)])
+        of_parameters = [points.settings[:, groups == j] for j in range(count)]
+        squares = np.stack([_squares(columns, columns) for columns in of_parameters])
         self._squares = squares.reshape(count, -1)  # a matrix product with the weights is the sum over parameters
         self._alone = np.exp(-0.5 * self._squares / _LENGTH**2)
         self._fidelity = _fidelity_kernel(points.fidelity, points.fidelity)

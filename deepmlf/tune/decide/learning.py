@@ -115,7 +115,7 @@ def used(
     params: Mapping[str, Any], overrides: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]
 ) -> dict[str, Any]:
     """Parameters with what a space made of them, where that could have been drawn as well."""
-    made = {name: overrides[name] for name in params if name in overrides}
+    made = {name: overrides[name] for name in params if name in overrides and overrides[name] != params[name]}
     return dict(params) | {name: value for name, value in made.items() if is_in_range(distributions[name], value)}
 
 

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -29,11 +30,14 @@ class SearchSpace:
 
     def sample(self, trial: optuna.trial.BaseTrial, lm: LanguageModelFacts) -> dict[str, Any]:
         """Dotted overrides for one trial; a space that takes a second argument gets the language model's sizes."""
-        wants_sizes = len(inspect.signature(self.space).parameters) > 1
-        overrides = self.space(trial, lm) if wants_sizes else self.space(trial)
+        overrides = self.space(trial, lm) if self._wants_sizes else self.space(trial)
         if not isinstance(overrides, dict):
             raise TypeError(f"`space` must return a dict of settings, but got {type(overrides).__name__}")
         return overrides
+
+    @cached_property
+    def _wants_sizes(self) -> bool:
+        return len(inspect.signature(self.space).parameters) > 1
 
 
 def load_space(name: str) -> SearchSpace:

@@ -148,8 +148,9 @@ def test_a_node_that_is_killed_costs_the_epoch_in_progress(
 ) -> None:
     experiment = tmp_path / "search"
     search = settings(
-        small_data, tmp_path, trials=10, epochs=6, concurrent=3, scheduler="none", address=two_nodes.address
-    )
+        small_data, tmp_path, trials=10, epochs=6, concurrent=3, scheduler="none", address=two_nodes.address,
+        sampler="random",  # which takes no time, so that the node is not found between two trials
+    )  # fmt: skip
     driver = start(drive, experiment, search)
     wait_for_epochs(experiment, 8)
     node = next(iter(two_nodes.worker_nodes))

@@ -3,7 +3,7 @@
 No training: the real searcher and scheduler run in simulated time against worlds that differ in what matters. In the
 A/A worlds nothing does: all trials learn alike, and differ by chance alone. Searches are
 
-- ``search``: 40 trials as by default, TPE and ASHA, in the surrogate's 28 dimensions;
+- ``search``: 40 trials with TPE and ASHA, in the planted problem's 28 dimensions;
 - ``random``: 40 random settings, none of them stopped;
 - ``grid``: the grids over depth, tokens and curriculum, three seeds each.
 

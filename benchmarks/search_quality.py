@@ -1,17 +1,16 @@
 """How soon a search finds a good setting, on problems whose trials cost nothing: no training.
 
 The real searcher and scheduler run in simulated time, four trials at once, until a budget of epochs is spent. Problems
-are of three kinds:
+are of two kinds:
 
 - ``planted``: a stand-in for DeepMLF with 28 dimensions, a known best setting, curves that cross, noise and failures;
   one problem per seed, 1000 epochs, regret relative to the best possible MAE;
-- ``real``: a surrogate of real learning curves of DeepMLF, see ``real_curves``; 32 full trainings;
 - ``lcbench``, ``xgboost``, ``taskset``: third parties' curves, where the shared folder has them; 32 full trainings,
   regret 0 at the best that is known and 1 at the median random setting.
 
-Arms are searches as they are by default (``auto``), with another ``--sampler``, with a prior, and Ray's own
-``OptunaSearch`` with Ray's own ASHA (``stock``; ``stock_rays_rungs`` has Ray's default rungs, too). Problem and seed
-are the same for all arms. Seeds below 1000 are for choosing and are not to be published.
+Arms are searches as they are by default (``auto``), with another ``--sampler`` or with the published setting first, and
+Ray's own ``OptunaSearch`` with Ray's own ASHA (``stock``; ``stock_rays_rungs`` has Ray's default rungs, too). Problem
+and seed are the same for all arms. Seeds below 1000 are for choosing and are not to be published.
 
 Each run is a line of ``--out``, and is not repeated if that has it. Prints one JSON line, of all runs that were asked
 for: per kind quartiles of each arm, and ``auto`` against each other one.
@@ -35,13 +34,14 @@ import optuna
 from benchmarks.parts.paired import SHARES, TARGET, Run, compare, summarise
 from benchmarks.parts.simulation import Arm, simulate
 from benchmarks.problems import Problem, third_party
-from benchmarks.problems.planted import Planted
+from benchmarks.problems.planted import PUBLISHED, Planted
 
 FIRST_SEED = 1000
 ARMS = {
     "auto": Arm("auto"),
     "curves": Arm("curves"),
     "tpe": Arm("tpe"),
+    "published_first": Arm("auto", priors=lambda problem: [PUBLISHED]),
     "random": Arm("random"),
     "stock": Arm("stock"),
     "stock_rays_rungs": Arm("stock", has_own_rungs=False),
@@ -96,7 +96,7 @@ def report(runs: dict[tuple[str, str], list[Run]], kinds: list[str], arms: list[
     """What is printed; of the third parties' kinds together, too."""
     measured: dict[str, Any] = {}
     groups = {kind: [kind] for kind in kinds}
-    if len(third := [kind for kind in kinds if kind not in ("planted", "real")]) > 1:
+    if len(third := [kind for kind in kinds if kind != "planted"]) > 1:
         groups["third parties"] = third
     for group, members in groups.items():
         found = {arm: [run for kind in members for run in runs.get((kind, arm), [])] for arm in arms}

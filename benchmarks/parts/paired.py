@@ -11,7 +11,7 @@ from scipy.stats import binomtest, bootstrap
 SHARES = (0.25, 0.5, 1.0)
 """Of the budget, at which regrets are compared."""
 TARGET = 0.05
-_LEAST = 1e-4  # regrets below are as good as none: a logarithm of nothing would be all that a mean sees
+_LEAST, _MOST = 1e-4, 1e2  # regrets beyond count as these: a logarithm of nothing would be all that a mean sees
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def compare(runs: Sequence[Run], others: Sequence[Run]) -> dict[str, Any]:
 
     Args:
         runs: Of the one.
-        others: Of the other; those of the same problem and seed are compared, of which there must be some.
+        others: Of the other; those of the same problem and seed are compared.
 
     Returns:
         The pairs; wins and losses at each share of the budget, equal ones counting as neither; the share of the final
@@ -40,9 +40,11 @@ def compare(runs: Sequence[Run], others: Sequence[Run]) -> dict[str, Any]:
     """
     known = {(run.problem, run.seed): run for run in others}
     pairs = [(run, known[run.problem, run.seed]) for run in runs if (run.problem, run.seed) in known]
+    if not pairs:
+        return {"pairs": 0}
     ours, theirs = (np.array([pair[which].regrets for pair in pairs]) for which in (0, 1))
     wins, losses = (ours < theirs).sum(axis=0).tolist(), (ours > theirs).sum(axis=0).tolist()
-    ratios = np.log10(np.maximum(ours[:, -1], _LEAST)) - np.log10(np.maximum(theirs[:, -1], _LEAST))
+    ratios = np.log10(np.clip(ours[:, -1], _LEAST, _MOST)) - np.log10(np.clip(theirs[:, -1], _LEAST, _MOST))
     decided = wins[-1] + losses[-1]
     share = binomtest(wins[-1], decided).proportion_ci() if decided else None
     return {

@@ -38,7 +38,8 @@ from deepmlf.training.optim import (
     trained_parameters,
 )
 from deepmlf.training.reports import AV_REUSED, FIDELITY, MISSING_BLOCKS, TRAINED_PARAMETERS, VALID
-from deepmlf.training.stores.av_encoders import StoredEncoder, key_of
+from deepmlf.training.stores.av_encoders import StoredEncoder
+from deepmlf.training.stores.av_key import key_of
 from deepmlf.training.stores.text_prefixes import PrefixCache, open_prefix_cache
 
 Report = Callable[[dict[str, Any], Path | None], None]

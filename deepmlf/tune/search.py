@@ -114,7 +114,7 @@ def run(plan: SearchPlan) -> SearchSummary:
         searcher = _train(plan, stop)
         is_exhausted = searcher is not None and searcher.is_exhausted
         if is_exhausted:
-            say(plan.settings, "the space is exhausted: each of its settings has been trained")
+            say(plan.settings, "the space is exhausted: 2,000 draws found no setting that no trial has")
         return summarise(
             plan,
             seconds=time.perf_counter() - started,

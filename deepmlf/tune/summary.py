@@ -34,7 +34,7 @@ class SearchSummary(BaseModel):
     """Whether the time budget interrupted it."""
     stop_reason: str | None
     exhausted: bool
-    """Whether it ended because each setting of its space has been trained."""
+    """Whether it ended because no setting was found that no trial has."""
 
 
 def summarise(
@@ -52,6 +52,7 @@ def summarise(
     trials, objectives = own_trials(plan.experiment.study), plan.experiment.objectives
     ranked = best_first(trials, objectives)
     best = ranked[0] if ranked else None
+    ended, running = sum(t.state.is_finished() for t in trials), any(t.state == TrialState.RUNNING for t in trials)
     wanted, spent = plan.settings.trials, plan.experiment.seconds_of(trials)
     return SearchSummary(
         experiment=str(plan.experiment.place),
@@ -66,7 +67,7 @@ def summarise(
         fusion_epochs_full=wanted * plan.settings.epochs,
         trial_seconds=round(spent.total, 1),
         trial_seconds_before_fusion=round(spent.before_fusion, 1),
-        interrupted=sum(t.state.is_finished() for t in trials) < wanted and stop_reason is None and not is_exhausted,
+        interrupted=(running or (ended < wanted and not is_exhausted)) and stop_reason is None,
         out_of_time=out_of_time,
         stop_reason=stop_reason,
         exhausted=is_exhausted,

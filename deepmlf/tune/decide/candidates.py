@@ -116,7 +116,7 @@ class Candidate(BaseTrial):
 
 
 class Given(Candidate):
-    """Each parameter is given; one that is not, or that it could not be, takes the middle of its range.
+    """Each parameter is given; one that is not, or that it could not be, takes its first choice or its range's middle.
 
     Args:
         number: Of the trial that it may become.
@@ -160,14 +160,15 @@ class Nearby(Candidate):
 
     def _draw(self, name: str, distribution: Number | CategoricalDistribution) -> Any:
         draw = self._generator
-        near = self._near.get(name)
-        moves = near is None or draw.random() < self._share
+        is_free = name not in self._near or not is_in_range(distribution, self._near[name])
+        moves = is_free or draw.random() < self._share
         if isinstance(distribution, CategoricalDistribution):
-            if not moves and near in distribution.choices:
-                return near
+            if not moves:
+                return self._near[name]
             return distribution.choices[draw.integers(len(distribution.choices))]
-        if near is None or not distribution.low <= near <= distribution.high:
+        if is_free:
             return value_at(distribution, draw.random())
+        near = self._near[name]
         if not moves:
             return near
         place = abs(place_of(distribution, near) + draw.normal(0.0, self._width))

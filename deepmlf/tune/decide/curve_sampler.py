@@ -90,7 +90,9 @@ class CurveSampler(BaseSampler):
             return {}
         learnt = _in_view(learnt, sign)
         pending = [trial for trial in trials if trial.state == TrialState.RUNNING]
-        failed = [trial for trial in trials if trial.state == TrialState.FAIL][-_BEST:]
+        # One that failed before it was drawn whole says nothing of where it would have been.
+        whole = {frozenset(trial.params) for trial in learnt}
+        failed = [t for t in trials if t.state == TrialState.FAIL and frozenset(t.params) in whole][-_BEST:]
         encoding = Encoding(trial.distributions for trial in [*learnt, *pending])
         known = [in_use(trial) for trial in learnt]
         points = self._points(learnt, encoding.encode(known), sign)
@@ -155,7 +157,7 @@ class CurveSampler(BaseSampler):
         return drawn
 
     def _points(self, trials: list[FrozenTrial], settings: np.ndarray, sign: float) -> Points:
-        """Some points of each curve, its last one among them, the latest ones if they are too many."""
+        """Some points of each curve, its last one among them."""
         rows, steps, values = [], [], []
         for row, trial in enumerate(trials):
             for step in _spread(sorted(trial.intermediate_values)):
@@ -163,8 +165,7 @@ class CurveSampler(BaseSampler):
                 steps.append(step)
                 values.append(sign * trial.intermediate_values[step])
         fidelity = np.log(steps) / math.log(self._epochs) if self._epochs > 1 else np.ones(len(steps))
-        points = Points(settings[rows], np.minimum(fidelity, 1.0), np.array(rows), _even(np.array(values)))
-        return points.take(np.arange(len(points))[-_TAKEN_IN:])
+        return Points(settings[rows], np.minimum(fidelity, 1.0), np.array(rows), _even(np.array(values)))
 
     def _some(self, count: int, wanted: int) -> np.ndarray:
         return np.sort(self._generator.choice(count, min(count, wanted), replace=False))
@@ -172,7 +173,7 @@ class CurveSampler(BaseSampler):
 
 def _in_view(trials: list[FrozenTrial], sign: float) -> list[FrozenTrial]:
     """Of a long search the best trials and the latest ones, in their order."""
-    latest = _TAKEN_IN // _PER_CURVE
+    latest = _TAKEN_IN // _PER_CURVE - _BEST
     if len(trials) <= latest + _BEST:
         return trials
     older = sorted(trials[:-latest], key=lambda trial: min(sign * v for v in trial.intermediate_values.values()))

@@ -29,12 +29,12 @@ def spare_setting(space: Space, is_new: IsNew, number: int, seed: int) -> dict[s
         space: The space.
         is_new: What is asked of the setting.
         number: Of the trial that may take it.
-        seed: Of the draws.
+        seed: Of the search.
 
     Returns:
-        None if 2,000 draws in a row find none: the space is exhausted.
+        None if 2,000 draws in a row find none: the space is taken for exhausted.
     """
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng((seed, number))
     for _ in range(_RANDOM_TRIES):
         candidate = Nearby(generator, number)
         try:
@@ -96,7 +96,7 @@ class DistinctSampler(BaseSampler):
         self._sampler.after_trial(study, trial, *ending)
 
     def _draw(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
-        fixed = fixed_params(trial)
+        fixed = fixed_params(trial) | trial.params  # a trial may have been drawn in part when its driver was killed
         for _ in range(_TRIES):
             candidate = Sampled(self._sampler, study, trial, fixed)
             try:
@@ -120,6 +120,8 @@ class DistinctSampler(BaseSampler):
             return None
         shared = Given(drawn.number, drawn.params | stage | fixed)
         try:
-            return shared.params if self._is_new(self._space(shared)) else None
+            made = self._space(shared)
         except Exception:  # the space refuses the two together
             return None
+        takes_over = self._stage_to_share(made, shared.distributions, trained) is None
+        return shared.params if takes_over and self._is_new(made) else None

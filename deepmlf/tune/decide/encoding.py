@@ -65,7 +65,7 @@ class Encoding:
                 if isinstance(distribution, CategoricalDistribution):
                     row[start : start + len(distribution.choices)] = 0.0
                     if name in setting:
-                        row[start + distribution.choices.index(setting[name])] = _APART
+                        row[start + int(distribution.to_internal_repr(setting[name]))] = _APART
                 elif isinstance(distribution, Number) and name in setting:
                     row[start] = place_of(distribution, setting[name])
         return places
@@ -74,7 +74,7 @@ class Encoding:
 def _united(first: BaseDistribution, second: BaseDistribution) -> BaseDistribution:
     """A distribution with the values of both, for encoding only."""
     if isinstance(first, CategoricalDistribution) and isinstance(second, CategoricalDistribution):
-        return CategoricalDistribution(tuple(dict.fromkeys([*first.choices, *second.choices])))
+        return CategoricalDistribution((*first.choices, *(c for c in second.choices if c not in first.choices)))
     if isinstance(first, FloatDistribution) and isinstance(second, FloatDistribution):
         return FloatDistribution(*_range(first, second), log=first.log and second.log)
     if isinstance(first, IntDistribution) and isinstance(second, IntDistribution):

@@ -1,6 +1,6 @@
 """What a trial's parameters become for the worker that trains it."""
 
-import contextlib
+import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -26,7 +26,8 @@ class Orders:
 
     def __init__(self, space: BoundSpace, terms: SearchTerms) -> None:
         self._space, self._terms = space, terms
-        self._known: dict[EffectiveSetting, int] = {}  # the trial that has each
+        self._known: set[EffectiveSetting] = set()
+        self._refused: set[str] = set()
         self._stages = SharedStages()
         self._latest: tuple[dict[str, Any], TrialConfig] | None = None
 
@@ -48,21 +49,27 @@ class Orders:
         Raises:
             ConfigError: For a setting that cannot be trained.
         """
-        config = self._config_of(overrides)
+        try:
+            config = self._config_of(overrides)
+        except ConfigError:
+            self._refused.add(_text(overrides))
+            raise
         self._note(number, config, overrides)
         return TrialOrder(number=number, config=config, overrides=overrides, terms=self._terms)
 
     def know(self, number: int, overrides: Mapping[str, Any]) -> None:
         """Take note of a trial that has ended."""
-        with contextlib.suppress(ConfigError):  # it failed for that
+        try:
             self._note(number, self._config_of(overrides), overrides)
+        except ConfigError:  # it failed for that
+            self._refused.add(_text(overrides))
 
     def is_new(self, overrides: Mapping[str, Any]) -> bool:
-        """Whether it would train other than every trial that is known; what cannot be trained is new, and will fail."""
+        """Whether it would train other than every trial that is known; what cannot be trained is new once."""
         try:
             return self._space.effective(self._config_of(overrides)) not in self._known
         except ConfigError:
-            return True
+            return _text(overrides) not in self._refused
 
     def stage_to_share(
         self, overrides: Mapping[str, Any], distributions: Mapping[str, BaseDistribution], trained: Collection[int]
@@ -84,7 +91,7 @@ class Orders:
         return self._stages.nearest(config, overrides, distributions, trained)
 
     def _note(self, number: int, config: TrialConfig, overrides: Mapping[str, Any]) -> None:
-        self._known.setdefault(self._space.effective(config), number)
+        self._known.add(self._space.effective(config))
         self._stages.add(number, config, overrides)
 
     def _config_of(self, overrides: Mapping[str, Any]) -> TrialConfig:
@@ -96,3 +103,7 @@ class Orders:
         """The order of a trial that has ended and passes through Ray for the sake of Ray's records."""
         config = self._space.base.config
         return TrialOrder(number=number, config=config, overrides={}, terms=self._terms, only_record=True)
+
+
+def _text(overrides: Mapping[str, Any]) -> str:
+    return json.dumps(overrides, sort_keys=True, default=str)

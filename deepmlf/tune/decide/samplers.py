@@ -60,7 +60,7 @@ def make_sampler(
     """A sampler for one trial: seeded by its number, so that a resumed search draws what an uninterrupted one would.
 
     What a sampler learns it takes from the study's trials, or keeps there (CMA-ES its distribution, NSGA-II its
-    generations): nothing is lost with the object. All of them learn from every trial that has ended.
+    generations): nothing is lost with the object. All that learn do so from every trial that has ended.
 
     Args:
         name: One of `SAMPLERS`, but not ``auto``; see `settled`.
@@ -133,7 +133,7 @@ def grid_points(space: BoundSpace, wanted: int | None, seed: int) -> tuple[list[
         raise SearchError(f"--sampler grid: every float of the space needs a step ({error})") from error
     if wanted is None and len(points) > limit:
         raise SearchError(f"--sampler grid: the space has more than {limit} points; say with --trials how many to take")
-    return list(points.values())[:limit], len(points) > limit
+    return list(points.values())[:limit], len(points) > limit or len(study.trials) >= _VISITED
 
 
 def _trained(space: BoundSpace, overrides: dict[str, Any]) -> EffectiveSetting | None:

@@ -126,7 +126,7 @@ class OptunaSearcher(Searcher):
         """The order of a trial that a dead driver left behind; None if it cannot be trained, which is a FAIL."""
         overrides = trial.user_attrs.get(OVERRIDES)
         if overrides is None:  # killed between ask and the note of what was asked
-            self._study.sampler = self._sampler(trial.number)
+            self._study.sampler = self._distinct(trial.number, self._spare(trial.number))
             return self._draw(begun_trial(self._study, trial.number))
         return self._made(trial.number, lambda: self._orders.again(trial.number, json.loads(overrides)))
 
@@ -135,11 +135,15 @@ class OptunaSearcher(Searcher):
         trials = self._study.get_trials(deepcopy=False)
         # Priors that wait in the study have their number, but have not been asked for yet.
         number = sum(t.state != TrialState.WAITING for t in trials)
-        is_given, spare = number < len(trials), None
-        if not is_given:
-            spare = spare_setting(self._orders.sample, self._orders.is_new, number, self._seed)
-        if spare is None and not is_given:
-            return None
+        if number < len(trials):
+            return self._distinct(number, None)
+        spare = self._spare(number)
+        return None if spare is None else self._distinct(number, spare)
+
+    def _spare(self, number: int) -> dict[str, Any] | None:
+        return spare_setting(self._orders.sample, self._orders.is_new, number, self._seed)
+
+    def _distinct(self, number: int, spare: dict[str, Any] | None) -> BaseSampler:
         orders, chance = self._orders, np.random.default_rng((self._seed, number)).random()
         share = orders.stage_to_share if self._shares_stages and chance < SHARE else None
         return DistinctSampler(self._sampler(number), orders.sample, orders.is_new, spare or {}, share)

@@ -14,7 +14,7 @@ from optuna.distributions import BaseDistribution
 
 from deepmlf.config import TrialConfig
 from deepmlf.training.curriculum import stages_of
-from deepmlf.training.stores.av_encoders import is_of_stage, key_of
+from deepmlf.training.stores.av_key import is_of_fusion, is_of_stage, key_of
 from deepmlf.tune.decide.encoding import Number, place_of
 from deepmlf.tune.experiment.study import is_in_range
 
@@ -26,13 +26,13 @@ SHARE = 0.75
 class SharedStages:
     """The stages of a search's trials."""
 
-    _known: dict[str, tuple[int, dict[str, Any]]] = field(default_factory=dict)  # the first trial, what decides
+    _known: dict[str, tuple[set[int], dict[str, Any]]] = field(default_factory=dict)  # its trials, what decides
 
     def add(self, number: int, config: TrialConfig, overrides: Mapping[str, Any]) -> None:
         """Take note of a trial's stage, if it has one."""
         key = _key_of(config)
         if key is not None:
-            self._known.setdefault(key, (number, _deciding(overrides, config)))
+            self._known.setdefault(key, (set(), _deciding(overrides, config)))[0].add(number)
 
     def nearest(
         self,
@@ -41,7 +41,7 @@ class SharedStages:
         distributions: Mapping[str, BaseDistribution],
         trained: Collection[int],
     ) -> dict[str, Any] | None:
-        """What decides on the nearest stage that is trained.
+        """What decides on the nearest stage that is trained, and takes nothing from fusion that is drawn for it.
 
         Args:
             config: Of a trial to come.
@@ -56,7 +56,12 @@ class SharedStages:
         if key is None or key in self._known:
             return None
         own = _deciding(overrides, config)
-        among = [values for number, values in self._known.values() if number in trained]
+        fusions = {name: value for name, value in own.items() if is_of_fusion(name)}
+        among = [
+            values
+            for numbers, values in self._known.values()
+            if not numbers.isdisjoint(trained) and all(values.get(name) == value for name, value in fusions.items())
+        ]
         if not among:
             return None
         distances = [_distance(own, values, distributions) for values in among]
@@ -72,6 +77,15 @@ def _deciding(overrides: Mapping[str, Any], config: TrialConfig) -> dict[str, An
     return {name: value for name, value in overrides.items() if is_of_stage(name, config)}
 
 
+def _apart(distribution: BaseDistribution, mine: Any, other: Any) -> float:
+    values = mine, other
+    if not isinstance(distribution, Number) or not all(isinstance(value, (int, float)) for value in values):
+        return float(mine != other)
+    if not all(is_in_range(distribution, value) for value in values):
+        return float(mine != other)
+    return abs(place_of(distribution, mine) - place_of(distribution, other))
+
+
 def _distance(own: Mapping[str, Any], other: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]) -> float:
     """Mean over the parameters that decide: of a number the share of its range, of others whether they differ."""
     apart = []
@@ -79,8 +93,5 @@ def _distance(own: Mapping[str, Any], other: Mapping[str, Any], distributions: M
         distribution = distributions.get(name)
         if distribution is None:
             continue  # it follows from others
-        if name in other and isinstance(distribution, Number) and is_in_range(distribution, other[name]):
-            apart.append(abs(place_of(distribution, own[name]) - place_of(distribution, other[name])))
-        else:
-            apart.append(float(other.get(name) != own[name]))
+        apart.append(_apart(distribution, own[name], other.get(name)))
     return sum(apart) / max(1, len(apart))

@@ -62,7 +62,7 @@ def fitting_trials(
             create_trial(
                 params=trial.params,
                 distributions=distributions,
-                user_attrs={WARM_START: f"{experiment.folder.name}/{trial.number}"},
+                user_attrs={OVERRIDES: json.dumps(overrides), WARM_START: f"{experiment.folder.name}/{trial.number}"},
                 **told,
             )
         )

@@ -16,7 +16,8 @@ from deepmlf.config import TrialConfig
 from deepmlf.data.dataset import Dataset
 from deepmlf.training.checkpoints.files import latest_checkpoint
 from deepmlf.training.curriculum import stages_of
-from deepmlf.training.stores.av_encoders import StoredEncoder, key_of
+from deepmlf.training.stores.av_encoders import StoredEncoder
+from deepmlf.training.stores.av_key import key_of
 from tests.training.small_trial import config_of, run, without_times
 
 REUSED = "curriculum/av_reused"

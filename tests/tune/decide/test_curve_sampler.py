@@ -8,7 +8,7 @@ import optuna
 import pytest
 from optuna.trial import BaseTrial, TrialState
 
-from deepmlf.tune.decide.curve_sampler import CurveSampler
+from deepmlf.tune.decide.curve_sampler import CurveSampler, _in_view
 
 EPOCHS = 9
 
@@ -147,3 +147,50 @@ def test_a_space_that_refuses_much_of_what_it_draws_costs_candidates_only() -> N
     study = search(0, 8)
     study.sampler = CurveSampler(picky, EPOCHS, 8)
     assert picky(study.ask())["depth"] % 2 == 0
+
+
+@pytest.mark.filterwarnings("ignore:Choices for a categorical distribution")
+def test_choices_may_be_lists_and_nothing_at_all() -> None:
+    def lists(trial: BaseTrial) -> dict[str, Any]:
+        return {
+            "layers": trial.suggest_categorical("layers", [[1, 3], [2, 3], [3]]),
+            "patience": trial.suggest_categorical("patience", [None, 3]),
+            "rate": trial.suggest_float("rate", 0.0, 1.0),
+        }
+
+    study = optuna.create_study()
+    for number in range(9):
+        study.sampler = CurveSampler(lists, 1, number)
+        trial = study.ask()
+        value = len(lists(trial)["layers"]) + trial.params["rate"]
+        trial.report(value, 1)
+        study.tell(trial, value)
+    assert study.trials[-1].params["layers"] == [3]
+
+
+def test_the_best_of_a_long_search_stay_in_view_with_all_their_points() -> None:
+    trials = [
+        optuna.trial.create_trial(
+            params={"rate": 1e-2}, distributions={"rate": optuna.distributions.FloatDistribution(1e-5, 1e-1)},
+            intermediate_values={1: 2.0 + value, 4: 1.0 + value, 9: value}, value=value,
+        )
+        for value in (0.0 if number == 3 else 1.0 + number % 7 / 10 for number in range(400))
+    ]  # fmt: skip
+    seen = _in_view(trials, 1.0)
+    assert trials[3] in seen
+    assert seen[-70:] == trials[-70:]
+    points = CurveSampler(space, EPOCHS, 0)._points(seen, np.zeros((len(seen), 1)), 1.0)
+    assert len(points) == 3 * len(seen) <= 350
+
+
+def test_a_failed_trial_that_was_drawn_in_part_says_nothing() -> None:
+    whole, broken = search(0, 12), search(0, 12)
+    for _ in range(9):
+        trial = broken.ask()
+        trial.suggest_float("rate", 1e-5, 1e-1, log=True)
+        broken.tell(trial, state=TrialState.FAIL)
+    drawn = []
+    for study in (whole, broken):
+        study.sampler = CurveSampler(space, EPOCHS, 77)
+        drawn.append(space(study.ask()))
+    assert drawn[0] == drawn[1]

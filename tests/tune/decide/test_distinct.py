@@ -122,3 +122,31 @@ def test_samplers_learn_of_what_was_in_use() -> None:
     assert json.loads(study.trials[0].user_attrs[OVERRIDES])[DEPTH] == 4
     assert in_use(study.trials[0]) == {DEPTH: 4, TOKENS: 6}
     assert learnt_from(study).get_trials()[0].params == {DEPTH: 4, TOKENS: 6}
+
+
+def test_what_cannot_be_trained_fails_once() -> None:
+    def deep(trial: BaseTrial) -> dict[str, Any]:
+        return {"model.fusion_start": 0.0, DEPTH: trial.suggest_int(DEPTH, 1, 6)}  # there are four layers
+
+    study = optuna.create_study()
+    search = searcher(study, trials=30, space=deep, sampler="random")
+    number = 0
+    while isinstance(search.suggest(str(number)), dict):
+        search.on_trial_complete(str(number), epoch(1, 0.5, finished="full"))
+        number += 1
+    assert search.is_exhausted
+    states = [trial.state for trial in study.trials]
+    assert (states.count(TrialState.COMPLETE), states.count(TrialState.FAIL)) == (4, 2)
+
+
+def test_a_trial_that_was_killed_before_it_was_drawn_is_given_a_new_setting() -> None:
+    study = optuna.create_study()
+    first = searcher(study, trials=30, space=cut, sampler="random")
+    for number in range(11):
+        first.suggest(str(number))
+        first.on_trial_complete(str(number), epoch(1, 0.5, finished="full"))
+    study.ask()
+    second = searcher(study, trials=30, space=cut, sampler="random")
+    asked(second.suggest("0"))
+    assert second.suggest("1") == "FINISHED"
+    assert len({trial.user_attrs[OVERRIDES] for trial in study.trials}) == 12

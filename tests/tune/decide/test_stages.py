@@ -13,16 +13,18 @@ from deepmlf.tune.decide.searcher import OptunaSearcher
 from deepmlf.tune.decide.stages import _key_of
 from deepmlf.tune.messages import TrialOrder
 from deepmlf.tune.objective import make_objectives
-from deepmlf.tune.space.load import load_space
+from deepmlf.tune.space.load import SearchSpace, load_space
 from tests.tune.parts import TERMS, bound
 from tests.tune.searchers import asked, epoch
 
 LM = LanguageModelFacts(num_layers=16, width=576)
 
 
-def orders_of(space: str, sampler: str, seed: int, trials: int = 40, *, shares: bool = True) -> list[TrialOrder]:
+def orders_of(
+    space: str | SearchSpace, sampler: str, seed: int, trials: int = 40, *, shares: bool = True
+) -> list[TrialOrder]:
     """A search's orders; each trial reports some epochs before the next one is drawn."""
-    orders = Orders(bound(load_space(space), LM), TERMS)
+    orders = Orders(bound(load_space(space) if isinstance(space, str) else space, LM), TERMS)
     search = OptunaSearcher(
         optuna.create_study(),
         make_objectives(("valid/MAE",)),
@@ -72,3 +74,17 @@ def test_what_decides_on_fusion_alone_is_drawn_as_ever() -> None:
         {config.model.dropout for config in shared},
     ):
         assert len(values) == len(shared)
+
+
+def test_a_stage_that_a_space_does_not_draw_is_no_reason_to_change_what_it_draws() -> None:
+    """Each trial has a width of its own, so that none can take over another's stage: dropout stays as drawn."""
+
+    def space(trial: optuna.Trial) -> dict[str, Any]:
+        return {
+            "curriculum.name": "av_first",
+            "model.av_width": 6 * (trial.number + 2),
+            "model.av_dropout": trial.suggest_float("model.av_dropout", 0.0, 0.5),
+        }
+
+    loaded = SearchSpace("space", space, {}, [], "")
+    assert len({order.config.model.av_dropout for order in orders_of(loaded, "tpe", 0, trials=12)}) == 12

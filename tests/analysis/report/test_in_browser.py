@@ -32,7 +32,7 @@ return [...document.querySelectorAll('#epochs tbody tr')].map(
 def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Enough complete trials for every plot, one setting that stands out among them, and one failure."""
     rungs = {"grace_period": 10, "reduction_factor": 2}
-    folder = make_experiment(tmp_path_factory.mktemp("shown"), 60, seed=4, failed=(5,), **rungs)
+    folder = make_experiment(tmp_path_factory.mktemp("shown"), 110, seed=4, failed=(5,), **rungs)
     analyze(folder, quiet=True)
     return folder
 

@@ -13,6 +13,7 @@ from typing import Any
 import optuna
 
 from deepmlf.model.lm_store import LanguageModelFacts
+from deepmlf.training.stores.av_key import OWN
 
 Settings = dict[str, Any]
 
@@ -221,12 +222,9 @@ def suggest_all(
     )
 
 
-_OWN = ("batch_size", "accumulation_steps", "weight_decay")
-
-
 def with_own_stage(prior: Settings) -> Settings:
     """The same setting, its audiovisual stage's batches and weight decay spelled out as this space draws them."""
-    return prior | {f"curriculum.av_{name}": prior[f"training.{name}"] for name in _OWN}
+    return prior | {f"curriculum.av_{name}": prior[f"training.{name}"] for name in OWN}
 
 
 def as_published(base: Settings, prior: Settings) -> Settings:
@@ -238,7 +236,7 @@ def as_published(base: Settings, prior: Settings) -> Settings:
     """
     fixed: Settings = {"model.fusion_start": 0.0}  # as `suggest_fusion` has it where blocks are fused from the top
     fixed |= base | prior | AUTHORS
-    for name in _OWN:
+    for name in OWN:
         fixed.pop(f"curriculum.av_{name}", None)  # what ``--set`` makes of the training's holds for the stage, too
     if fixed["model.ffn"] == "lora":
         fixed["model.lora_alpha"] = LORA_SCALE * fixed["model.lora_rank"]

@@ -21,7 +21,7 @@ from deepmlf.model.lm_store import LanguageModelFacts
 from deepmlf.training.reports import FIDELITY
 from deepmlf.tune.decide.orders import Orders
 from deepmlf.tune.decide.samplers import make_sampler, settled
-from deepmlf.tune.decide.scheduler import make_scheduler
+from deepmlf.tune.decide.scheduler import scheduler_of
 from deepmlf.tune.decide.searcher import OptunaSearcher
 from deepmlf.tune.messages import SearchTerms, TrialFailed, TrialOrder
 from deepmlf.tune.objective import make_objectives
@@ -106,7 +106,7 @@ class Arm:
         """The searcher and the scheduler."""
         settings = SearchSettings(
             data="", space="problem", trials=NO_LIMIT, epochs=problem.epochs, concurrent=CONCURRENT,
-            sampler=settled(self.sampler, 1) if self.sampler != "stock" else "stock",
+            sampler=settled(self.sampler, 1),
             scheduler=self.scheduler, seed=seed,
         )  # fmt: skip
         if self.sampler == "stock":
@@ -122,15 +122,7 @@ def searching(
     settings: SearchSettings, study: optuna.Study, space: BoundSpace
 ) -> tuple[OptunaSearcher, TrialScheduler]:
     """The searcher and the scheduler that a search of these settings has."""
-    scheduler = make_scheduler(
-        settings.scheduler,
-        study,
-        OBJECTIVES[0],
-        epochs=settings.epochs,
-        grace_period=settings.first_rung,
-        reduction_factor=settings.reduction_factor,
-        seed=settings.seed,
-    )
+    scheduler = scheduler_of(settings, study, OBJECTIVES[0])
     orders = UncheckedOrders(space, TERMS)
     sampler = partial(
         make_sampler, settings.sampler, settings.seed, space=orders.sample, is_new=orders.is_new,

@@ -7,6 +7,7 @@ Regret is 0 at the best that is known and 1 at the median of random settings tha
 import functools
 import json
 import os
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ class _Scaled:
         return max(0.0, worth - self.best) / (self.median - self.best)
 
 
-class _Surrogate(_Scaled):
+class _Surrogate(_Scaled, ABC):
     """A surrogate of YAHPO Gym's; parameters are searched between 0 and 1 here when its best setting is looked for."""
 
     FILE: str
@@ -47,9 +48,9 @@ class _Surrogate(_Scaled):
         self._codes = json.loads((SHARED / "search" / f"{self.FILE}.enc.json").read_text())
         self.best, self.median = _scale(type(self), task)
 
+    @abstractmethod
     def errors(self, settings: list[dict[str, Any]], steps: list[int]) -> np.ndarray:
         """The error of each setting at each step, (settings, steps)."""
-        raise NotImplementedError
 
     def curve(self, setting: dict[str, Any], number: int) -> Curve:
         """See `Problem.curve`; the surrogate has no noise."""
@@ -58,9 +59,9 @@ class _Surrogate(_Scaled):
 
     epochs: int
 
+    @abstractmethod
     def space(self, trial: optuna.Trial) -> dict[str, Any]:
         """See `Problem.space`."""
-        raise NotImplementedError
 
     def _draw(self, trial: optuna.Trial, names: tuple[str, ...]) -> dict[str, Any]:
         setting: dict[str, Any] = {}

@@ -41,16 +41,7 @@ class Spending:
 
 def rungs_of(records: Records) -> list[RungRecord]:
     """The rungs of ASHA or Hyperband; none for other schedulers."""
-    settings = records.settings
-    filled = scheduler.make_scheduler(
-        settings.scheduler,
-        records.study,
-        records.objectives[0],
-        epochs=settings.epochs,
-        grace_period=settings.first_rung,
-        reduction_factor=settings.reduction_factor,
-        seed=settings.seed,
-    )
+    filled = scheduler.scheduler_of(records.settings, records.study, records.objectives[0])
     trials = {trial.number: trial for trial in records.trials}
     rungs = []
     for rung in scheduler.rungs_of(filled):

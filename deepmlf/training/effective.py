@@ -6,6 +6,7 @@ from typing import Any
 
 from deepmlf.config import Stage, TrainingConfig, TrialConfig
 from deepmlf.training.curriculum import stages_of
+from deepmlf.training.stores.av_key import OWN
 
 _SEED = "training.seed"
 _IN_STAGES = (
@@ -71,9 +72,8 @@ def effective_setting(config: TrialConfig, num_layers: int) -> EffectiveSetting:
 
 def _trained(stage: Stage, training: TrainingConfig) -> dict[str, Any]:
     """What of a stage takes effect; what it may have of its own is the training's, if it has none."""
-    own = ("batch_size", "accumulation_steps", "weight_decay")
     values = stage.model_dump(mode="json", exclude={"name"})
-    return values | {name: getattr(training, name) for name in own if values[name] is None}
+    return values | {name: getattr(training, name) for name in OWN if values[name] is None}
 
 
 def _plain(value: Any) -> Any:

@@ -25,7 +25,7 @@ from deepmlf.tune.cluster.node_files import serving
 from deepmlf.tune.cluster.ray_patches import adjusted_ray
 from deepmlf.tune.decide.orders import Orders
 from deepmlf.tune.decide.samplers import GUIDED, make_sampler
-from deepmlf.tune.decide.scheduler import make_scheduler, rungs_of
+from deepmlf.tune.decide.scheduler import rungs_of, scheduler_of
 from deepmlf.tune.decide.searcher import OptunaSearcher
 from deepmlf.tune.decide.warm_start import add_trials
 from deepmlf.tune.driver.faults import FaultWatch
@@ -180,15 +180,7 @@ def _train(plan: SearchPlan, stop: Stop) -> OptunaSearcher | None:
     samples = settings.trials - len(ended) + len(unrecorded)
     if samples <= 0:
         return None
-    scheduler = make_scheduler(
-        settings.scheduler,
-        study,
-        objectives[0],
-        epochs=settings.epochs,
-        grace_period=settings.first_rung,
-        reduction_factor=settings.reduction_factor,
-        seed=settings.seed,
-    )
+    scheduler = scheduler_of(settings, study, objectives[0])
     screen = SearchScreen(
         Console(file=sys.stderr, quiet=settings.quiet),
         folder.name,

@@ -7,7 +7,7 @@ from deepmlf.config import Stage, TrialConfig
 _TRAINING = (
     "batch_size", "accumulation_steps", "min_lr", "warmup_epochs", "weight_decay", "clip_value", "seed",
 )  # fmt: skip
-_OWN = ("batch_size", "accumulation_steps", "weight_decay")
+OWN = ("batch_size", "accumulation_steps", "weight_decay")
 """Settings of training that the stage may have of its own."""
 _LATER = (
     "model.av_batch_norm_on", "training.accumulation", "training.decayed", "training.clip_av",
@@ -20,14 +20,10 @@ _LATER = (
 def is_of_stage(name: str, config: TrialConfig) -> bool:
     """Whether the outcome of a trial's audiovisual stage depends on a setting, by its dotted name."""
     section, _, part = name.partition(".")
-    if section == "training" and part in _OWN:
+    if section == "training" and part in OWN:
         return getattr(config.curriculum, f"av_{part}") is None
     is_part = section in ("model", "curriculum") and part.startswith("av_")
-    return (
-        is_part
-        or name in ("model.softperm_av_features", "data.standardize", *_LATER)
-        or (section == "training" and part in _TRAINING)
-    )
+    return is_part or name in ("model.softperm_av_features", "data.standardize", *_LATER) or is_of_fusion(name)
 
 
 def is_of_fusion(name: str) -> bool:
@@ -45,7 +41,7 @@ def key_of(config: TrialConfig, stage: Stage, fingerprint: str) -> dict[str, Any
         fingerprint: The dataset's.
     """
     settings, defaults = config.flat(), TrialConfig().flat()
-    own = {name: value for name in _OWN if (value := getattr(stage, name)) is not None}
+    own = {name: value for name in OWN if (value := getattr(stage, name)) is not None}
     model = [
         name
         for section, name in (path.split(".") for path in settings if path not in _LATER)
@@ -55,6 +51,6 @@ def key_of(config: TrialConfig, stage: Stage, fingerprint: str) -> dict[str, Any
         "data": {"fingerprint": fingerprint, "standardize": config.data.standardize},
         "model": {name: settings[f"model.{name}"] for name in model},
         "training": {name: settings[f"training.{name}"] for name in _TRAINING} | own,
-        "stage": stage.model_dump(mode="json", exclude=set(_OWN)),
+        "stage": stage.model_dump(mode="json", exclude=set(OWN)),
     }
     return key | {name: settings[name] for name in _LATER if settings[name] != defaults[name]}

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, RandomSampler
+from optuna.samplers import RandomSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from scipy.special import log_ndtr, ndtri
@@ -16,7 +15,7 @@ from scipy.stats import rankdata
 
 from deepmlf.tune.decide.candidates import Nearby
 from deepmlf.tune.decide.curve_model import CurveModel, Points
-from deepmlf.tune.decide.distinct import IsNew, Space
+from deepmlf.tune.decide.distinct import IsNew, Space, WholeSampler
 from deepmlf.tune.decide.encoding import Encoding
 from deepmlf.tune.decide.learning import in_use, used
 
@@ -43,7 +42,7 @@ class _Drawn:
     """The parameters as they took effect."""
 
 
-class CurveSampler(BaseSampler):
+class CurveSampler(WholeSampler):
     """Takes the setting of which a model of all curves expects most at full fidelity.
 
     Candidates come from the search space itself, at random and near the best trials. Of these it takes the one with
@@ -58,33 +57,15 @@ class CurveSampler(BaseSampler):
     """
 
     def __init__(self, space: Space, epochs: int, seed: int, is_new: IsNew = lambda overrides: True) -> None:
+        super().__init__(RandomSampler(seed=seed))
         self._space, self._epochs, self._is_new = space, epochs, is_new
         self._generator = np.random.default_rng(seed)
-        self._independent = RandomSampler(seed=seed)
-        self._chosen: dict[str, Any] | None = None
 
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Nothing: the space decides what a setting has."""
-        return {}
-
-    def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, Any]) -> dict[str, Any]:
-        """Nothing."""
-        return {}
-
-    def sample_independent(
-        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        """A parameter of the setting that was chosen when the first one was asked for."""
-        if self._chosen is None:
-            self._chosen = self._choose(study, trial.number)
-        if param_name in self._chosen:
-            return self._chosen[param_name]
-        return self._independent.sample_independent(study, trial, param_name, param_distribution)
-
-    def _choose(self, study: optuna.Study, number: int) -> dict[str, Any]:
-        """A whole setting, of the best candidate; nothing as long as there is little to learn from."""
+    def _choose(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
+        """The best candidate; nothing as long as there is little to learn from."""
+        number = trial.number
         sign = 1.0 if study.direction == StudyDirection.MINIMIZE else -1.0
-        trials = [trial for trial in study.get_trials(deepcopy=False) if trial.params and trial.number != number]
+        trials = [other for other in study.get_trials(deepcopy=False) if other.params and other.number != number]
         learnt = [trial for trial in trials if trial.intermediate_values and trial.state != TrialState.FAIL]
         if sum(trial.state.is_finished() for trial in learnt) < _STARTUP_TRIALS:
             return {}
@@ -95,16 +76,17 @@ class CurveSampler(BaseSampler):
         failed = [t for t in trials if t.state == TrialState.FAIL and frozenset(t.params) in whole][-_BEST:]
         encoding = Encoding(trial.distributions for trial in [*learnt, *pending])
         known = [in_use(trial) for trial in learnt]
-        points = self._points(learnt, encoding.encode(known), sign)
+        places = encoding.encode(known)
+        points = self._points(learnt, places, sign)
         model = CurveModel(encoding.groups)
         model.fit(points.take(self._some(len(points), _FITTED)))
         model.condition(points)
-        own, _ = model.predict(encoding.encode(known), np.arange(len(learnt)))
+        own, _ = model.predict(places, np.arange(len(learnt)))
         if pending or failed:
-            more = [in_use(trial) for trial in [*pending, *failed]]
-            expected, _ = model.predict(encoding.encode(more))
+            more = encoding.encode([in_use(trial) for trial in [*pending, *failed]])
+            expected, _ = model.predict(more)
             expected[len(pending) :] = points.values.max()
-            model.condition(points.with_more(encoding.encode(more), expected))
+            model.condition(points.with_more(more, expected))
         best = float(own.min())
 
         def worth(candidates: list[_Drawn]) -> np.ndarray:

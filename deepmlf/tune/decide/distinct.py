@@ -1,5 +1,6 @@
 """No setting is trained twice: what a sampler draws is drawn again if it would train the same as another trial."""
 
+from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -46,7 +47,41 @@ def spare_setting(space: Space, is_new: IsNew, number: int, seed: int) -> dict[s
     return None
 
 
-class DistinctSampler(BaseSampler):
+class WholeSampler(BaseSampler):
+    """Chooses a setting as a whole, when its first parameter is asked for. It serves one trial only.
+
+    Args:
+        otherwise: Draws the parameters that were not chosen.
+    """
+
+    def __init__(self, otherwise: BaseSampler) -> None:
+        self._otherwise = otherwise
+        self._chosen: dict[str, Any] | None = None
+
+    @abstractmethod
+    def _choose(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
+        """Parameters of the trial."""
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """Nothing: the space decides what a setting has."""
+        return {}
+
+    def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, Any]) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """A parameter of what was chosen."""
+        if self._chosen is None:
+            self._chosen = self._choose(study, trial)
+        if param_name in self._chosen:
+            return self._chosen[param_name]
+        return self._otherwise.sample_independent(study, trial, param_name, param_distribution)
+
+
+class DistinctSampler(WholeSampler):
     """Another sampler, asked again for a whole setting until that is a new one.
 
     Args:
@@ -65,27 +100,9 @@ class DistinctSampler(BaseSampler):
         spare: dict[str, Any],
         stage_to_share: StageToShare | None = None,
     ) -> None:
+        super().__init__(sampler)
         self._sampler, self._space, self._is_new, self._spare = sampler, space, is_new, spare
         self._stage_to_share = stage_to_share
-        self._drawn: dict[str, Any] | None = None
-
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Nothing: a setting is drawn as a whole."""
-        return {}
-
-    def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, Any]) -> dict[str, Any]:
-        """Nothing."""
-        return {}
-
-    def sample_independent(
-        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        """A parameter of the setting that was drawn when the first one was asked for."""
-        if self._drawn is None:
-            self._drawn = self._draw(study, trial)
-        if param_name in self._drawn:
-            return self._drawn[param_name]
-        return self._sampler.sample_independent(study, trial, param_name, param_distribution)
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """As the sampler does it."""
@@ -95,7 +112,7 @@ class DistinctSampler(BaseSampler):
         """As the sampler does it."""
         self._sampler.after_trial(study, trial, *ending)
 
-    def _draw(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
+    def _choose(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
         fixed = fixed_params(trial) | trial.params  # a trial may have been drawn in part when its driver was killed
         for _ in range(_TRIES):
             candidate = Sampled(self._sampler, study, trial, fixed)

@@ -18,6 +18,7 @@ from deepmlf.training.reports import FIDELITY, EpochReport
 from deepmlf.tune.engines import require_insides
 from deepmlf.tune.experiment.study import own_trials
 from deepmlf.tune.objective import Objective
+from deepmlf.tune.settings import SearchSettings
 from deepmlf.tune.worker.wire import RayTrial, bare_config, message_in, number_of
 
 _STUDY = "study_"
@@ -62,6 +63,19 @@ def make_scheduler(
         return FIFOScheduler()
     brackets = int(math.log(epochs / grace_period, reduction_factor)) + 1 if name == "hyperband" else 1
     return ResumableASHA(study, objective, epochs, grace_period, reduction_factor, brackets=brackets, seed=seed)
+
+
+def scheduler_of(settings: SearchSettings, study: optuna.Study, objective: Objective) -> TrialScheduler:
+    """The scheduler that a search's settings ask for; see `make_scheduler`."""
+    return make_scheduler(
+        settings.scheduler,
+        study,
+        objective,
+        epochs=settings.epochs,
+        grace_period=settings.first_rung,
+        reduction_factor=settings.reduction_factor,
+        seed=settings.seed,
+    )
 
 
 @dataclass(frozen=True)

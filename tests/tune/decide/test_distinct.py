@@ -24,27 +24,33 @@ def cut(trial: BaseTrial) -> dict[str, Any]:
     return {"model.fusion_start": 0.0, DEPTH: min(depth, 4), TOKENS: trial.suggest_int(TOKENS, 2, 6, step=2)}
 
 
+def trained(trials: int) -> optuna.Study:
+    """The study of a random search that has ended, of so many trials."""
+    study = optuna.create_study()
+    search = searcher(study, trials=trials, space=cut, sampler="random")
+    for number in range(trials):
+        search.suggest(str(number))
+        search.on_trial_complete(str(number), epoch(1, 0.5, finished="full"))
+    return study
+
+
 @pytest.mark.parametrize("name", sorted(set(SAMPLERS) - {"auto", "grid"}))
 def test_a_search_has_each_setting_once_and_ends_where_there_is_no_more(name: str) -> None:
     study = optuna.create_study()
     search = searcher(study, trials=30, space=cut, sampler=name)
-    trained = []
-    while isinstance(suggested := search.suggest(f"{len(trained)}"), dict):
+    orders = []
+    while isinstance(suggested := search.suggest(f"{len(orders)}"), dict):
         order = asked(suggested)
-        trained.append((order.config.model.fusion_depth, order.config.model.num_fusion_tokens))
-        search.on_trial_complete(f"{len(trained) - 1}", epoch(1, sum(trained[-1]), finished="full"))
-    assert sorted(trained) == [(depth, tokens) for depth in (1, 2, 3, 4) for tokens in (2, 4, 6)]
+        orders.append((order.config.model.fusion_depth, order.config.model.num_fusion_tokens))
+        search.on_trial_complete(f"{len(orders) - 1}", epoch(1, sum(orders[-1]), finished="full"))
+    assert sorted(orders) == [(depth, tokens) for depth in (1, 2, 3, 4) for tokens in (2, 4, 6)]
     assert search.is_exhausted
     assert search.stop_reason is None
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 12
 
 
 def test_a_resumed_search_knows_what_was_trained_before() -> None:
-    study = optuna.create_study()
-    first = searcher(study, trials=9, space=cut, sampler="random")
-    for number in range(9):
-        first.suggest(str(number))
-        first.on_trial_complete(str(number), epoch(1, 0.5, finished="full"))
+    study = trained(9)
     second = searcher(study, trials=30, space=cut, sampler="random")
     for number in range(3):
         asked(second.suggest(str(number)))
@@ -140,11 +146,7 @@ def test_what_cannot_be_trained_fails_once() -> None:
 
 
 def test_a_trial_that_was_killed_before_it_was_drawn_is_given_a_new_setting() -> None:
-    study = optuna.create_study()
-    first = searcher(study, trials=30, space=cut, sampler="random")
-    for number in range(11):
-        first.suggest(str(number))
-        first.on_trial_complete(str(number), epoch(1, 0.5, finished="full"))
+    study = trained(11)
     study.ask()
     second = searcher(study, trials=30, space=cut, sampler="random")
     asked(second.suggest("0"))

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from benchmarks.trial_overhead import importable_by_workers
 from deepmlf.config import Stage, TrialConfig
-from deepmlf.data.loader import Batch
+from deepmlf.data.batch import Batch
 from deepmlf.data.synthetic import make_synthetic
 from deepmlf.model.deepmlf import DeepMLFOutput, TextPrefix
 from deepmlf.model.language_model import load_language_model

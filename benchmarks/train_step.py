@@ -10,15 +10,16 @@ import json
 import resource
 import statistics
 import time
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from torch import Tensor
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
 from deepmlf.config import ModelConfig, TrainingConfig
-from deepmlf.data.loader import Batch
+from deepmlf.data.batch import Batch
 from deepmlf.model.deepmlf import DeepMLF
-from deepmlf.model.language_model import LanguageModel
+from deepmlf.model.language_model import LanguageModel, dtype_of
 from deepmlf.training.forward import run_model
 from deepmlf.training.losses import LossWeights, compute_losses
 from deepmlf.training.machine.memory import keep_freed_memory
@@ -27,6 +28,8 @@ from deepmlf.training.optim import make_optimizer, trained_parameters
 
 AUDIO, VISION = (500, 74), (375, 35)
 MEAN_TOKENS = 21
+WEIGHTS = LossWeights(fusion=1.0, av=1.0, text=1.0, lm=1.0)
+Precision = Literal["float32", "bfloat16"]
 GEMM = {"size": 2048, "products": 7}
 SMOLLM2 = {"vocab_size": 49152, "rope_theta": 100000.0, "tie_word_embeddings": True}
 SIZES: dict[str, dict[str, Any]] = {
@@ -87,35 +90,70 @@ def make_batch(batch_size: int, vocabulary: int, device: torch.device) -> Batch:
         vision_lengths=torch.full((batch_size,), VISION[0]),
         labels=torch.randn(batch_size, 1, generator=generator),
         index=torch.arange(batch_size),
+        text_lengths=lengths,
     ).to(device)
+
+
+class Workload:
+    """A model of random weights, its optimiser and one batch.
+
+    Args:
+        size: One of `SIZES`.
+        precision: As ``training.precision``.
+        device: Where it trains.
+        batch_size: Utterances.
+        drawn_on: Where the language model's weights are drawn, if not there.
+        settings: Of the model, in place of those of the workload.
+    """
+
+    def __init__(
+        self,
+        size: str,
+        precision: Precision,
+        device: torch.device,
+        batch_size: int,
+        drawn_on: torch.device | None = None,
+        **settings: Any,
+    ) -> None:
+        parts = SIZES[size]
+        torch.manual_seed(0)
+        with drawn_on or device:
+            frozen = AutoModelForCausalLM.from_config(parts["lm"])
+        frozen = frozen.to(device, dtype_of(precision))
+        lm = LanguageModel(frozen)
+        known: dict[str, Any] = {"fusion_layers": parts["layers"], "ffn": parts["ffn"], "num_fusion_tokens": 12}
+        config = ModelConfig(**known | {"lora_rank": 64, "lora_alpha": 128.0} | settings)
+        self.precision = precision
+        self.model = DeepMLF(lm, AUDIO[1], VISION[1], config).to(device).train()
+        self.parameters = trained_parameters(self.model)
+        self.optimizer = make_optimizer(self.parameters, TrainingConfig())
+        self.batch = make_batch(batch_size, lm.vocab_size, device)
+
+    def backward(self) -> dict[str, Tensor]:
+        """One forward and backward pass; its losses."""
+        output = run_model(self.model, self.batch, self.precision)
+        ids, labels = self.batch.input_ids, self.batch.labels
+        losses = compute_losses(self.model, output, ids, labels, WEIGHTS, pad_token_id=0)
+        losses["total"].backward()
+        return losses
+
+    def step(self) -> None:
+        """One training step."""
+        self.backward()
+        self.update()
+
+    def update(self) -> None:
+        """The optimiser's part of a step."""
+        torch.nn.utils.clip_grad_value_(self.parameters.values(), 5.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Median seconds of a step, and what else one wants to know of it."""
-    size, device = SIZES[options.size], torch.device(options.device)
-    torch.manual_seed(0)
+    device = torch.device(options.device)
     keep_freed_memory()
-    dtype = torch.bfloat16 if options.dtype == "bfloat16" else torch.float32
-    with device:
-        frozen = AutoModelForCausalLM.from_config(size["lm"]).to(dtype)
-    lm = LanguageModel(frozen)
-    config = ModelConfig(
-        fusion_layers=size["layers"], num_fusion_tokens=12, ffn=size["ffn"], lora_rank=64, lora_alpha=128.0
-    )
-    model = DeepMLF(lm, AUDIO[1], VISION[1], config).to(device).train()
-    parameters = trained_parameters(model)
-    optimizer = make_optimizer(parameters, TrainingConfig())
-    batch = make_batch(options.batch_size, lm.vocab_size, device)
-    weights = LossWeights(fusion=1.0, av=1.0, text=1.0, lm=1.0)
-
-    def step() -> None:
-        output = run_model(model, batch, options.dtype)
-        losses = compute_losses(model, output, batch.input_ids, batch.labels, weights, pad_token_id=0)
-        losses["total"].backward()
-        torch.nn.utils.clip_grad_value_(parameters.values(), 5.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
+    step = Workload(options.size, options.dtype, device, options.batch_size).step
     for _ in range(options.warmup):
         step()
     rates, times = [gemm_rate(device, torch.float32, **GEMM)], []

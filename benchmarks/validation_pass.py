@@ -18,7 +18,7 @@ import torch
 
 from benchmarks.train_step import seconds
 from deepmlf.config import TrialConfig
-from deepmlf.data.loader import Batch
+from deepmlf.data.batch import Batch
 from deepmlf.data.synthetic import make_synthetic
 from deepmlf.training.forward import predict, run_model
 from deepmlf.training.metrics import compute_metrics

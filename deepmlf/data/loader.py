@@ -1,50 +1,18 @@
 """Batches: token ids and audiovisual frames, padded to the batch's own longest."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from deepmlf.data.batch import Batch
 from deepmlf.data.dataset import Dataset, Split
 
 TokensOf = Callable[[str], Sequence[np.ndarray]]
 """Token ids of each utterance of a split, given the split's name."""
 
 _BUCKET_BATCHES = 8  # texts are sorted by length within so many batches: little padding, still random batches
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One padded batch."""
-
-    input_ids: Tensor
-    """[batch, seq]"""
-    attention_mask: Tensor
-    """[batch, seq], 1 on valid tokens."""
-    audio: Tensor
-    """[batch, time, audio_dim], zero beyond each length."""
-    audio_lengths: Tensor
-    """[batch]"""
-    vision: Tensor
-    """[batch, time, vision_dim]"""
-    vision_lengths: Tensor
-    """[batch]"""
-    labels: Tensor
-    """[batch, 1]"""
-    index: Tensor
-    """[batch], positions in the split; never leaves the host."""
-
-    def to(self, device: torch.device) -> "Batch":
-        """The same batch on a device."""
-        moved = {field.name: to_device(getattr(self, field.name), device) for field in fields(self)}
-        return Batch(**moved | {"index": self.index})
-
-
-def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """A host's tensor on a device; a GPU fetches it from pinned memory, and the host does not wait."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 class Loader:
@@ -144,7 +112,10 @@ class Loader:
         vision, vision_lengths = _pad_frames([self._frames("vision", row) for row in rows], self._vision_scale)
         labels = torch.tensor(np.asarray(self._split.labels)[rows], dtype=torch.float32)[:, None]
         index = torch.from_numpy(np.ascontiguousarray(rows))
-        return Batch(input_ids, attention_mask, audio, audio_lengths, vision, vision_lengths, labels, index)
+        text_lengths = torch.tensor([len(ids) for ids in tokens])
+        return Batch(
+            input_ids, attention_mask, audio, audio_lengths, vision, vision_lengths, labels, index, text_lengths
+        )
 
     def _frames(self, modality: str, row: int) -> np.ndarray:
         if modality in self._pooled:

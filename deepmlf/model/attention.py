@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AttentionInterface
 
+from deepmlf.data.batch import to_device
 from deepmlf.errors import LanguageModelError
 
 ATTENTION_NAME = "deepmlf"
@@ -102,19 +103,23 @@ class _Fold(torch.autograd.Function):
         return _spread(gradients[0], ctx.grid), None
 
 
+def _others(taken: Tensor, count: int) -> Tensor:
+    """The numbers below `count` that are not taken."""
+    return torch.ones(count, dtype=torch.bool).index_fill_(0, taken, False).nonzero()[:, 0]
+
+
 class _Grid:
     """Where packed rows lie in right-padded sequences.
 
     Args:
         slots: [rows], each row's flat position in [batch, longest].
+        pads: The positions that no row has.
         batch: Sequences.
         longest: Positions of each.
     """
 
-    def __init__(self, slots: Tensor, batch: int, longest: int) -> None:
-        self.slots, self.batch, self.longest = slots, batch, longest
-        is_pad = torch.ones(batch * longest, dtype=torch.bool, device=slots.device).index_fill_(0, slots, False)
-        self.pads = is_pad.nonzero()[:, 0]
+    def __init__(self, slots: Tensor, pads: Tensor, batch: int, longest: int) -> None:
+        self.slots, self.pads, self.batch, self.longest = slots, pads, batch, longest
 
     def unfold(self, packed: Tensor) -> Tensor:
         """[1, heads, rows, head_dim] to [batch, heads, longest, head_dim], zero beyond each sequence."""
@@ -135,29 +140,47 @@ class _Grid:
 class Packing:
     """One batch's valid text tokens, packed in order, and its fusion tokens after them: no row is padding.
 
+    All of it is laid out on the host and moved at once, so that a GPU is never waited for.
+
     Args:
-        text_mask: Boolean [batch, seq], True on valid tokens, which come first; each utterance has one at least.
+        lengths: [batch], valid tokens of each utterance, on the host; one at least.
+        seq: Positions of the padded text that the tokens come from.
         num_fusion_tokens: Fusion tokens per utterance.
+        device: Where the rows are.
     """
 
-    def __init__(self, text_mask: Tensor, num_fusion_tokens: int) -> None:
-        lengths = text_mask.sum(1)
-        batch, n = len(lengths), num_fusion_tokens
-        longest = int(lengths.max())
-        sample, position = text_mask.nonzero(as_tuple=True)
-        self.positions = position
-        """[text rows], each text token's position in its utterance."""
-        self.last_rows = lengths.cumsum(0) - 1
-        """[batch], the row of each utterance's last valid token."""
-        tokens = torch.arange(n, device=lengths.device)
-        self._text = _Grid(sample * longest + position, batch, longest)
+    def __init__(self, lengths: Tensor, seq: int, num_fusion_tokens: int, device: torch.device) -> None:
+        batch, n, longest = len(lengths), num_fusion_tokens, int(lengths.max())
+        sample = torch.arange(batch).repeat_interleave(lengths)
+        ends = lengths.cumsum(0)
+        position = torch.arange(len(sample)) - (ends - lengths)[sample]
         # [text ; fusion] of one utterance lie next to each other, the padding behind both.
         width = longest + n
-        offsets = torch.arange(batch, device=lengths.device) * width
-        fusion_slots = (offsets + lengths)[:, None] + tokens
-        self._joint = _Grid(torch.cat([offsets[sample] + position, fusion_slots.flatten()]), batch, width)
+        fusion = (torch.arange(batch) * width + lengths)[:, None] + torch.arange(n)
+        text_slots = sample * longest + position
+        joint_slots = torch.cat([sample * width + position, fusion.flatten()])
+        parts = [
+            position,
+            ends - 1,
+            sample * seq + position,
+            text_slots,
+            _others(text_slots, batch * longest),
+            joint_slots,
+            _others(joint_slots, batch * width),
+            lengths,
+        ]
+        moved = to_device(torch.cat(parts), device).split([len(part) for part in parts])
+        self.positions = moved[0]
+        """[text rows], each text token's position in its utterance."""
+        self.last_rows = moved[1]
+        """[batch], the row of each utterance's last valid token."""
+        self.text_rows = moved[2]
+        """[text rows], where each token is in the padded text, [batch · seq]."""
+        self._text = _Grid(moved[3], moved[4], batch, longest)
+        self._joint = _Grid(moved[5], moved[6], batch, width)
         # A fusion token sees its utterance's text and the fusion tokens before it.
-        sees_text = torch.arange(longest, device=lengths.device) < lengths[:, None]
+        tokens = torch.arange(n, device=device)
+        sees_text = torch.arange(longest, device=device) < moved[7][:, None]
         sees_fusion = (tokens[:, None] >= tokens).expand(batch, n, n)
         self._fusion_mask = torch.cat([sees_text[:, None].expand(batch, n, longest), sees_fusion], dim=2)[:, None]
 

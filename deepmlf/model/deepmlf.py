@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from deepmlf.config import ModelConfig
-from deepmlf.data.loader import to_device
+from deepmlf.data.batch import to_device
 from deepmlf.model.attention import KeysAndValues, MaskedAttention, Packing
 from deepmlf.model.av_encoder import AudioVisualEncoder, AudioVisualStates
 from deepmlf.model.language_model import LanguageModel
@@ -41,6 +41,8 @@ class DeepMLFOutput:
     """[tokens, d], the LM's normed last states of all valid text tokens, utterance after utterance."""
     text_mask: Tensor
     """[batch, seq], boolean: where those tokens are."""
+    text_rows: Tensor
+    """[tokens], the same as positions in [batch · seq]."""
     lm_logits: Tensor | None = None
     """[batch, seq + n, vocab], on request."""
 
@@ -143,6 +145,7 @@ class DeepMLF(nn.Module):
         audio: Tensor,
         vision: Tensor,
         *,
+        text_lengths: Tensor | None = None,
         audio_lengths: Tensor | None = None,
         vision_lengths: Tensor | None = None,
         lm_logits: bool = False,
@@ -157,6 +160,7 @@ class DeepMLF(nn.Module):
             attention_mask: [batch, seq], 1 on valid tokens.
             audio: [batch, time, audio_dim], zero beyond each length.
             vision: [batch, time, vision_dim].
+            text_lengths: [batch], valid tokens, on the host; None counts them, for which the host waits.
             audio_lengths: [batch]; None takes all frames as real, as the authors' code does.
             vision_lengths: [batch].
             lm_logits: Also compute next-token logits at every position, pads included; implies `plain`.
@@ -175,17 +179,18 @@ class DeepMLF(nn.Module):
         text_mask = _with_a_token(attention_mask)
         av = self.av_encoder(audio, vision, audio_lengths, vision_lengths)
         if not (plain or lm_logits):
-            packing = Packing(text_mask, self.config.num_fusion_tokens)
+            packing = self._packing(text_mask, text_lengths)
             if prefix is None:
                 embedded = self.text_softperm(self.language_model.embed(input_ids), text_mask)
-                prefix = self._prefix(embedded, text_mask, packing)
+                prefix = self._prefix(embedded, packing)
             text, fusion = self._decode_packed(prefix, packing, av)
-            return self._heads(text, fusion, text[packing.last_rows], av, text_mask)
+            return self._heads(text, fusion, text[packing.last_rows], av, text_mask, packing.text_rows)
         embedded = self.text_softperm(self.language_model.embed(input_ids), text_mask)
         text, fusion = self._decode_padded(embedded, text_mask, av)
         logits = self.language_model.logits(torch.cat([text, fusion], dim=1)) if lm_logits else None
         last = text[torch.arange(len(text), device=text.device), text_mask.sum(1) - 1]
-        return self._heads(text[text_mask], fusion, last, av, text_mask, logits)
+        rows = text_mask.flatten().nonzero()[:, 0]
+        return self._heads(text.flatten(0, 1)[rows], fusion, last, av, text_mask, rows, logits)
 
     def _decode_padded(self, text: Tensor, text_mask: Tensor, av: AudioVisualStates) -> tuple[Tensor, Tensor]:
         """Embedded text [batch, seq, d] to normed last states of text and fusion tokens [batch, n, d]."""
@@ -202,16 +207,22 @@ class DeepMLF(nn.Module):
         hidden = lm.final_norm(hidden)
         return hidden[:, :seq], hidden[:, seq:]
 
-    def text_prefix(self, input_ids: Tensor, attention_mask: Tensor) -> TextPrefix:
+    def text_prefix(self, input_ids: Tensor, attention_mask: Tensor, text_lengths: Tensor | None = None) -> TextPrefix:
         """The text [batch, seq] up to the first MM block, without SoftPerm: it never changes in training."""
-        text_mask = _with_a_token(attention_mask)
-        packing = Packing(text_mask, self.config.num_fusion_tokens)
-        return self._prefix(self.language_model.embed(input_ids), text_mask, packing)
+        packing = self._packing(_with_a_token(attention_mask), text_lengths)
+        return self._prefix(self.language_model.embed(input_ids), packing)
+
+    def _packing(self, text_mask: Tensor, text_lengths: Tensor | None) -> Packing:
+        if text_lengths is None:
+            text_lengths = text_mask.sum(1).cpu()
+        seq, device = text_mask.shape[1], text_mask.device
+        return Packing(text_lengths.clamp(min=1), seq, self.config.num_fusion_tokens, device)
 
     @torch.no_grad()
-    def _prefix(self, embedded: Tensor, text_mask: Tensor, packing: Packing) -> TextPrefix:
+    def _prefix(self, embedded: Tensor, packing: Packing) -> TextPrefix:
         lm = self.language_model
-        hidden, rotary = lm.add_positions(embedded[text_mask][None], packing.positions)
+        rows = embedded.flatten(0, 1).index_select(0, packing.text_rows)
+        hidden, rotary = lm.add_positions(rows[None], packing.positions)
         kept: list[KeysAndValues] = []
         for index in range(self.active_layers[0] + 1):
             hidden = lm.layer(index, hidden, packing.attend_text(kept), rotary)
@@ -251,6 +262,7 @@ class DeepMLF(nn.Module):
         last: Tensor,
         av: AudioVisualStates,
         text_mask: Tensor,
+        text_rows: Tensor,
         logits: Tensor | None = None,
     ) -> DeepMLFOutput:
         pooled_av = av.mean()
@@ -261,6 +273,7 @@ class DeepMLF(nn.Module):
             fusion=self.fusion_head(fusion),
             text_states=text,
             text_mask=text_mask,
+            text_rows=text_rows,
             lm_logits=logits,
         )
 

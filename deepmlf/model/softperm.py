@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from deepmlf.data.batch import to_device
+
 
 class SoftPerm(nn.Module):
     """Permute randomly drawn features along time, in training only (DeepMLF, SoftPerm augmentation).
@@ -34,10 +36,10 @@ class SoftPerm(nn.Module):
         batch, time, features = values.shape
         # A rank per frame makes the batch's permutation; padding ranks last in place, so valid frames only swap
         # among themselves and the outcome does not depend on how far the batch is padded.
-        order = torch.randperm(time).to(values.device).expand(batch, time)
+        order = to_device(torch.randperm(time), values.device).expand(batch, time)
         if mask is not None:
             order = torch.where(mask, order, time + torch.arange(time, device=values.device))
         permutation = order.argsort(dim=1)  # (B, T)
         permuted = values.gather(1, permutation[..., None].expand(-1, -1, features))
-        drawn = torch.rand(batch, 1, features).to(values.device) < self.p_features
+        drawn = to_device(torch.rand(batch, 1, features), values.device) < self.p_features
         return torch.where(drawn, permuted, values)

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from deepmlf.config import TrialConfig
+from deepmlf.data.batch import Batch
 from deepmlf.data.dataset import Dataset
-from deepmlf.data.loader import Batch, Loader, TokensOf
+from deepmlf.data.loader import Loader, TokensOf
 from deepmlf.model.av_encoder import pool_frames
 from deepmlf.model.deepmlf import DeepMLF, DeepMLFOutput, TextPrefix
 from deepmlf.model.language_model import dtype_of, load_language_model, load_tokenizer
@@ -58,6 +59,7 @@ def run_model(model: DeepMLF, batch: Batch, precision: str, prefix: TextPrefix |
             batch.attention_mask,
             batch.audio,
             batch.vision,
+            text_lengths=batch.text_lengths,
             audio_lengths=batch.audio_lengths,
             vision_lengths=batch.vision_lengths,
             prefix=prefix,

@@ -36,11 +36,9 @@ def next_token_targets(input_ids: Tensor, mask: Tensor, max_text_len: int, pad_t
     `max_text_len` it predicts id 0 (as the authors' code does).
     """
     targets = F.pad(input_ids[:, 1:], (0, 1), value=pad_token_id)
-    lengths = mask.sum(1)
-    rows = lengths.nonzero()[:, 0]
-    last = torch.where(lengths[rows] == max_text_len, 0, pad_token_id)
-    targets[rows, lengths[rows] - 1] = last.to(targets.dtype)
-    return targets
+    lengths = mask.sum(1, keepdim=True)
+    last = torch.where(lengths == max_text_len, 0, pad_token_id)
+    return targets.scatter_(1, (lengths - 1).clamp(min=0), last.to(targets.dtype))
 
 
 class _FrozenCrossEntropy(torch.autograd.Function):
@@ -92,7 +90,7 @@ def lm_loss(model: DeepMLF, output: DeepMLFOutput, input_ids: Tensor, pad_token_
     states = output.text_states
     loss: Tensor = _FrozenCrossEntropy.apply(
         states,
-        targets[output.text_mask],
+        targets.flatten().index_select(0, output.text_rows),
         *model.language_model.head,
         states.requires_grad and torch.is_grad_enabled(),
     )

@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from deepmlf.config import Stage, TrialConfig
+from deepmlf.data.batch import Batch
 from deepmlf.data.dataset import Dataset
-from deepmlf.data.loader import Batch, Loader
+from deepmlf.data.loader import Loader
 from deepmlf.errors import ConfigError, NonFiniteLossError
 from deepmlf.locks import locked
 from deepmlf.model.deepmlf import TextPrefix

@@ -82,8 +82,8 @@ def ours(model: DeepMLF, ids: Tensor, mask: Tensor, *, packed: bool) -> tuple[Te
     av = model.av_encoder(torch.zeros(len(ids), 2, 5), torch.zeros(len(ids), 2, 7), None, None)
     embedded = model.language_model.embed(ids)
     if packed:
-        packing = Packing(mask, TOKENS)
-        return model._decode_packed(model._prefix(embedded, mask, packing), packing, av)
+        packing = Packing(mask.sum(1), mask.shape[1], TOKENS, ids.device)
+        return model._decode_packed(model._prefix(embedded, packing), packing, av)
     states, fusion = model._decode_padded(embedded, mask, av)
     return states[mask], fusion
 
@@ -124,9 +124,9 @@ def test_a_text_that_is_short_enough_is_read_as_hugging_face_does(build, name: s
     ids, mask = torch.tensor([[5, 6, 7, 8, 9, 10], [11, 12, 13, 0, 0, 0]]), torch.ones(2, 6, dtype=torch.bool)
     with torch.no_grad():
         expected = reference.base_model(input_ids=ids, use_cache=False).last_hidden_state
-        packing = Packing(mask, 2)
+        packing = Packing(mask.sum(1), 6, 2, ids.device)
         av = model.av_encoder(torch.zeros(2, 2, 5), torch.zeros(2, 2, 7), None, None)
-        found, _ = model._decode_packed(model._prefix(model.language_model.embed(ids), mask, packing), packing, av)
+        found, _ = model._decode_packed(model._prefix(model.language_model.embed(ids), packing), packing, av)
     torch.testing.assert_close(found, expected.flatten(0, 1), atol=2e-4, rtol=1e-4)
 
 

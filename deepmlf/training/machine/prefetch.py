@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import torch
 
-from deepmlf.data.loader import Batch
+from deepmlf.data.batch import Batch
 from deepmlf.model.deepmlf import TextPrefix
 from deepmlf.training.stores.text_prefixes import PrefixCache
 

@@ -142,7 +142,7 @@ def _fill(folder: Path, model: DeepMLF, loader: Loader, depth: int, missing: lis
     writers: dict[Path, _Writer] = {path: _Writer(path) for path in [*targets.values(), _states_path(folder, depth)]}
     for batch in loader.chunks(_CHUNK):
         moved = batch.to(device)
-        prefix = model.text_prefix(moved.input_ids, moved.attention_mask)
+        prefix = model.text_prefix(moved.input_ids, moved.attention_mask, moved.text_lengths)
         for layer, path in targets.items():
             keys, values = prefix.keys_and_values[layer]
             writers[path].write(torch.stack([keys[0], values[0]]).permute(2, 0, 1, 3).flatten(1))  # (rows, 2·H·D)
@@ -167,7 +167,9 @@ def _measure(cache: PrefixCache, model: DeepMLF, loader: Loader, device: torch.d
 
     batch = next(iter(loader.chunks(_CHUNK))).to(device)
     return {
-        "compute_seconds": seconds(lambda: model.text_prefix(batch.input_ids, batch.attention_mask)),
+        "compute_seconds": seconds(
+            lambda: model.text_prefix(batch.input_ids, batch.attention_mask, batch.text_lengths)
+        ),
         "read_seconds": seconds(lambda: cache.lookup(batch.index).to(device)),
     }
 

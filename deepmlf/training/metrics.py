@@ -12,6 +12,8 @@ METRIC_NAMES["mosei"] = METRIC_NAMES["mosi"]
 ATTENTION = "attention/"
 """Section of a report that has a list over frames for each MM block."""
 LOWER_IS_BETTER = frozenset({"MAE", "trained_parameters"})
+CONTINUOUS = frozenset({"MAE"})
+"""Metrics that two trainings do not have in common by chance; accuracies, and a correlation that is undefined, are."""
 SENTIMENT_CLASSES = ("negative", "neutral", "positive")
 _SIMS_BOUNDS = {
     count: np.array(bounds, np.float32)  # as MMSA compares them: in float64, float32's 0.1 lies above 0.1

@@ -10,6 +10,7 @@ import optuna
 from optuna.samplers import RandomSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
+from scipy.spatial.distance import cdist
 from scipy.special import log_ndtr, ndtri
 from scipy.stats import rankdata
 
@@ -18,6 +19,7 @@ from deepmlf.tune.decide.curve_model import CurveModel, Points
 from deepmlf.tune.decide.distinct import IsNew, Space, WholeSampler
 from deepmlf.tune.decide.encoding import Encoding
 from deepmlf.tune.decide.learning import in_use, used
+from deepmlf.tune.decide.twins import no_effect_within
 
 _STARTUP_TRIALS = 5
 _FITTED, _TAKEN_IN = 200, 350  # points
@@ -47,7 +49,8 @@ class CurveSampler(WholeSampler):
 
     Candidates come from the search space itself, at random and near the best trials. Of these it takes the one with
     the greatest expected improvement on the best trial, as the model sees that; trials that run are taken to come to
-    what the model expects of them, and those that failed to be as bad as the worst.
+    what the model expects of them, and those that failed to be as bad as the worst. Where settings side by side have
+    turned out to train the same (see `twins`), it keeps that far from all that it knows.
 
     Args:
         space: Where settings come from.
@@ -82,16 +85,23 @@ class CurveSampler(WholeSampler):
         model.fit(points.take(self._some(len(points), _FITTED)))
         model.condition(points)
         own, _ = model.predict(places, np.arange(len(learnt)))
+        taken = places
         if pending or failed:
             more = encoding.encode([in_use(trial) for trial in [*pending, *failed]])
             expected, _ = model.predict(more)
             expected[len(pending) :] = points.values.max()
             model.condition(points.with_more(more, expected))
+            taken = np.vstack([places, more])
         best = float(own.min())
+        apart = no_effect_within(places, [trial.intermediate_values for trial in learnt])
 
         def worth(candidates: list[_Drawn]) -> np.ndarray:
-            mean, deviation = model.predict(encoding.encode([candidate.used for candidate in candidates]))
-            return _log_expected_improvement((best - mean) / deviation) + np.log(deviation)
+            found = encoding.encode([candidate.used for candidate in candidates])
+            mean, deviation = model.predict(found)
+            improvement = _log_expected_improvement((best - mean) / deviation) + np.log(deviation)
+            if apart:
+                improvement[cdist(found, taken).min(axis=1) < apart] = -math.inf
+            return improvement
 
         return self._best_candidate(number, [known[index] for index in np.argsort(own)[:_NEAR]], worth)
 

@@ -15,6 +15,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule
 
 from deepmlf.errors import SearchError
 from deepmlf.training.reports import FIDELITY, EpochReport
+from deepmlf.tune.decide.twins import Twins, tells_apart
 from deepmlf.tune.engines import require_insides
 from deepmlf.tune.experiment.study import own_trials
 from deepmlf.tune.objective import Objective
@@ -191,8 +192,9 @@ class _Resumable(FIFOScheduler):
 class ResumableASHA(_Resumable, ASHAScheduler):
     """ASHA; with several brackets, asynchronous Hyperband.
 
-    Whether a trial stops is Ray's own decision, taken in ``ASHAScheduler.on_trial_result``: it does if its value is
-    worse than its rung's cutoff. Here are the brackets, and what a resume knows again.
+    Whether a trial stops at a rung is Ray's own decision, taken in ``ASHAScheduler.on_trial_result``: it does if its
+    value is worse than the rung's cutoff. Here are the brackets, and what a resume knows again; and a trial that trains
+    what another one trains, see `twins`, stops as soon as that shows.
 
     Args:
         study: The study.
@@ -226,8 +228,24 @@ class ResumableASHA(_Resumable, ASHAScheduler):
         )
         require_insides("ray", [(self, "_brackets"), (self, "_trial_info"), (self, "_metric_op"), (self, "_metric")])
         require_insides("ray", [(self._brackets[0], "_rungs"), (self._brackets[0], "cutoff")])
-        self._seed = seed
+        self._seed, self._twins = seed, Twins() if tells_apart(objective.name) else None
         self._refill(study, objective, epochs)
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Decide on a trial: at a rung as Ray does, and on one that is another's twin."""
+        action = super().on_trial_result(tune_controller, trial, result)
+        is_twin = self._is_twin(number_of(trial.config), self._reported.get(trial.trial_id, {}))
+        return str(TrialScheduler.STOP) if is_twin else action
+
+    def _is_twin(self, number: int, curve: Mapping[int, float]) -> bool:
+        return self._twins is not None and self._twins.has_another(number, curve)
+
+    def _refill(self, study: optuna.Study, objective: Objective, epochs: int) -> None:
+        # Of twins the one that ran on goes on, not the one that was stopped for it: that has the shorter curve.
+        unfinished = [trial for trial in own_trials(study) if not trial.state.is_finished()]
+        for trial in sorted(unfinished, key=lambda trial: -len(trial.intermediate_values)):
+            self._is_twin(trial.number, trial.intermediate_values)
+        super()._refill(study, objective, epochs)
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         """Enter what a trial came to into the rungs that it did not reach."""

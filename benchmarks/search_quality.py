@@ -8,9 +8,10 @@ are of two kinds:
 - ``lcbench``, ``xgboost``, ``taskset``: third parties' curves, where the shared folder has them; 32 full trainings,
   regret 0 at the best that is known and 1 at the median random setting.
 
-Arms are searches as they are by default (``auto``), with another ``--sampler`` or with the published setting first, and
-Ray's own ``OptunaSearch`` with Ray's own ASHA (``stock``; ``stock_rays_rungs`` has Ray's default rungs, too). Problem
-and seed are the same for all arms. Seeds below 1000 are for choosing and are not to be published.
+Arms are searches as they are by default (``auto``), with another ``--sampler``, with the published setting first
+(``published_first``) or a bad one (``bad_first``), and Ray's own ``OptunaSearch`` with Ray's own ASHA (``stock``;
+``stock_rays_rungs`` has Ray's default rungs, too). Problem and seed are the same for all arms. Seeds below 1000 are for
+choosing and are not to be published.
 
 Each run is a line of ``--out``, and is not repeated if that has it. Prints one JSON line, of all runs that were asked
 for: per kind quartiles of each arm, and ``auto`` against each other one.
@@ -37,11 +38,28 @@ from benchmarks.problems import Problem, third_party
 from benchmarks.problems.planted import PUBLISHED, Planted
 
 FIRST_SEED = 1000
+_BAD_OF = 100
+
+
+def bad_setting(problem: Problem) -> dict[str, Any]:
+    """The worst of 100 random settings that train to their end, as somebody might believe in it."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    drawn = []
+    for number in range(_BAD_OF):
+        trial = study.ask()
+        curve = problem.curve(problem.space(trial), number)
+        if curve.failed is None:
+            drawn.append((curve.true[-1], number))
+    params: dict[str, Any] = study.trials[max(drawn)[1]].params
+    return params
+
+
 ARMS = {
     "auto": Arm("auto"),
     "curves": Arm("curves"),
     "tpe": Arm("tpe"),
     "published_first": Arm("auto", priors=lambda problem: [PUBLISHED]),
+    "bad_first": Arm("auto", priors=lambda problem: [bad_setting(problem)]),
     "random": Arm("random"),
     "stock": Arm("stock"),
     "stock_rays_rungs": Arm("stock", has_own_rungs=False),

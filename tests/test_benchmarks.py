@@ -122,3 +122,12 @@ def test_runs_are_kept_and_not_repeated(tmp_path: Path, monkeypatch: pytest.Monk
     found = search_quality.read(out, range(3, 4))
     assert [(run.seed, len(run.regrets)) for run in found["planted", "random"]] == [(3, 3)]
     assert search_quality.read(out, range(4, 9)) == {}
+
+
+def test_a_bad_prior_is_among_the_worst_that_train() -> None:
+    problem = Planted(5)
+    bad = search_quality.bad_setting(problem)
+    assert problem.curve(bad, 0).failed is None
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=3))
+    random = [problem.final(problem.space(study.ask())) for _ in range(50)]
+    assert problem.final(bad) > sorted(random)[45]

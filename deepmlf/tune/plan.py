@@ -15,6 +15,7 @@ from deepmlf.model.lm_store import LanguageModelFacts
 from deepmlf.places import Place
 from deepmlf.tune.cluster.connect import can_grow
 from deepmlf.tune.cluster.devices import check_asked, check_devices, settle_devices
+from deepmlf.tune.decide.curve_sampler import fault_of
 from deepmlf.tune.decide.samplers import check_sampler, grid_points, settled
 from deepmlf.tune.decide.scheduler import check_scheduler
 from deepmlf.tune.decide.warm_start import fitting_trials
@@ -110,8 +111,7 @@ def plan_search(settings: SearchSettings, material: Material | None = None) -> S
     space = BoundSpace(source, base, material.language_model)
     drawn = check_space(space, settings.space, settings.overrides, settings.seed)
     settings = beyond_warmup(settings, max(config.training.warmup_of(settings.epochs) for config in drawn))
-    for parameter in check_ranges(space, settings.space, settings.seed):
-        say(settings, f"{parameter}: its range depends on another draw, so samplers learn little of it")
+    _say_what_is_lost(settings, space)
     if exists(place):
         raise SearchError(f"{place}: exists; choose another --name, or run `deepmlf resume {place}`")
     queue, settings = _queue(settings, space)
@@ -268,6 +268,23 @@ def _own(settings: SearchSettings) -> dict[str, Any]:
         "training.epochs": settings.epochs,
         "training.select_by": settings.objectives[0].rpartition("/")[2],
     }
+
+
+def _say_what_is_lost(settings: SearchSettings, space: BoundSpace) -> None:
+    """Tell what a space keeps samplers from learning.
+
+    Raises:
+        SearchError: If it is not one that Optuna can search.
+    """
+    if settings.sampler in ("mixed", "curves") and (fault := fault_of(space.sample, settings.seed)):
+        say(
+            settings,
+            f"--space {settings.space}: {fault}: it draws for Optuna's own trials alone, so that --sampler "
+            f"{settings.sampler} cannot weigh settings and draws at random in its place; "
+            "ask the trial for parameters and its number alone, or take --sampler tpe",
+        )
+    for parameter in check_ranges(space, settings.space, settings.seed):
+        say(settings, f"{parameter}: its range depends on another draw, so samplers learn little of it")
 
 
 def _queue(settings: SearchSettings, space: BoundSpace) -> tuple[list[dict[str, Any]], SearchSettings]:

@@ -204,3 +204,24 @@ def test_a_grid_whose_trials_are_stopped_is_warned_of(
         "flatter their settings; to compare settings say --scheduler none"
     )
     assert (said in capsys.readouterr().err) == warns
+
+
+@pytest.mark.parametrize(("sampler", "is_told"), [("auto", True), ("curves", True), ("tpe", False)])
+def test_a_space_that_draws_no_candidates_is_told(
+    small_data: Path, tmp_path: Path, capsys: Any, sampler: str, is_told: bool
+) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "BASE = {'model.fusion_depth': 1}\n"
+        "def space(trial):\n"
+        "    done = len(trial.study.trials)\n"
+        "    return {'model.num_fusion_tokens': trial.suggest_int('model.num_fusion_tokens', 2, 8) + 0 * done}\n"
+    )
+    plan_search(settings(small_data, tmp_path, space=str(path), sampler=sampler, quiet=False))
+    taken = "mixed" if sampler == "auto" else sampler
+    told = (
+        f"deepmlf: --space {path}: AttributeError: 'Nearby' object has no attribute 'study': it draws for Optuna's own "
+        f"trials alone, so that --sampler {taken} cannot weigh settings and draws at random in its place; "
+        "ask the trial for parameters and its number alone, or take --sampler tpe\n"
+    )
+    assert capsys.readouterr().err == (told if is_told else "")

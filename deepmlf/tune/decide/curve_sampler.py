@@ -16,10 +16,9 @@ from scipy.stats import rankdata
 
 from deepmlf.tune.decide.candidates import Nearby
 from deepmlf.tune.decide.curve_model import CurveModel, Points
-from deepmlf.tune.decide.distinct import IsNew, Space, WholeSampler
+from deepmlf.tune.decide.distinct import IsNew, Space, WholeSampler, no_effect_within
 from deepmlf.tune.decide.encoding import Encoding
 from deepmlf.tune.decide.learning import in_use, used
-from deepmlf.tune.decide.twins import no_effect_within
 
 _STARTUP_TRIALS = 5
 _FITTED, _TAKEN_IN = 200, 350  # points
@@ -30,6 +29,7 @@ _RANDOM, _LOCAL, _REFINED = 200, 200, 60  # candidates
 _BASES = 5  # best candidates that further ones are drawn near to
 _ALL_MOVE, _LEAST_MOVE = 0.4, 0.15  # of the local ones: how often all parameters move, and what share at least
 _WIDTHS = (0.15, 0.07, 0.03)  # of the candidates near the best candidates, one round each
+_PROBES = 20  # draws before a space is said to draw no candidates
 _WORST = 2.0  # beyond the median, in distances of the best from it: values are cut there
 
 
@@ -50,7 +50,7 @@ class CurveSampler(WholeSampler):
     Candidates come from the search space itself, at random and near the best trials. Of these it takes the one with
     the greatest expected improvement on the best trial, as the model sees that; trials that run are taken to come to
     what the model expects of them, and those that failed to be as bad as the worst. Where settings side by side have
-    turned out to train the same (see `twins`), it keeps that far from all that it knows.
+    turned out to train the same (see `distinct`), it keeps that far from all that it knows.
 
     Args:
         space: Where settings come from.
@@ -161,6 +161,22 @@ class CurveSampler(WholeSampler):
 
     def _some(self, count: int, wanted: int) -> np.ndarray:
         return np.sort(self._generator.choice(count, min(count, wanted), replace=False))
+
+
+def fault_of(space: Space, seed: int) -> str | None:
+    """Why a space cannot be asked for candidates; None if it can, for once at least.
+
+    One that asks a trial for more than parameters and its number, such as its study, draws trials but no candidates.
+    """
+    generator, fault = np.random.default_rng(seed), None
+    for number in range(_PROBES):
+        try:
+            space(Nearby(generator, number))
+        except Exception as error:  # a user's space may raise anything
+            fault = f"{type(error).__name__}: {error}"
+        else:
+            return None
+    return fault
 
 
 def _in_view(trials: list[FrozenTrial], sign: float) -> list[FrozenTrial]:

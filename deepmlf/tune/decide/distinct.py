@@ -1,7 +1,12 @@
-"""No setting is trained twice: what a sampler draws is drawn again if it would train the same as another trial."""
+"""Nothing is trained twice.
+
+What a sampler draws is drawn again if it would train the same as another trial. Settings may also differ in what has no
+effect, or none beside the rest, and nobody could know it: all trials of a search share a seed, so that such twins have
+the same learning curve, bit for bit, and show it.
+"""
 
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +15,8 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import BaseTrial, FrozenTrial
 
+from deepmlf.training.metrics import CONTINUOUS
+from deepmlf.training.reports import VALID
 from deepmlf.tune.decide.candidates import Candidate, Given, Nearby, Sampled
 from deepmlf.tune.experiment.study import fixed_params
 
@@ -17,10 +24,14 @@ Space = Callable[[BaseTrial], dict[str, Any]]
 """Draws a setting, asking a trial for its parameters; what it makes of them is returned."""
 IsNew = Callable[[dict[str, Any]], bool]
 """Whether what a space made of its parameters would train other than all trials before."""
+Beginning = tuple[tuple[int, float], ...]
+"""The first fusion epochs of a curve and their values."""
 StageToShare = Callable[[dict[str, Any], Mapping[str, BaseDistribution], Collection[int]], dict[str, Any] | None]
 
 _TRIES = 8  # of a sampler: each may take it as long as the first
 _RANDOM_TRIES = 2000
+_EPOCHS = 2  # that agree before two trials are taken for the same
+_AT_LEAST = 2  # twins, before something is concluded from how far apart they are
 
 
 def spare_setting(space: Space, is_new: IsNew, number: int, seed: int) -> dict[str, Any] | None:
@@ -142,3 +153,52 @@ class DistinctSampler(WholeSampler):
             return None
         takes_over = self._stage_to_share(made, shared.distributions, trained) is None
         return shared.params if takes_over and self._is_new(made) else None
+
+
+def beginning(curve: Mapping[int, float]) -> Beginning | None:
+    """What twins have in common; None of a curve that is too short to say.
+
+    >>> beginning({1: 0.9, 2: 0.8, 3: 0.7})
+    ((1, 0.9), (2, 0.8))
+    """
+    return tuple(sorted(curve.items())[:_EPOCHS]) if len(curve) >= _EPOCHS else None
+
+
+def tells_apart(objective: str) -> bool:
+    """Whether trainings that differ never report the same values; of an accuracy on some hundred labels they may."""
+    return objective.removeprefix(VALID) in CONTINUOUS
+
+
+class Twins:
+    """Finds trials that train what another one has begun to train."""
+
+    def __init__(self) -> None:
+        self._first: dict[Beginning, int] = {}
+
+    def has_another(self, number: int, curve: Mapping[int, float]) -> bool:
+        """Whether another trial's curve began like this one's; if not, this one is known from now on."""
+        begun = beginning(curve)
+        return begun is not None and self._first.setdefault(begun, number) != number
+
+
+def no_effect_within(places: np.ndarray, curves: Sequence[Mapping[int, float]]) -> float:
+    """How far apart settings are that make no difference: the median distance from a twin to its nearest other.
+
+    Args:
+        places: Encoded settings [trials, columns].
+        curves: What each trial has reported, by fusion epoch.
+
+    Returns:
+        0 as long as there are fewer than two twins.
+    """
+    known: dict[Beginning, list[int]] = {}
+    distances = []
+    for row, curve in enumerate(curves):
+        begun = beginning(curve)
+        if begun is None:
+            continue
+        others = known.setdefault(begun, [])
+        if others:
+            distances.append(float(np.linalg.norm(places[others] - places[row], axis=1).min()))
+        others.append(row)
+    return float(np.median(distances)) if len(distances) >= _AT_LEAST else 0.0

@@ -15,7 +15,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule
 
 from deepmlf.errors import SearchError
 from deepmlf.training.reports import FIDELITY, EpochReport
-from deepmlf.tune.decide.twins import Twins, tells_apart
+from deepmlf.tune.decide.distinct import Twins, tells_apart
 from deepmlf.tune.engines import require_insides
 from deepmlf.tune.experiment.study import own_trials
 from deepmlf.tune.objective import Objective
@@ -194,7 +194,7 @@ class ResumableASHA(_Resumable, ASHAScheduler):
 
     Whether a trial stops at a rung is Ray's own decision, taken in ``ASHAScheduler.on_trial_result``: it does if its
     value is worse than the rung's cutoff. Here are the brackets, and what a resume knows again; and a trial that trains
-    what another one trains, see `twins`, stops as soon as that shows.
+    what another one trains, see `distinct`, stops as soon as that shows.
 
     Args:
         study: The study.

@@ -10,8 +10,8 @@ from optuna.trial import BaseTrial, TrialState
 from ray.tune.schedulers import TrialScheduler
 
 from deepmlf.tune.decide.curve_sampler import CurveSampler
+from deepmlf.tune.decide.distinct import beginning, no_effect_within
 from deepmlf.tune.decide.scheduler import make_scheduler
-from deepmlf.tune.decide.twins import beginning, no_effect_within
 from deepmlf.tune.objective import make_objectives
 from tests.tune.parts import RayTrial
 

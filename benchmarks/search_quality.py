@@ -94,6 +94,7 @@ def measure(job: tuple[str, str, int, Path, frozenset[str]]) -> None:
             "seed": seed,
             "regrets": [outcome.regrets[int(budget * share) - 1] for share in SHARES],
             "epochs_to_target": outcome.first_below(TARGET),
+            "seconds_to_target": outcome.seconds_until(TARGET),
             "cpu_seconds": round(time.process_time() - begun, 2),
         }
         with out.open("a") as file:
@@ -105,7 +106,9 @@ def read(out: Path, seeds: range) -> dict[tuple[str, str], list[Run]]:
     found: dict[tuple[str, str], list[Run]] = {}
     for row in map(json.loads, out.read_text().splitlines()):
         if row["seed"] in seeds:
-            run = Run(row["problem"], row["seed"], tuple(row["regrets"]), row["epochs_to_target"])
+            run = Run(
+                row["problem"], row["seed"], tuple(row["regrets"]), row["epochs_to_target"], row["seconds_to_target"]
+            )
             found.setdefault((row["kind"], row["arm"]), []).append(run)
     return found
 

@@ -1,6 +1,7 @@
 """The benchmark of search quality measures what it says; what it measures is no test's business."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from benchmarks import search_quality
 from benchmarks.parts.paired import Run, compare, summarise
 from benchmarks.parts.simulation import Outcome, simulate
-from benchmarks.problems import planted, third_party
+from benchmarks.problems import Curve, planted, third_party
 from benchmarks.problems.planted import Planted
 from benchmarks.search_quality import ARMS, KINDS
 
@@ -75,8 +76,19 @@ def test_a_setting_of_task_set_has_the_curve_of_its_nearest_row(shared: Path) ->
 
 
 def test_epochs_to_a_regret_are_counted_from_one_to_the_first_that_is_as_low() -> None:
-    outcome = Outcome(regrets=[0.5, 0.1, 0.3, 0.05])
+    outcome = Outcome(regrets=[0.5, 0.1, 0.3, 0.05], seconds=[30.0, 31.0, 40.0, 41.5])
     assert [outcome.first_below(regret) for regret in (0.6, 0.1, 0.09, 0.01)] == [1, 2, 4, math.inf]
+    assert [outcome.seconds_until(regret) for regret in (0.6, 0.1, 0.09, 0.01)] == [30.0, 31.0, 41.5, math.inf]
+
+
+def test_seconds_of_a_search_have_the_stages_before_fusion_inside() -> None:
+    class Slow(Planted):
+        def curve(self, setting: dict[str, Any], number: int) -> Curve:
+            return replace(super().curve(setting, number), epoch_seconds=2.0, startup_seconds=100.0)
+
+    outcome = simulate(ARMS["random"], Slow(3), seed=0, budget=12)
+    assert outcome.seconds[:4] == [102.0] * 4
+    assert outcome.seconds[-1] == 106.0
 
 
 def runs(*finals: float, seeds: int = 0) -> list[Run]:
@@ -100,10 +112,12 @@ def test_a_regret_of_nothing_is_one_of_a_ten_thousandth() -> None:
 
 
 def test_quartiles_know_runs_that_never_got_there() -> None:
-    found = summarise([Run("p", seed, (math.inf, 0.2, 0.1), reached) for seed, reached in enumerate((5.0, math.inf))])
+    reached = enumerate((5.0, math.inf))
+    found = summarise([Run("p", seed, (math.inf, 0.2, 0.1), epochs, 8 * epochs) for seed, epochs in reached])
     assert found["regret_0.25"] == [None, None, None]
     assert found["regret_1"] == [0.1, 0.1, 0.1]
     assert found["epochs_to_5_percent"] == [5.0, 5.0, None]
+    assert found["seconds_to_5_percent"] == [40.0, 40.0, None]
 
 
 def test_runs_are_kept_and_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,8 @@ class Run:
     """At `SHARES` of the budget; infinite before there was an incumbent."""
     epochs_to_target: float
     """Until the incumbent's regret was `TARGET`; infinite if it never was."""
+    seconds_to_target: float = math.inf
+    """The same in seconds of the search, stages before fusion included."""
 
 
 def compare(runs: Sequence[Run], others: Sequence[Run]) -> dict[str, Any]:
@@ -65,9 +67,12 @@ def _interval(values: np.ndarray) -> list[float] | None:
 
 
 def summarise(runs: Sequence[Run]) -> dict[str, list[float | None]]:
-    """Quartiles of the regrets at each share of the budget, and of the epochs to the target; None is never."""
+    """Quartiles of the regrets at each share of the budget, and of what it took to the target; None is never."""
     found = {f"regret_{part:g}": _quartiles([run.regrets[index] for run in runs]) for index, part in enumerate(SHARES)}
-    return found | {"epochs_to_5_percent": _quartiles([run.epochs_to_target for run in runs])}
+    return found | {
+        "epochs_to_5_percent": _quartiles([run.epochs_to_target for run in runs]),
+        "seconds_to_5_percent": _quartiles([run.seconds_to_target for run in runs]),
+    }
 
 
 def _quartiles(values: list[float]) -> list[float | None]:

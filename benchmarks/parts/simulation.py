@@ -56,16 +56,24 @@ class Outcome:
     """Regret of the incumbent after each fusion epoch spent."""
 
     regrets: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    """When each of those epochs ended: stages before fusion take their time, too."""
     best: dict[str, tuple[float, float]] = field(default_factory=dict)
     """Per trial that has not failed: its best reported value, and what its weights are worth."""
 
-    def spend(self, regret: Callable[[float], float]) -> None:
-        """Count one epoch."""
+    def spend(self, regret: Callable[[float], float], now: float) -> None:
+        """Count one epoch, which has just ended."""
+        self.seconds.append(now)
         self.regrets.append(regret(min(self.best.values())[1]) if self.best else math.inf)
 
     def first_below(self, regret: float) -> float:
         """Epochs until the incumbent's regret first was this low; infinite if it never was."""
         return next((epoch for epoch, value in enumerate(self.regrets, start=1) if value <= regret), math.inf)
+
+    def seconds_until(self, regret: float) -> float:
+        """The same in seconds of the search."""
+        epochs = self.first_below(regret)
+        return self.seconds[int(epochs) - 1] if math.isfinite(epochs) else math.inf
 
 
 class UncheckedOrders(Orders):
@@ -170,7 +178,7 @@ def simulate(arm: Arm, problem: Problem, seed: int, budget: int) -> Outcome:
             heapq.heappush(events, (now + trial.curve.epoch_seconds, number, trial))
         else:
             start(now)
-        outcome.spend(problem.regret)
+        outcome.spend(problem.regret, now)
     return outcome
 
 

@@ -4,7 +4,7 @@ Under eight minutes on a machine with one GPU, PyTorch and transformers. Each pa
 that fails costs no other; each prints JSON lines as it goes, of which ``--out`` keeps a copy.
 
 - ``device``: the card, and the rate of one large matrix product in each type;
-- ``right``: losses and gradients of one step against the CPU's, and an epoch's losses, in float32;
+- ``right``: losses of nine steps and gradients of the first against the CPU's, in float32;
 - ``steps``: the workload of `benchmarks.train_step`: milliseconds, TFLOP/s, share of the product's rate, kernels,
   waits of the host, peak memory, and the same step replayed as a CUDA graph, which has no launches to wait for;
 - ``shared``: one process alone, then four at once, in steps a second of all.
@@ -18,6 +18,7 @@ import multiprocessing
 import statistics
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from pathlib import Path
@@ -60,10 +61,9 @@ def right() -> None:
         found: dict[str, tuple[dict[str, torch.Tensor], list[float]]] = {}
         for name in ("cpu", "cuda"):
             work = Workload(size, "float32", torch.device(name), 32, drawn_on=torch.device("cpu"), **EXACT)
-            first = {key: loss.item() for key, loss in work.backward().items()}
+            totals = [work.backward()["total"].item()]
             gradients = {key: p.grad.cpu() for key, p in work.parameters.items() if p.grad is not None}
             work.update()
-            totals = [first["total"]]
             for _ in range(8):
                 totals.append(work.backward()["total"].item())
                 work.update()
@@ -215,16 +215,17 @@ def main() -> None:
     for part in PARTS:
         command = [sys.executable, "-m", "benchmarks.gpu", "--part", part]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            deadline = time.monotonic() + LIMITS[part]
+            limit = threading.Timer(LIMITS[part], process.kill)
+            limit.start()
             assert process.stdout is not None
             for line in process.stdout:
                 print(line, end="", flush=True)
                 if asked.out:
                     with asked.out.open("a") as file:
                         file.write(line)
-                if time.monotonic() > deadline:
-                    process.kill()
-                    tell(part=part, error=f"stopped after {LIMITS[part]} s")
+            limit.cancel()
+        if process.returncode:
+            tell(part=part, error=f"ended with {process.returncode}, which is -9 after {LIMITS[part]} s")
 
 
 if __name__ == "__main__":

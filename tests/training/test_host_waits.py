@@ -65,7 +65,7 @@ def test_a_step_needs_no_value_of_the_device(family: Family) -> None:
 
 def test_a_value_of_the_meta_device_cannot_be_asked_for() -> None:
     model, batch = model_on(META, "llama"), batch_of([3, 1]).to(META)
-    with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
+    with pytest.raises(NotImplementedError, match="meta"):
         model(batch.input_ids, batch.attention_mask, batch.audio, batch.vision)  # lengths have to be counted
 
 

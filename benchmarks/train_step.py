@@ -88,7 +88,7 @@ def make_batch(batch_size: int, vocabulary: int, device: torch.device) -> Batch:
         audio_lengths=torch.full((batch_size,), AUDIO[0]),
         vision=torch.randn(batch_size, *VISION, generator=generator),
         vision_lengths=torch.full((batch_size,), VISION[0]),
-        labels=torch.randn(batch_size, 1, generator=generator),
+        targets=torch.randn(batch_size, 1, generator=generator),
         index=torch.arange(batch_size),
         text_lengths=lengths,
     ).to(device)
@@ -132,7 +132,7 @@ class Workload:
     def backward(self) -> dict[str, Tensor]:
         """One forward and backward pass; its losses."""
         output = run_model(self.model, self.batch, self.precision)
-        ids, labels = self.batch.input_ids, self.batch.labels
+        ids, labels = self.batch.input_ids, self.batch.targets
         losses = compute_losses(self.model, output, ids, labels, WEIGHTS, pad_token_id=0)
         losses["total"].backward()
         return losses

@@ -57,8 +57,8 @@ def measure(folder: Path, utterances: int, precision: str, repeats: int) -> dict
     }
 
     def validate(prefixes: PrefixCache | None) -> None:
-        predictions = predict(model, loader, precision, prefixes=prefixes)
-        compute_metrics(trainer.dataset.info.name, predictions, loader.labels)
+        task = trainer.dataset.info.task
+        compute_metrics(task, task.values(predict(model, loader, precision, prefixes=prefixes)), loader.labels)
 
     @torch.no_grad()
     def forward(of: list[Batch]) -> None:

@@ -14,10 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from deepmlf.errors import ConfigError
 
 Part = Literal["av_encoder", "fusion", "heads"]
-Metric = Literal[
-    "MAE", "Corr", "Has0_acc_2", "Has0_F1_score", "Non0_acc_2", "Non0_F1_score", "Mult_acc_2", "Mult_acc_3",
-    "Mult_acc_5", "Mult_acc_7", "F1_score",
-]  # fmt: skip
 LossTerm = Literal["task", "fusion", "av", "text", "lm"]
 
 SEED_LIMIT = 2**32
@@ -209,8 +205,8 @@ class TrainingConfig(_Frozen):
     """λ_t: weight of the text head's L1 loss."""
     loss_lm: float = Field(0.0, ge=0.0)
     """γ: weight of the next-token loss."""
-    select_by: Metric = "MAE"
-    """Validation metric that picks the best epoch and that patience watches."""
+    select_by: str = "MAE"
+    """Validation metric, one of the dataset's task, that picks the best epoch and that patience watches."""
     patience: int | None = Field(None, ge=1)
     """Stop after so many fusion epochs without a better value of ``select_by``; None never stops."""
     precision: Literal["float32", "bfloat16"] = "float32"

@@ -1,6 +1,7 @@
 """What earlier releases wrote, read as they meant it.
 
-Up to 0.1 there was no setting for special tokens, and no text had any.
+Up to 0.1 there was no setting for special tokens, and no text had any; labels were those of a known dataset, of which
+exported models kept the range.
 """
 
 from collections.abc import Mapping
@@ -14,6 +15,11 @@ SPECIAL_TOKENS = "model.special_tokens"
 def model_section(model: Mapping[str, Any]) -> dict[str, Any]:
     """The ``model`` section of a stored configuration."""
     return {"special_tokens": "none", **model}
+
+
+def trained_on_section(trained_on: Mapping[str, Any]) -> dict[str, Any]:
+    """The ``trained_on`` section of an exported model; the dataset's name tells the range of its labels."""
+    return {name: value for name, value in trained_on.items() if name != "label_range"}
 
 
 def overrides_of_all(base: Mapping[str, Any]) -> dict[str, Any]:

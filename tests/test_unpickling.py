@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "deepmlf"
 PICKLERS = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
-RESTRICTED = {"data/unpickling.py"}
+RESTRICTED = {"data/formats/unpickling.py"}
 """Has an unpickler of its own, which admits numpy arrays and plain containers alone; it has tests of its own."""
 
 

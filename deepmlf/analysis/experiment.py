@@ -13,7 +13,7 @@ from deepmlf.analysis.verdict import confirm as confirm_experiment
 from deepmlf.errors import SearchError
 from deepmlf.places import Place
 from deepmlf.tune.experiment.stored import open_experiment
-from deepmlf.tune.plan import get_material, plan_resume, plan_search
+from deepmlf.tune.plan import defaults_for, get_material, plan_resume, plan_search
 from deepmlf.tune.search import begin, run
 from deepmlf.tune.settings import SearchSettings
 from deepmlf.tune.summary import SearchSummary
@@ -112,7 +112,8 @@ def search(data: str | Path, *, space: str | None = None, lm: str = "smollm2-135
 
     Args:
         data: An imported dataset: its folder or URI.
-        space: A space's name or a ``.py`` file; None takes the one of the dataset's name.
+        space: A space's name or a ``.py`` file; None takes the one of the dataset's name or
+            size.
         lm: Language model, fetched if it is not on this machine.
         **settings: What else is asked: the fields of :class:`deepmlf.tune.settings.SearchSettings`, as ``trials``,
             ``epochs``, ``concurrent``, ``storage``, ``name``, ``objectives``, ``overrides``, ``quiet``.
@@ -122,7 +123,7 @@ def search(data: str | Path, *, space: str | None = None, lm: str = "smollm2-135
         DeepMLFError: For data, language model, space or settings that cannot be used.
     """
     material = get_material(str(data), lm)
-    asked = {"data": str(data), "lm": lm, "space": space or material.dataset.info.name} | settings
+    asked = defaults_for(material) | {"data": str(data), "lm": lm} | ({"space": space} if space else {}) | settings
     plan = plan_search(SearchSettings.model_validate(asked), material)
     return _ended(begin(plan), settings.get("study_storage"))
 

@@ -35,6 +35,8 @@ class Standing:
     """Why trials failed."""
     restarts: dict[int, list[str]]
     """Why trials started again."""
+    baselines: dict[str, float]
+    """The first objective of models without a language model; see `deepmlf.training.baselines`."""
     curve: list[CurvePoint]
     """Of a grid over seeds."""
     fusion_epochs_spent: int
@@ -57,6 +59,14 @@ class Standing:
         return None if best is None else str(self.experiment.place_of_trial(best))
 
     @property
+    def unbeaten(self) -> list[str]:
+        """Baselines that the best trial does not beat."""
+        if not self.ranked:
+            return []
+        best, objective = self.ranked[0].values[0], self.experiment.objectives[0]
+        return [name for name, value in self.baselines.items() if not objective.is_better(best, value)]
+
+    @property
     def trials_unfinished(self) -> int:
         """Trials that the search has yet to end."""
         ended = sum(self.states[state.name] for state in TrialState if state.is_finished())
@@ -70,6 +80,8 @@ class Standing:
             "best_folder": self.best_folder,
             "metric": self.experiment.objectives[0].name,
             "value": self.ranked[0].values[0] if self.ranked else None,
+            "baselines": self.baselines,
+            "unbeaten": self.unbeaten,
             "front": self.front,
             "repeats": self.repeats,
             "states": self.states,
@@ -88,7 +100,7 @@ class Standing:
 def standing_of(experiment: StoredExperiment) -> Standing:
     """How an experiment stands by its study."""
     trials, epochs = experiment.trials(), experiment.manifest.settings.epochs
-    ranked = best_first(trials, experiment.objectives)
+    ranked, first = best_first(trials, experiment.objectives), experiment.objectives[0]
     repeats = repeats_of(settings_of(experiment, trials), trials)
     stopped = [max(t.intermediate_values, default=0) for t in trials if t.state == TrialState.PRUNED]
     return Standing(
@@ -99,6 +111,11 @@ def standing_of(experiment: StoredExperiment) -> Standing:
         states={s.name: sum(t.state == s for t in trials) for s in TrialState if s != TrialState.WAITING},
         failures={t.number: t.user_attrs.get(FAIL_REASON, "") for t in trials if t.state == TrialState.FAIL},
         restarts={t.number: t.user_attrs[RESTARTS] for t in trials if RESTARTS in t.user_attrs},
+        baselines={
+            name: metrics[first.short]
+            for name, metrics in experiment.manifest.baselines.items()
+            if first.short in metrics
+        },
         curve=seed_curve(trial for trial in trials if trial.number not in repeats),
         fusion_epochs_spent=sum(max(t.intermediate_values, default=0) for t in trials),
         fusion_epochs_full=len(trials) * epochs,
@@ -110,6 +127,8 @@ def standing_of(experiment: StoredExperiment) -> Standing:
 def show_standing(standing: Standing, console: Console) -> None:
     """Print best trials, states, failures and the epochs that early stopping saved."""
     console.print(_best_table(standing))
+    for line in baseline_lines(standing):
+        console.print(line, highlight=False)
     console.print("states: " + ", ".join(f"{count} {name}" for name, count in standing.states.items() if count))
     spent, full = standing.fusion_epochs_spent, standing.fusion_epochs_full
     saved = standing.fusion_epochs_saved / max(full, 1)
@@ -125,6 +144,17 @@ def show_standing(standing: Standing, console: Console) -> None:
         console.print(f"trial {number} failed: {reason}", markup=False)
     for number, reasons in standing.restarts.items():
         console.print(f"trial {number} started again: {'; '.join(reasons)}", markup=False)
+
+
+def baseline_lines(standing: Standing) -> list[str]:
+    """What simple models reach, and whether the best trial does not beat them."""
+    if not standing.baselines:
+        return []
+    values = ", ".join(f"{name} {value:.4f}" for name, value in standing.baselines.items())
+    lines = [f"baselines, {standing.experiment.objectives[0].name}: {values}"]
+    if standing.unbeaten:
+        lines.append(f"trial {standing.best_trial}, the best, does not beat {', '.join(standing.unbeaten)}")
+    return lines
 
 
 def _best_table(standing: Standing) -> Table:

@@ -55,7 +55,8 @@ def confirm(
         ``trial`` of the search, the ``seeds`` that finished, ``mean`` and ``std`` of each test metric, and of the
         others ``difference`` (the choice minus this one, paired by seed: ``mean`` and its interval ``low`` to ``high``
         for each metric) and whether it ``is`` ``worse``, ``better`` or ``undecided``. ``differences`` repeats the
-        difference of the first of the others. ``asked``: seeds of each setting.
+        difference of the first of the others. ``asked``: seeds of each setting. ``baselines``: test metrics of simple
+        models, see `deepmlf.training.baselines`.
 
     Raises:
         SearchError: If two settings with two seeds are not asked for, the experiment has fewer than two settings that
@@ -76,10 +77,10 @@ def confirm(
     if len(ranked) < top:
         console.print(f"{len(ranked)} settings, all that have a complete trial, are compared", highlight=False)
     best = [trials[0] for trials in ranked[:top]]
-    retrained, measured = retrain(experiment, best, seeds, concurrent=concurrent, address=address, quiet=quiet)
-    report = compare(measured, experiment.objectives[0], seeds)
-    (retrained.folder / VERDICT).write_text(json.dumps(report, indent=2))
-    retrained.place.publish(VERDICT)
+    retrained = retrain(experiment, best, seeds, concurrent=concurrent, address=address, quiet=quiet)
+    report = compare(retrained.measured, experiment.objectives[0], seeds) | {"baselines": retrained.baselines}
+    (retrained.experiment.folder / VERDICT).write_text(json.dumps(report, indent=2))
+    retrained.experiment.place.publish(VERDICT)
     show_verdict(report, console)
     return report
 
@@ -217,6 +218,8 @@ def show_verdict(report: dict[str, Any], console: Console) -> None:
                 for pair in setting["difference"].values()
             ]
             table.add_row(f"{choice['trial']} - {setting['trial']}", "paired", *pairs)
+    for name, metrics in report.get("baselines", {}).items():
+        table.add_row(name, "baseline", *(_number(metrics[metric]) for metric in names))
     console.print(table)
     console.print(verdict_line(report), highlight=False)
 

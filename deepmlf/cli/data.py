@@ -22,26 +22,51 @@ def data() -> None:
 @data.command("import")
 @click.argument("pickle", type=PATH)
 @click.argument("out", type=PATH)
-@click.option("--dataset", default="mosi", show_default=True, help="mosi, mosei or sims: metrics and label range.")
+@click.option(
+    "--dataset", default="mosi", show_default=True, help="Name; mosi, mosei and sims have known metrics and labels."
+)
+@click.option("--label-range", type=(float, float), metavar="LOW HIGH", help="Labels are numbers from LOW to HIGH.")
+@click.option("--task", type=click.Choice(["regression", "classification"]), default="regression", show_default=True,
+              help="Whether labels are numbers or classes.")  # fmt: skip
 @click.option("--lowercase", is_flag=True, help="Lower-case texts, e.g. ASR transcripts.")
 @click.option("--unlabelled", is_flag=True, help="For `predict` alone: labels and splits may be missing.")
 @force_option
 @as_json
 def data_import(
-    pickle: Path, out: Path, dataset: str, lowercase: bool, unlabelled: bool, force: bool, json_output: bool
+    pickle: Path,
+    out: Path,
+    dataset: str,
+    label_range: tuple[float, float] | None,
+    task: str,
+    lowercase: bool,
+    unlabelled: bool,
+    force: bool,
+    json_output: bool,
 ) -> None:
     """Import an MMSA pickle into a memory-mapped dataset folder."""
+    if label_range is not None and task == "classification":
+        raise click.UsageError("--label-range is of numbers, --task classification of classes; give one of them")
     from deepmlf.data.dataset import Dataset
-    from deepmlf.data.mmsa import import_mmsa
+    from deepmlf.data.formats.mmsa import import_mmsa
 
-    info = import_mmsa(pickle, out, dataset, lowercase, unlabelled=unlabelled, force=force, progress=tell)
+    info = import_mmsa(
+        pickle,
+        out,
+        dataset,
+        lowercase,
+        label_range=label_range,
+        classification=task == "classification",
+        unlabelled=unlabelled,
+        force=force,
+        progress=tell,
+    )
     for modality in info.missing:
         tell(f"{modality} is absent (all zero, or not there) and will not be used")
     imported = Dataset.open(out)
     tell_cut_texts(imported, DEFAULT_LM, limit_of(imported), info.splits)
     counts = ", ".join(f"{count} {name}" for name, count in info.splits.items())
-    click.echo(f"{out}: {counts}; audio {info.audio_dim}, vision {info.vision_dim} features")
-    emit(info.model_dump(include={"name", "fingerprint", "splits", "missing"}), json_output)
+    click.echo(f"{out}: {counts}; audio {info.audio_dim}, vision {info.vision_dim} features; {info.task.describe()}")
+    emit(info.model_dump(include={"name", "fingerprint", "splits", "missing", "task"}), json_output)
 
 
 @data.command("synthetic")

@@ -51,7 +51,8 @@ def predict(
     for name, value in (metrics or {}).items():
         click.echo(f"{name}: {value:.4f}")
     if metrics is None:
-        tell("no metrics: labels are missing or of another range than in training")
+        kind = "class" if predictor.task.is_classification else "range"
+        tell(f"no metrics: labels are missing or of another {kind} than in training")
     click.echo(f"{out}: {len(table)} utterances")
     said = {"out": str(out), "utterances": len(table), "metrics": metrics}
     emit(said | {"language_model": predictor.model.language_model.identity}, json_output)
@@ -78,7 +79,7 @@ def explain(
 
     page = explain_page(explanation)
     _write(out, lambda path: path.write_text(page))
-    click.echo(f"{out}: {explanation.classes['task']} ({explanation.predictions['task']:+.4f})")
+    click.echo(f"{out}: {explanation.classes['task']} ({explanation.said('task')})")
     emit({"out": str(out), "predictions": explanation.predictions, "label": explanation.label}, json_output)
 
 

@@ -82,7 +82,7 @@ def search(
 
     check_given(overrides)
     from deepmlf.progress import steps
-    from deepmlf.tune.plan import get_material, plan_search
+    from deepmlf.tune.plan import defaults_for, get_material, plan_search
 
     data = str(_demo_data()) if dataset is None else dataset
     with steps() as say:
@@ -91,7 +91,7 @@ def search(
         defaults: dict[str, Any] = {"space": "demo", "trials": 8, "epochs": 9, "concurrent": 2}
         overrides = {"model.lm_layers": min(DEMO_LAYERS, material.language_model.num_layers)} | overrides
     else:
-        defaults = {"space": material.dataset.info.name}
+        defaults = defaults_for(material)
     from deepmlf.tune.experiment.manifest import read_manifest
     from deepmlf.tune.search import begin
     from deepmlf.tune.settings import SearchSettings, parse_duration

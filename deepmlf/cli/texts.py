@@ -16,10 +16,10 @@ _SETTING = "model.max_text_len"
 
 
 def limit_of(dataset: "Dataset") -> int:
-    """Tokens at which texts are cut in the search space of a dataset's name."""
-    from deepmlf.tune.space.load import load_space
+    """Tokens at which texts are cut in the search space that a dataset has by default."""
+    from deepmlf.tune.space.load import load_space, space_for
 
-    return int(load_space(dataset.info.name).base.get(_SETTING, ModelConfig().max_text_len))
+    return int(load_space(space_for(dataset.info)).base.get(_SETTING, ModelConfig().max_text_len))
 
 
 def limit_of_space(space: "BoundSpace") -> int | None:

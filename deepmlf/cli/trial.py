@@ -18,7 +18,7 @@ from deepmlf.cli.options import (
     usable_device,
 )
 from deepmlf.cli.texts import tell_cut_texts
-from deepmlf.config import TrialConfig
+from deepmlf.config import TrainingConfig, TrialConfig
 from deepmlf.errors import ConfigError
 from deepmlf.overrides import read_overrides, read_toml
 
@@ -91,12 +91,22 @@ def _asked(dataset: str, given: dict[str, Any]) -> tuple[TrialConfig, dict[str, 
     place = str(Place.of(dataset))
     if given.get("data.path", place) != place:
         raise ConfigError(f"data.path={given['data.path']}: is given as DATA; leave it out")
+    given = _of_the_task(place) | given
     trial = TrialConfig.from_overrides(given, {"data.path": place})
     from deepmlf.model import lm_store
 
     language_model = lm_store.absolute(trial.model.language_model)
     overrides = given | {"data.path": place, "model.language_model": language_model}
     return trial.placed(language_model=language_model), overrides
+
+
+def _of_the_task(place: str) -> dict[str, Any]:
+    """Settings that the dataset's labels ask for."""
+    from deepmlf.data.dataset import Dataset
+    from deepmlf.training.metrics import main_metric
+
+    metric = main_metric(Dataset.open(place).info.task)
+    return {} if metric == TrainingConfig().select_by else {"training.select_by": metric}
 
 
 def _refuse_foreign(out: Path) -> None:
@@ -144,7 +154,7 @@ def _refuse_another(out: Path, trial: TrialConfig) -> None:
 @as_json
 def evaluate(trial: str, dataset: str | None, data: str | None, split: str, device: str, json_output: bool) -> None:
     """Metrics of a trial's best epoch on a split of the dataset that it was trained on, or of DATA."""
-    from deepmlf.inference.evaluate import evaluate_trial
+    from deepmlf.inference.evaluate import baselines_beside, evaluate_trial
     from deepmlf.inference.predictor import unchecked
     from deepmlf.training.checkpoints.files import BEST, LANGUAGE_MODEL, read_metadata
     from deepmlf.tune.experiment.remote import open_trial
@@ -153,9 +163,13 @@ def evaluate(trial: str, dataset: str | None, data: str | None, split: str, devi
     metrics = evaluate_trial(folder, dataset, split, trained_on=data, device=usable_device(device))
     for note in unchecked(folder):
         tell(note)
+    simple = baselines_beside(folder, split, dataset, data)
     for name, value in metrics.items():
-        click.echo(f"{name}: {value:.4f}")
-    emit(metrics | {"language_model": read_metadata(folder / BEST).get(LANGUAGE_MODEL)}, json_output)
+        beside = ", ".join(f"{baseline} {of[name]:.4f}" for baseline, of in simple.items())
+        click.echo(f"{name}: {value:.4f}" + (f" ({beside})" if beside else ""))
+    emit(
+        metrics | {"baselines": simple, "language_model": read_metadata(folder / BEST).get(LANGUAGE_MODEL)}, json_output
+    )
 
 
 @click.command("import-reference")

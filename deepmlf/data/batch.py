@@ -24,8 +24,8 @@ class Batch:
     """[batch, time, vision_dim]"""
     vision_lengths: Tensor
     """[batch]"""
-    labels: Tensor
-    """[batch, 1]"""
+    targets: Tensor
+    """[batch, 1], what is trained on: see `Task.targets`."""
     index: Tensor
     """[batch], positions in the split; never leaves the host."""
     text_lengths: Tensor

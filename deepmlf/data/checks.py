@@ -1,7 +1,7 @@
 """What no single row shows: leaks between splits, labels that are something else, features that are not comparable."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -9,6 +9,7 @@ import numpy as np
 from deepmlf.data.dataset import SplitData
 from deepmlf.data.features import MODALITIES
 from deepmlf.data.statistics import mean_and_std, odd_features
+from deepmlf.data.task import Task
 from deepmlf.errors import DataError
 
 Say = Callable[[str], None]
@@ -17,27 +18,39 @@ _FAR = 1e4  # standard deviations; what is as far from the training data makes a
 _SIMS_STEP = 0.2
 
 
-def check_labels(dataset: str, labels: Mapping[str, np.ndarray], say: Say) -> None:
+def check_labels(task: Task, labels: Mapping[str, np.ndarray], say: Say, *, is_range_given: bool = False) -> None:
     """Refuse classes as labels, and one label to train on; tell those of another dataset, and splits of equal ones.
 
     Args:
-        dataset: ``mosi``, ``mosei`` or ``sims``.
+        task: What the labels are.
         labels: [N] of each split, all finite.
         say: Called with one line each.
+        is_range_given: The user has said that they are numbers.
 
     Raises:
         DataError: If the labels are classes: whole numbers, none of them negative; if train has one utterance.
     """
     if len(labels["train"]) < 2:
         raise DataError("split 'train': holds one utterance; training needs two at least")
+    if task.is_classification:
+        for split, given in labels.items():
+            if len(given) and (lacking := _unused(given, task.classes)):
+                say(f"split {split!r}: has no utterance of {', '.join(lacking)}")
+        return
     every = np.concatenate(list(labels.values()))
     values = np.unique(every)
-    if len(values) > 1 and values[0] >= 0 and (values == np.round(values)).all() and len(every) >= len(values) * 3:
+    if (
+        not is_range_given
+        and len(values) > 1
+        and values[0] >= 0
+        and (values == np.round(values)).all()
+        and len(every) >= len(values) * 3
+    ):
         raise DataError(
             f"regression_labels: are whole numbers from {values[0]:g} to {values[-1]:g} alone, as classes are; "
-            "the sentiment is predicted as a number, negative to positive: center the labels, e.g. -1, 0, 1"
+            f"--task classification takes them for classes, --label-range {values[0]:g} {values[-1]:g} for ratings"
         )
-    if dataset != "sims" and np.abs(values).max() <= 1 and (values != np.round(values)).any():
+    if task.metrics == "mosi" and np.abs(values).max() <= 1 and (values != np.round(values)).any():
         in_steps = np.allclose(values / _SIMS_STEP, np.round(values / _SIMS_STEP), atol=1e-3)
         steps = f" and all are steps of {_SIMS_STEP}" if in_steps else ""
         say(f"no label is beyond 1{steps}: if this is CH-SIMS, import it with --dataset sims; metrics depend on it")
@@ -46,11 +59,16 @@ def check_labels(dataset: str, labels: Mapping[str, np.ndarray], say: Say) -> No
             say(f"split {split!r}: every label is {given[0]:g}; Corr is 0 by definition there")
 
 
-def tell_oddities(dataset: str, splits: Mapping[str, SplitData], dims: tuple[int, int], say: Say) -> None:
+def _unused(labels: np.ndarray, classes: Iterable[str]) -> list[str]:
+    """The classes that no label of a split is."""
+    had = set(labels[np.isfinite(labels)].astype(int).tolist())
+    return [name for place, name in enumerate(classes) if place not in had]
+
+
+def tell_oddities(splits: Mapping[str, SplitData], dims: tuple[int, int], say: Say) -> None:
     """Tell what makes results wrong although every row is right.
 
     Args:
-        dataset: ``mosi``, ``mosei`` or ``sims``.
         splits: All of them.
         dims: Features per audio and per vision frame.
         say: Called with one line each.

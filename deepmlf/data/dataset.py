@@ -9,18 +9,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from deepmlf.data.statistics import mean_and_std
+from deepmlf.data.task import KNOWN, Task
 from deepmlf.errors import DataError, first_line
 from deepmlf.files import new_folder
 from deepmlf.places import Place
 
 SPLITS = ("train", "valid", "test")
-LABEL_RANGE = {"mosi": 3.0, "mosei": 3.0, "sims": 1.0}
-"""Largest absolute label of each known dataset."""
+_BINS = 10.0  # of a histogram of labels, one fewer than it has numbers
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\s\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+")
-"""A word; of Chinese and Japanese, which have no blanks, a character."""
 
 
 class DatasetInfo(BaseModel):
@@ -39,6 +38,16 @@ class DatasetInfo(BaseModel):
     vision_std: list[float]
     missing: list[str]
     lowercase: bool
+    task: Task
+    """What its labels are."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_task(cls, given: Any) -> Any:
+        """Datasets that releases up to 0.1 imported were of a known name, which stood for the task."""
+        if isinstance(given, dict) and "task" not in given and given.get("name") in KNOWN:
+            return given | {"task": KNOWN[given["name"]]}
+        return given
 
 
 @dataclass(frozen=True)
@@ -48,7 +57,7 @@ class SplitData:
     ids: list[str]
     texts: list[str]
     labels: np.ndarray
-    """[N], NaN where there is none."""
+    """[N], numbers or positions among the task's classes, NaN where there is none."""
     audio: list[np.ndarray]
     """N arrays [frames, audio_dim], frames may be 0."""
     vision: list[np.ndarray]
@@ -169,16 +178,18 @@ def write_dataset(
     dims: tuple[int, int],
     lowercase: bool,
     *,
+    task: Task | None = None,
     force: bool = False,
 ) -> DatasetInfo:
     """Write a dataset folder, whole or not at all.
 
     Args:
         out: Folder to make.
-        name: ``mosi``, ``mosei`` or ``sims``: decides metrics and label range.
+        name: Of the dataset.
         splits: ``train``, ``valid`` and ``test``.
         dims: Features per audio and per vision frame.
         lowercase: Lower-case the texts.
+        task: What the labels are; None for ``mosi``, ``mosei`` and ``sims``, whose labels are known.
         force: Replace a dataset that is in `out`.
 
     Raises:
@@ -187,16 +198,17 @@ def write_dataset(
     check_out(out, force)
     try:
         with new_folder(out.absolute()) as folder:
-            info = _write(folder, name, splits, dims, lowercase)
+            info = _write(folder, name, splits, dims, lowercase, task or KNOWN[name])
     except OSError as error:
         raise DataError(f"{out}: cannot be written ({error.strerror or error})") from None
     return info
 
 
 def _write(
-    folder: Path, name: str, splits: Mapping[str, SplitData], dims: tuple[int, int], lowercase: bool
+    folder: Path, name: str, splits: Mapping[str, SplitData], dims: tuple[int, int], lowercase: bool, task: Task
 ) -> DatasetInfo:
-    digest = hashlib.sha256(f"{name}{dims}".encode())
+    # The classes, without which the positions among them say little; what is known of a name needs no telling.
+    digest = hashlib.sha256(f"{name}{dims}{'' if task == KNOWN.get(name) else task.model_dump_json()}".encode())
     for split in SPLITS:
         batch = _record_batch(splits[split], lowercase)
         for column in batch.columns:
@@ -222,6 +234,7 @@ def _write(
         vision_std=vision_std,
         missing=[modality for modality, sequences in every.items() if not any(len(s) for s in sequences)],
         lowercase=lowercase,
+        task=task,
     )
     (folder / "info.json").write_text(info.model_dump_json(indent=2))
     return info
@@ -245,34 +258,49 @@ def _ragged(sequences: list[np.ndarray]) -> pa.LargeListArray:
     return pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(values.astype(np.float32)))
 
 
+def words_of(text: str) -> list[str]:
+    """The words of a text in lower case; of Chinese and Japanese, which have no blanks, the characters."""
+    return _WORD.findall(text.lower())
+
+
 def describe(dataset: Dataset) -> dict[str, Any]:
     """Splits, lengths, label histogram, dimensions and missing modalities, for ``deepmlf data info``."""
-    bound, step = LABEL_RANGE[dataset.info.name], 1.0 if LABEL_RANGE[dataset.info.name] > 1 else 0.2
-    edges = np.arange(-bound, bound + step / 2, step)
     splits: dict[str, Any] = {}
     for name in SPLITS:
         split = dataset.split(name)
         labels = split.labels[np.isfinite(split.labels)]
-        nearest = np.abs(labels[:, None] - edges).argmin(1)
         splits[name] = {"utterances": len(split), "unlabelled": len(split) - len(labels)}
         if not len(split):
             continue
         splits[name] |= {
-            "words": _spread([len(_WORD.findall(text)) for text in split.texts]),
+            "words": _spread([len(words_of(text)) for text in split.texts]),
             "audio_frames": _spread([len(split.audio(row)) for row in range(len(split))]),
             "vision_frames": _spread([len(split.vision(row)) for row in range(len(split))]),
-            "labels": {f"{edge:g}": int((nearest == index).sum()) for index, edge in enumerate(edges.round(1) + 0.0)},
+            "labels": _histogram(dataset.info.task, labels),
         }
     info = dataset.info
     return {
         "name": info.name,
         "fingerprint": info.fingerprint,
+        "task": info.task.describe(),
         "audio_dim": info.audio_dim,
         "vision_dim": info.vision_dim,
         "missing": info.missing,
         "lowercase": info.lowercase,
         "splits": splits,
     }
+
+
+def _histogram(task: Task, labels: np.ndarray) -> dict[str, int]:
+    """How many labels are of each class, or nearest to each of some even numbers of the range."""
+    if task.is_classification:
+        counts = np.bincount(labels.astype(int), minlength=task.outputs)
+        return dict(zip(task.classes, counts.tolist(), strict=True))
+    width = task.high - task.low
+    step = next(s for k in range(-9, 10) for s in (1e0 * 10**k, 2.0 * 10**k, 5.0 * 10**k) if width / s <= _BINS)
+    edges = task.low + step * np.arange(round(width / step) + 1)
+    nearest = np.abs(labels[:, None] - edges).argmin(1)
+    return {f"{edge:.6g}": int((nearest == index).sum()) for index, edge in enumerate(edges.round(9) + 0.0)}
 
 
 def _spread(lengths: list[int]) -> dict[str, float]:

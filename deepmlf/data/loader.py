@@ -48,6 +48,7 @@ class Loader:
         self._pad = pad_token_id
         self.batch_size = batch_size
         info = dataset.info
+        self._targets = np.asarray(info.task.targets(np.asarray(self._split.labels)), np.float32)
         self._audio_scale = _scale(info.audio_mean, info.audio_std, standardize)
         self._vision_scale = _scale(info.vision_mean, info.vision_std, standardize)
         self._pooled: dict[str, list[np.ndarray]] = {}
@@ -64,7 +65,7 @@ class Loader:
 
     @property
     def labels(self) -> np.ndarray:
-        """All labels in the split's order, [N]."""
+        """All labels in the split's order, as the dataset has them, [N]."""
         return np.asarray(self._split.labels)
 
     def epoch(self, seed: tuple[int, int], *, by_length: bool = True, batch_size: int | None = None) -> Iterator[Batch]:
@@ -110,11 +111,11 @@ class Loader:
             attention_mask[position, : len(ids)] = 1
         audio, audio_lengths = _pad_frames([self._frames("audio", row) for row in rows], self._audio_scale)
         vision, vision_lengths = _pad_frames([self._frames("vision", row) for row in rows], self._vision_scale)
-        labels = torch.tensor(np.asarray(self._split.labels)[rows], dtype=torch.float32)[:, None]
+        targets = torch.from_numpy(self._targets[rows])[:, None]
         index = torch.from_numpy(np.ascontiguousarray(rows))
         text_lengths = torch.tensor([len(ids) for ids in tokens])
         return Batch(
-            input_ids, attention_mask, audio, audio_lengths, vision, vision_lengths, labels, index, text_lengths
+            input_ids, attention_mask, audio, audio_lengths, vision, vision_lengths, targets, index, text_lengths
         )
 
     def _frames(self, modality: str, row: int) -> np.ndarray:

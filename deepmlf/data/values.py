@@ -100,6 +100,24 @@ def read_texts(split: str, values: Sequence[Any], say: Callable[[str], None]) ->
     return [text or "" for text in texts]
 
 
+def read_name(value: Any, where: str) -> str | None:
+    """The name of a class: a text, or a whole number as one; None if it is missing (None, NaN, an empty text).
+
+    Raises:
+        DataError: If it is anything else.
+    """
+    value = _plain(value)
+    if isinstance(value, list | tuple) and len(value) == 1:
+        value = value[0]
+    if value is None or _is_nan(value):
+        return None
+    if isinstance(value, str | bytes):
+        return _decoded(value, where).strip() or None
+    if isinstance(value, int | float) and value == int(value):
+        return str(int(value))
+    raise DataError(f"{where}: must be the name or the number of a class, but is {_shown(value)}")
+
+
 def _id(value: Any, where: str) -> str:
     value = _plain(value)
     if isinstance(value, list | tuple):

@@ -101,7 +101,7 @@ def _layout(objectives: Sequence[str]) -> Summary:
         "Objective": {f"Validation {name}: each epoch, best": [f"valid/{name}", f"best/{name}"] for name in objectives},
         "Train against valid": {
             "MAE of the task head": ["loss/task", "valid/MAE"],
-            "Before fusion, validation MAE of one modality": ["unimodal/.*"],
+            "Before fusion, validation error of one modality": ["unimodal/.*"],
         },
         "Loss": {"Terms": ["loss/.*"], "Weighted sum": ["train/loss"]},
         "Gates by layer": {

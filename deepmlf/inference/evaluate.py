@@ -5,6 +5,7 @@ from pathlib import Path
 from deepmlf.data.dataset import Dataset
 from deepmlf.errors import DataError
 from deepmlf.inference.predictor import Predictor, read_trial_config
+from deepmlf.training.baselines import Baselines, baselines
 
 
 def evaluate_trial(
@@ -35,5 +36,20 @@ def evaluate_trial(
     dataset = Dataset.open(data if data is not None else training)
     metrics = predictor.metrics(dataset, predictor.predict(dataset, split))
     if metrics is None:
-        raise DataError(f"{dataset.path}: labels of {split} are missing or of another range than in training")
+        raise DataError(
+            f"{dataset.path}: labels of {split} are missing or of another {_kind(predictor)} than in training"
+        )
     return metrics
+
+
+def baselines_beside(
+    trial: Path, split: str, data: str | Path | None = None, trained_on: str | Path | None = None
+) -> Baselines:
+    """What simple models of the trial's training data reach on the same split; none on other data, or on train."""
+    if data is not None or split == "train":
+        return {}
+    return baselines(Dataset.open(trained_on if trained_on is not None else read_trial_config(trial).data.path), split)
+
+
+def _kind(predictor: Predictor) -> str:
+    return "class" if predictor.task.is_classification else "range"

@@ -7,8 +7,9 @@ import numpy as np
 import torch
 
 from deepmlf.data.dataset import SPLITS, Dataset
+from deepmlf.data.task import Task
 from deepmlf.errors import DataError
-from deepmlf.inference.predictor import Predictor
+from deepmlf.inference.predictor import Predictor, class_of
 from deepmlf.training.forward import by_head, run_model
 from deepmlf.training.frame_attention import record_attention
 from deepmlf.training.metrics import sentiment_classes
@@ -38,17 +39,28 @@ class Explanation:
     split: str
     id: str
     text: str
-    label: float | None
-    label_range: float
-    """Largest absolute label of the training data."""
-    predictions: dict[str, float | None]
-    """By head: ``task`` (final), ``text``, ``av``, ``fusion``; None if the head's loss did not count in training."""
+    label: float | str | None
+    """A number or the name of a class."""
+    task: Task
+    """What the model predicts."""
+    predictions: dict[str, float | dict[str, float] | None]
+    """By head: ``task`` (final), ``text``, ``av``, ``fusion``; a number, or the probability of each class; None if the
+    head's loss did not count in training."""
     classes: dict[str, str]
-    """``task`` and, if there is a label, ``label``: negative, neutral or positive."""
+    """``task`` and, if there is a label, ``label``: negative, neutral or positive, or a class of the data's."""
     blocks: list[BlockAttention]
     """From the lowest layer up."""
     has_frames: bool
     """False if the utterance has neither audio nor vision: attention then goes to nothing."""
+
+    def said(self, head: str) -> str:
+        """What a head says, in figures: a number, or the probability of the likeliest class."""
+        prediction = self.predictions[head]
+        if prediction is None:
+            return "not trained"
+        if isinstance(prediction, dict):
+            return f"{max(prediction.values()):.1%}"
+        return f"{prediction:+.4f}"
 
 
 def explain(predictor: Predictor, dataset: Dataset, utterance: str) -> Explanation:
@@ -80,11 +92,9 @@ def explain(predictor: Predictor, dataset: Dataset, utterance: str) -> Explanati
         )
         for layer in model.active_layers
     ]
-    said = {head: float(values[0]) for head, values in by_head(output).items()}
-    predictions = {head: None if head in trained_on.silent_heads else value for head, value in said.items()}
-    label = float(rows.labels[row]) if np.isfinite(rows.labels[row]) else None
-    judged = {"task": said["task"]} | ({} if label is None else {"label": label})
-    classes = sentiment_classes(trained_on.dataset.name, np.array(list(judged.values())))
+    values = {head: predictor.task.values(outputs)[0] for head, outputs in by_head(output).items()}
+    said = {head: None if head in trained_on.silent_heads else _said(predictor.task, of) for head, of in values.items()}
+    label, classes = _judged(predictor, dataset, values["task"], rows.labels[row])
     return Explanation(
         model=predictor.name,
         dataset=dataset.info.name,
@@ -92,12 +102,32 @@ def explain(predictor: Predictor, dataset: Dataset, utterance: str) -> Explanati
         id=utterance,
         text=rows.texts[row],
         label=label,
-        label_range=trained_on.label_range,
-        predictions=predictions,
-        classes=dict(zip(judged, classes, strict=True)),
+        task=predictor.task,
+        predictions=said,
+        classes=classes,
         blocks=blocks,
         has_frames=bool(visible.any()),
     )
+
+
+def _said(task: Task, value: np.ndarray) -> float | dict[str, float]:
+    if task.is_classification:
+        return dict(zip(task.classes, value.tolist(), strict=True))
+    return float(value)
+
+
+def _judged(
+    predictor: Predictor, dataset: Dataset, said: np.ndarray, label: float
+) -> tuple[float | str | None, dict[str, str]]:
+    """The label, if there is one of the kind that the model predicts, and the classes of prediction and label."""
+    task = predictor.task
+    if task.is_classification:
+        name = class_of(dataset, label)
+        return name, {"task": task.classes[int(said.argmax())]} | ({} if name is None else {"label": name})
+    number = float(label) if np.isfinite(label) and not dataset.info.task.is_classification else None
+    judged = {"task": float(said)} | ({} if number is None else {"label": number})
+    classes = sentiment_classes(task, np.array(list(judged.values())))
+    return number, dict(zip(judged, classes, strict=True))
 
 
 def _find(dataset: Dataset, utterance: str) -> tuple[str, int]:

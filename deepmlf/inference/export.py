@@ -47,7 +47,7 @@ def _card(name: str, config: TrialConfig, best: dict[str, Any], predictor: Predi
         name=name,
         version=__version__,
         data=trained_on.dataset,
-        label_range=trained_on.label_range,
+        task=trained_on.dataset.task,
         language_model=Path(lm_name).name if is_place else lm_name,
         lm_is_a_place=is_place,
         num_layers=model.language_model.num_layers,

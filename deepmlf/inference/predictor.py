@@ -1,15 +1,18 @@
 """Predictions of a finished model, a trial or an exported one, on any dataset with the same features."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from deepmlf.config import TrialConfig
-from deepmlf.data.dataset import LABEL_RANGE, Dataset
+from deepmlf.data.dataset import Dataset, Split
 from deepmlf.data.loader import Loader
+from deepmlf.data.task import Task
 from deepmlf.earlier import trial_config
 from deepmlf.errors import CheckpointError, DataError
 from deepmlf.model.deepmlf import DeepMLF
@@ -194,32 +197,62 @@ class Predictor:
             Columns ``id``, ``text``, ``label`` (null where there is none), ``sentiment`` (the final prediction),
             ``sentiment_text``, ``sentiment_av`` and ``sentiment_fusion`` (those of the auxiliary heads; null if its
             loss did not count), ``sentiment_class`` and ``label_class`` (``negative``, ``neutral`` or ``positive``).
+            Of a model that predicts classes: ``id``, ``text``, ``label_class``, ``predicted_class``,
+            ``predicted_class_text``, ``predicted_class_av``, ``predicted_class_fusion``, and
+            ``probability_…`` of each class.
 
         Raises:
             DataError: If the dataset does not fit the model, or there is no such split.
         """
-        loader = self.loader(dataset, split)
-        rows, name = dataset.split(split), self.trained_on.dataset.name
-        predictions = predict_heads(self.model, loader, self.trained_on.precision)
-        sentiment, known = predictions.pop("task"), np.isfinite(rows.labels)
-        label_classes = sentiment_classes(name, np.where(known, rows.labels, 0))
-        columns = {
-            "id": rows.ids,
-            "text": rows.texts,
+        loader, rows = self.loader(dataset, split), dataset.split(split)
+        outputs = predict_heads(self.model, loader, self.trained_on.precision)
+        said = {head: self.task.values(values) for head, values in outputs.items()}
+        of_task = self._classes(dataset, rows, said) if self.task.is_classification else self._numbers(rows, said)
+        return pa.table({"id": rows.ids, "text": rows.texts} | of_task)
+
+    @property
+    def task(self) -> Task:
+        """What the model predicts."""
+        return self.trained_on.dataset.task
+
+    def _numbers(self, rows: Split, said: dict[str, np.ndarray]) -> dict[str, Any]:
+        sentiment, known = said.pop("task"), np.isfinite(rows.labels)
+        label_classes = sentiment_classes(self.task, np.where(known, rows.labels, 0))
+        return {
             "label": pa.array(rows.labels, from_pandas=True),
             "sentiment": sentiment,
-            **{f"sentiment_{head}": self._said(head, values) for head, values in predictions.items()},
-            "sentiment_class": sentiment_classes(name, sentiment),
+            **{f"sentiment_{head}": self._said(head, values, pa.float32()) for head, values in said.items()},
+            "sentiment_class": sentiment_classes(self.task, sentiment),
             "label_class": pa.array(label_classes, mask=~known),
         }
-        return pa.table(columns)
 
-    def _said(self, head: str, values: np.ndarray) -> pa.Array:
-        return pa.nulls(len(values), pa.float32()) if head in self.trained_on.silent_heads else pa.array(values)
+    def _classes(self, dataset: Dataset, rows: Split, said: dict[str, np.ndarray]) -> dict[str, Any]:
+        names = {head: [self.task.classes[index] for index in values.argmax(1)] for head, values in said.items()}
+        return {
+            "label_class": pa.array([class_of(dataset, label) for label in rows.labels], pa.string()),
+            "predicted_class": names.pop("task"),
+            **{f"predicted_class_{head}": self._said(head, values, pa.string()) for head, values in names.items()},
+            **{f"probability_{name}": said["task"][:, index] for index, name in enumerate(self.task.classes)},
+        }
+
+    def _said(self, head: str, values: Sequence[Any] | np.ndarray, kind: pa.DataType) -> pa.Array:
+        return pa.nulls(len(values), kind) if head in self.trained_on.silent_heads else pa.array(values, kind)
 
     def metrics(self, dataset: Dataset, table: pa.Table) -> dict[str, float] | None:
-        """Metrics of what `predict` returned; None without all labels, or with labels of another range."""
-        is_comparable = LABEL_RANGE[dataset.info.name] == self.trained_on.label_range
-        if table["label"].null_count or not is_comparable:
+        """Metrics of what `predict` returned; None without all labels, or with labels of another range or class."""
+        task, theirs = self.task, dataset.info.task
+        if task.is_classification:
+            labels = table["label_class"].to_pylist()
+            if not set(labels) <= set(task.classes):
+                return None
+            predictions = np.stack([table[f"probability_{name}"].to_numpy() for name in task.classes], axis=1)
+            return compute_metrics(task, predictions, np.array([task.classes.index(label) for label in labels]))
+        if theirs.is_classification or (task.low, task.high) != (theirs.low, theirs.high) or table["label"].null_count:
             return None
-        return compute_metrics(self.trained_on.dataset.name, table["sentiment"].to_numpy(), table["label"].to_numpy())
+        return compute_metrics(task, table["sentiment"].to_numpy(), table["label"].to_numpy())
+
+
+def class_of(dataset: Dataset, label: float) -> str | None:
+    """The class that a label of a dataset is; None if there is no label, or it is a number."""
+    task = dataset.info.task
+    return task.classes[int(label)] if task.is_classification and np.isfinite(label) else None

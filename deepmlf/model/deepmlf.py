@@ -30,13 +30,13 @@ class DeepMLFOutput:
     """Predictions of one batch."""
 
     task: Tensor
-    """[batch, 1]"""
+    """[batch, outputs]"""
     text: Tensor
-    """[batch, 1], from the last valid text token."""
+    """[batch, outputs], from the last valid text token."""
     av: Tensor
-    """[batch, 1], from the mean audiovisual frame."""
+    """[batch, outputs], from the mean audiovisual frame."""
     fusion: Tensor
-    """[batch, n, 1], from every fusion token."""
+    """[batch, n, outputs], from every fusion token."""
     text_states: Tensor
     """[tokens, d], the LM's normed last states of all valid text tokens, utterance after utterance."""
     text_mask: Tensor
@@ -105,14 +105,17 @@ class DeepMLF(nn.Module):
         audio_dim: Features per audio frame.
         vision_dim: Features per vision frame.
         config: Sizes of all parts.
+        outputs: Of each head: 1 for a number, as the authors have it, or one for each class.
 
     Raises:
         ConfigError: If fused layers, heads or positions do not fit the language model.
     """
 
-    def __init__(self, language_model: LanguageModel, audio_dim: int, vision_dim: int, config: ModelConfig) -> None:
+    def __init__(
+        self, language_model: LanguageModel, audio_dim: int, vision_dim: int, config: ModelConfig, outputs: int = 1
+    ) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.outputs = config, outputs
         self.language_model = language_model
         self.audio_dim, self.vision_dim = audio_dim, vision_dim
         width, n = language_model.width, config.num_fusion_tokens
@@ -123,7 +126,7 @@ class DeepMLF(nn.Module):
         self.active_layers = self.fusion_layers
         # First, so that with the same seed its initial weights do not depend on the fusion that is built after it.
         self.av_encoder = AudioVisualEncoder(audio_dim, vision_dim, config)
-        self.av_head = nn.Linear(config.av_width, 1)
+        self.av_head = nn.Linear(config.av_width, outputs)
         self.fusion_tokens = nn.Parameter(torch.randn(n, width) * 0.02)
         self.mm_blocks = nn.ModuleDict(
             {str(layer): MMBlock(language_model, layer, config) for layer in self.fusion_layers}
@@ -133,10 +136,10 @@ class DeepMLF(nn.Module):
             nn.Linear(2 * width + config.av_width, config.head_width),
             nn.BatchNorm1d(config.head_width),
             nn.ReLU(),
-            nn.Linear(config.head_width, 1),
+            nn.Linear(config.head_width, outputs),
         )
-        self.text_head = nn.Linear(width, 1)
-        self.fusion_head = nn.Linear(width, 1)
+        self.text_head = nn.Linear(width, outputs)
+        self.fusion_head = nn.Linear(width, outputs)
 
     def forward(
         self,
@@ -286,7 +289,7 @@ class DeepMLF(nn.Module):
         *,
         last_frame: bool = False,
     ) -> Tensor:
-        """The audiovisual head alone, [batch, 1]; the language model does not run (first curriculum stage).
+        """The audiovisual head alone, [batch, outputs]; the language model does not run (first curriculum stage).
 
         It reads the mean over frames as in `forward`, or the last one.
         """
@@ -321,6 +324,7 @@ class DeepMLF(nn.Module):
         return PretrainedConfig(
             audio_dim=self.audio_dim,
             vision_dim=self.vision_dim,
+            outputs=self.outputs,
             active_layers=self.active_layers,
             language_model=LanguageModelRecord.of(self.language_model),
             model=self.config,
@@ -358,7 +362,7 @@ class DeepMLF(nn.Module):
             config = config.model_copy(update={"model": model_config})
         frozen = language_model_of(config, str(device), dtype)
         with torch.random.fork_rng(devices=[]):  # initial weights, all of which are replaced
-            model = cls(frozen, config.audio_dim, config.vision_dim, config.model)
+            model = cls(frozen, config.audio_dim, config.vision_dim, config.model, config.outputs)
         model.load_state_dict(read_weights(folder, trained_state(model)), strict=False)
         model.active_layers = config.active_layers
         return model.to(device).eval()

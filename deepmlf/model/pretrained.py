@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from deepmlf.config import ModelConfig, first_fault
-from deepmlf.data.dataset import LABEL_RANGE, DatasetInfo
-from deepmlf.earlier import model_section
+from deepmlf.data.dataset import DatasetInfo
+from deepmlf.earlier import model_section, trained_on_section
 from deepmlf.errors import CheckpointError, LanguageModelError
 from deepmlf.files import new_folder
 from deepmlf.model import lm_store
@@ -27,7 +27,7 @@ from deepmlf.version import __version__
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 MODEL_TYPE = "deepmlf"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1: releases up to 0.1, whose models predict a number
 
 
 class _Frozen(BaseModel):
@@ -61,9 +61,7 @@ class TrainedOn(_Frozen):
     """The data of the training, and how inputs are prepared for the model as they were there."""
 
     dataset: DatasetInfo
-    """Name, fingerprint, splits, and the train split's feature statistics."""
-    label_range: float
-    """Largest absolute label."""
+    """Name, fingerprint, splits, the task, and the train split's feature statistics."""
     standardize: bool
     """Features are scaled by those statistics."""
     precision: str
@@ -86,7 +84,6 @@ class TrainedOn(_Frozen):
         """The record of a dataset."""
         return cls(
             dataset=info,
-            label_range=LABEL_RANGE[info.name],
             standardize=standardize,
             precision=precision,
             batch_size=batch_size,
@@ -105,6 +102,8 @@ class PretrainedConfig(_Frozen):
     """Features per audio frame."""
     vision_dim: int
     """Features per vision frame."""
+    outputs: int = Field(1, ge=1)
+    """Outputs of each head."""
     active_layers: tuple[int, ...]
     """Fused layers whose MM blocks are in use."""
     language_model: LanguageModelRecord
@@ -202,8 +201,8 @@ def read_config(folder: Path) -> PretrainedConfig:
         raise CheckpointError(
             f"{folder}: written in format {version}, but this deepmlf reads formats up to {FORMAT_VERSION}; upgrade it"
         )
-    if isinstance(tree.get("model"), dict) and tree.get("trained_on") is not None:
-        tree["model"] = model_section(tree["model"])
+    if isinstance(tree.get("model"), dict) and isinstance(tree.get("trained_on"), dict):
+        tree["model"], tree["trained_on"] = model_section(tree["model"]), trained_on_section(tree["trained_on"])
     try:
         return PretrainedConfig.model_validate(tree)
     except ValidationError as error:

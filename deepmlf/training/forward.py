@@ -44,7 +44,10 @@ def build_model(config: TrialConfig, dataset: Dataset) -> tuple[DeepMLF, TokensO
     check_vocabulary(name, tokenizer.vocab_size, language_model.vocab_size)
     language_model = language_model.first_layers(config.model.lm_layers)
     torch.manual_seed(config.training.seed)
-    model = DeepMLF(language_model, dataset.info.audio_dim, dataset.info.vision_dim, config.model).to(device)
+    model = DeepMLF(
+        language_model, dataset.info.audio_dim, dataset.info.vision_dim, config.model, dataset.info.task.outputs
+    )
+    model = model.to(device)
     tokens_of = partial(token_ids, dataset, tokenizer=tokenizer, max_length=config.model.max_text_len)
     return model, tokens_of, tokenizer.pad_token_id
 
@@ -78,39 +81,40 @@ def predict(
     prefixes: PrefixCache | None = None,
     last_frame: bool = False,
 ) -> np.ndarray:
-    """Predictions of a split by one head, in the split's own order, [N]; `last_frame` is for ``av`` alone."""
+    """Outputs of one head for a split, in the split's own order, [N, outputs]; `last_frame` is for ``av`` alone."""
     was_training = model.training
     model.eval()
-    predictions = np.zeros(len(loader.labels), np.float32)
+    outputs = np.zeros((len(loader.labels), model.outputs), np.float32)
     device = model.fusion_tokens.device
     for batch, prefix in on_device(loader.in_order(), device, prefixes):
         if head == "av":
             output = predict_av(model, batch, last_frame=last_frame)
         else:
             output = getattr(run_model(model, batch, precision, prefix), head)
-        predictions[batch.index.numpy()] = output[:, 0].cpu().numpy()
+        outputs[batch.index.numpy()] = output.cpu().numpy()
     model.train(was_training)
-    return predictions
+    return outputs
 
 
 @torch.no_grad()
 def predict_heads(model: DeepMLF, loader: Loader, precision: str) -> dict[str, np.ndarray]:
-    """Predictions of a split by every head, in the split's own order, [N] each; a model in eval mode."""
+    """Outputs of every head for a split, in the split's own order, [N, outputs] each; a model in eval mode."""
     device = model.fusion_tokens.device
-    predictions = {head: np.zeros(len(loader.labels), np.float32) for head in HEADS}
+    outputs = {head: np.zeros((len(loader.labels), model.outputs), np.float32) for head in HEADS}
     for batch, _ in on_device(loader.in_order(), device):
         for head, values in by_head(run_model(model, batch, precision)).items():
-            predictions[head][batch.index.numpy()] = values
-    return predictions
+            outputs[head][batch.index.numpy()] = values
+    return outputs
 
 
 def by_head(output: DeepMLFOutput) -> dict[str, np.ndarray]:
-    """A batch's predictions by head, [batch] each; that of the fusion head is the mean over its tokens."""
-    return {head: getattr(output, head).flatten(1).mean(1).cpu().numpy() for head in HEADS}
+    """A batch's outputs by head, [batch, outputs] each; those of the fusion head are the mean over its tokens."""
+    outputs = {head: getattr(output, head) for head in HEADS}
+    return {head: (of.mean(1) if of.ndim > 2 else of).cpu().numpy() for head, of in outputs.items()}
 
 
 def predict_av(model: DeepMLF, batch: Batch, *, last_frame: bool = False) -> Tensor:
-    """Predictions of the audiovisual head alone, [batch, 1], from the mean or the last frame."""
+    """Outputs of the audiovisual head alone, [batch, outputs], from the mean or the last frame."""
     lengths = batch.audio_lengths, batch.vision_lengths
     return model.predict_av(batch.audio, batch.vision, *lengths, last_frame=last_frame)
 

@@ -1,4 +1,4 @@
-"""The loss of DeepMLF: L1 on every head plus the next-token loss."""
+"""The loss of DeepMLF: that of the labels on every head plus the next-token loss."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -97,33 +97,47 @@ def lm_loss(model: DeepMLF, output: DeepMLFOutput, input_ids: Tensor, pad_token_
     return loss
 
 
+def prediction_loss(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Mean loss of a head: L1 of numbers, cross-entropy of classes.
+
+    Args:
+        outputs: [batch, 1] or [batch, classes], or with a dimension between of predictions for the same target.
+        targets: [batch, 1], numbers or positions of classes.
+    """
+    targets = targets.view(len(targets), *[1] * (outputs.ndim - 1)).expand(*outputs.shape[:-1], 1)
+    if outputs.shape[-1] == 1:
+        return F.l1_loss(outputs, targets)
+    return F.cross_entropy(outputs.flatten(0, -2), targets.flatten().long())
+
+
 def compute_losses(
     model: DeepMLF,
     output: DeepMLFOutput,
     input_ids: Tensor,
-    labels: Tensor,
+    targets: Tensor,
     weights: LossWeights,
     *,
     pad_token_id: int,
 ) -> dict[str, Tensor]:
     """All loss terms and their weighted ``total``, scalars.
 
-    L = L1(task) + λ_f·L1(fusion, mean over tokens) + λ_av·L1(av) + λ_t·L1(text) + γ·CE. A term of weight zero is
-    computed all the same, for the curves, except CE, which is costly.
+    L = L(task) + λ_f·L(fusion, mean over tokens) + λ_av·L(av) + λ_t·L(text) + γ·CE, where L is L1 (the authors') or, of
+    classes, cross-entropy. A term of weight zero is computed all the same, for the curves, except CE of the next token,
+    which is costly.
 
     Args:
         model: For its LM head and its longest text.
         output: The forward pass of the batch.
         input_ids: [batch, seq].
-        labels: [batch, 1].
+        targets: [batch, 1].
         weights: λ and γ.
         pad_token_id: What the last token of a text predicts.
     """
     losses = {
-        "task": F.l1_loss(output.task, labels),
-        "fusion": F.l1_loss(output.fusion, labels[:, None].expand_as(output.fusion)),
-        "av": F.l1_loss(output.av, labels),
-        "text": F.l1_loss(output.text, labels),
+        "task": prediction_loss(output.task, targets),
+        "fusion": prediction_loss(output.fusion, targets),
+        "av": prediction_loss(output.av, targets),
+        "text": prediction_loss(output.text, targets),
     }
     total = (
         losses["task"] + weights.fusion * losses["fusion"] + weights.av * losses["av"] + weights.text * losses["text"]

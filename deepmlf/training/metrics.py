@@ -1,18 +1,22 @@
-"""The metrics of the field, by MMSA's definitions."""
+"""Metrics by task: of published datasets by MMSA's definitions, of others the usual ones."""
 
 from typing import Literal
 
 import numpy as np
 
-METRIC_NAMES = {
+from deepmlf.data.task import Task
+
+_NAMES = {
     "mosi": ("Has0_acc_2", "Has0_F1_score", "Non0_acc_2", "Non0_F1_score", "Mult_acc_5", "Mult_acc_7", "MAE", "Corr"),
     "sims": ("Mult_acc_2", "Mult_acc_3", "Mult_acc_5", "F1_score", "MAE", "Corr"),
+    "range": ("acc_2", "F1_score", "MAE", "RMSE", "Corr"),
+    "classes": ("accuracy", "weighted_F1", "macro_F1", "cross_entropy"),
 }
-METRIC_NAMES["mosei"] = METRIC_NAMES["mosi"]
+"""By protocol; in reports they come in this order."""
 ATTENTION = "attention/"
 """Section of a report that has a list over frames for each MM block."""
-LOWER_IS_BETTER = frozenset({"MAE", "trained_parameters"})
-CONTINUOUS = frozenset({"MAE"})
+LOWER_IS_BETTER = frozenset({"MAE", "RMSE", "cross_entropy", "trained_parameters"})
+CONTINUOUS = frozenset({"MAE", "RMSE", "cross_entropy"})
 """Metrics that two trainings do not have in common by chance; accuracies, and a correlation that is undefined, are."""
 SENTIMENT_CLASSES = ("negative", "neutral", "positive")
 _SIMS_BOUNDS = {
@@ -20,6 +24,21 @@ _SIMS_BOUNDS = {
     for count, bounds in {2: [0.0], 3: [-0.1, 0.1], 5: [-0.7, -0.1, 0.1, 0.7]}.items()
 }
 """Upper bounds of the classes of SIMS, inclusive, by the number of classes."""
+
+
+def metric_names(task: Task) -> tuple[str, ...]:
+    """The metrics of a task."""
+    return _NAMES[task.metrics]
+
+
+def main_metric(task: Task) -> str:
+    """What trials are compared by unless another metric is asked for."""
+    return "weighted_F1" if task.is_classification else "MAE"
+
+
+def error_metric(task: Task) -> str:
+    """What is nearest to the loss: the stage that trains one modality alone is judged by it."""
+    return "cross_entropy" if task.is_classification else "MAE"
 
 
 def direction_of(metric: str) -> Literal["minimize", "maximize"]:
@@ -32,33 +51,66 @@ def is_better(metric: str, value: float, than: float | None) -> bool:
     return than is None or (value < than if direction_of(metric) == "minimize" else value > than)
 
 
-def sentiment_classes(dataset: str, values: np.ndarray) -> list[str]:
-    """``negative``, ``neutral`` or ``positive`` for each of [N] values: by sign, for SIMS by Mult_acc_3's bounds."""
+def sentiment_classes(task: Task, values: np.ndarray) -> list[str]:
+    """``negative``, ``neutral`` or ``positive`` for each of [N] numbers: by the side of the middle of the range that it
+    is on, for SIMS by Mult_acc_3's bounds."""
     values = values.astype(np.float32)
-    classes = np.searchsorted(_SIMS_BOUNDS[3], values) if dataset == "sims" else np.sign(values).astype(int) + 1
+    if task.metrics == "sims":
+        classes = np.searchsorted(_SIMS_BOUNDS[3], values)
+    else:
+        classes = np.sign(values - np.float32(task.middle)).astype(int) + 1
     return [SENTIMENT_CLASSES[index] for index in classes]
 
 
-def compute_metrics(dataset: str, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """All metrics of a dataset, unrounded.
+def compute_metrics(task: Task, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """All metrics of a task, unrounded.
 
-    ``Has0`` counts zero as positive-or-neutral against negative, ``Non0`` leaves labels of exactly zero out. ``Corr``
-    is 0 where predictions or labels are constant and correlation is undefined.
+    MOSI and MOSEI: ``Has0`` counts zero as positive-or-neutral against negative, ``Non0`` leaves labels of exactly zero
+    out. Other numbers: ``acc_2`` and ``F1_score`` (weighted) are of the side of the range's middle, labels of exactly
+    the middle left out. ``Corr`` is Pearson's, 0 where predictions or labels are constant and it is undefined.
+
+    Classes: the likeliest one counts. ``weighted_F1`` weighs classes by how often they are labels, ``macro_F1`` all
+    that occur as labels or predictions alike; ``cross_entropy`` is in nats.
 
     Args:
-        dataset: ``mosi``, ``mosei`` or ``sims``.
-        predictions: [N]
+        task: The task.
+        predictions: As `Task.values` gives them: numbers [N], or probabilities [N, classes].
         labels: [N]
     """
-    predictions, labels = predictions.astype(np.float32).ravel(), labels.astype(np.float32).ravel()
-    if dataset == "sims":  # MMSA clips before every metric of SIMS, MAE and Corr included
+    if task.is_classification:
+        metrics = _of_classes(predictions, labels.astype(int).ravel())
+    else:
+        metrics = _of_numbers(task, predictions.astype(np.float32).ravel(), labels.astype(np.float32).ravel())
+    return {name: metrics[name] for name in metric_names(task)}
+
+
+def _of_numbers(task: Task, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    if task.metrics == "sims":  # MMSA clips before every metric of SIMS, MAE and Corr included
         predictions, labels = predictions.clip(-1, 1), labels.clip(-1, 1)
-    shared = {
-        "MAE": float(np.abs(predictions - labels).mean(dtype=np.float64)),
+    errors = predictions - labels
+    own = {"mosi": _mosi, "sims": _sims}.get(task.metrics)
+    return {
+        "MAE": float(np.abs(errors).mean(dtype=np.float64)),
+        "RMSE": float(np.sqrt(np.square(errors).mean(dtype=np.float64))),
         "Corr": _correlation(predictions, labels),
+    } | (own(predictions, labels) if own else _sides(predictions - task.middle, labels - task.middle))
+
+
+def _of_classes(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    predicted = probabilities.argmax(axis=1)
+    likelihoods = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    return {
+        "accuracy": _agreement(predicted, labels),
+        "weighted_F1": _f1(labels, predicted),
+        "macro_F1": _f1(labels, predicted, "macro"),
+        "cross_entropy": float(-np.log(np.maximum(likelihoods, np.finfo(np.float32).tiny)).mean()),
     }
-    metrics = _sims(predictions, labels) if dataset == "sims" else _mosi(predictions, labels)
-    return {name: (metrics | shared)[name] for name in METRIC_NAMES[dataset]}
+
+
+def _sides(predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    decided = labels != 0
+    predicted, true = predictions[decided] > 0, labels[decided] > 0
+    return {"acc_2": _agreement(predicted, true), "F1_score": _f1(true, predicted)}
 
 
 def _mosi(predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -74,7 +126,7 @@ def _mosi(predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         ("Non0", predictions[decided] > 0, labels[decided] > 0),
     ):
         metrics[f"{name}_acc_2"] = _agreement(predicted, true)
-        metrics[f"{name}_F1_score"] = _weighted_f1(true, predicted)
+        metrics[f"{name}_F1_score"] = _f1(true, predicted)
     return metrics
 
 
@@ -85,18 +137,18 @@ def _sims(predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     }
     metrics = {f"Mult_acc_{count}": _agreement(*pair) for count, pair in classes.items()}
     predicted, true = classes[2]
-    return metrics | {"F1_score": _weighted_f1(true, predicted)}
+    return metrics | {"F1_score": _f1(true, predicted)}
 
 
 def _agreement(predicted: np.ndarray, true: np.ndarray) -> float:
     return float((predicted == true).mean()) if len(true) else 0.0
 
 
-def _weighted_f1(true: np.ndarray, predicted: np.ndarray) -> float:
+def _f1(true: np.ndarray, predicted: np.ndarray, average: Literal["weighted", "macro"] = "weighted") -> float:
     # Here, because it takes half a second, and a search's driver needs the names of metrics alone.
     from sklearn.metrics import f1_score
 
-    return float(f1_score(true, predicted, average="weighted", zero_division=0)) if len(true) else 0.0
+    return float(f1_score(true, predicted, average=average, zero_division=0)) if len(true) else 0.0
 
 
 def _correlation(predictions: np.ndarray, labels: np.ndarray) -> float:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from deepmlf.config import Stage, TrialConfig
 from deepmlf.data.batch import Batch
@@ -24,11 +23,11 @@ from deepmlf.training.checkpoints.save import CheckpointWriter, load_checkpoint,
 from deepmlf.training.curriculum import stages_of
 from deepmlf.training.forward import Head, build_model, pooling, predict, predict_av, run_model
 from deepmlf.training.frame_attention import attention_over_frames
-from deepmlf.training.losses import LossWeights, compute_losses
+from deepmlf.training.losses import LossWeights, compute_losses, prediction_loss
 from deepmlf.training.machine.memory import give_back_freed_memory
 from deepmlf.training.machine.prefetch import on_device
 from deepmlf.training.machine.speed import SpeedMeter, without_measurements
-from deepmlf.training.metrics import METRIC_NAMES, compute_metrics, is_better
+from deepmlf.training.metrics import compute_metrics, error_metric, is_better, metric_names
 from deepmlf.training.optim import (
     clipped_parameters,
     count_in_use,
@@ -67,7 +66,8 @@ class Position:
     best_epoch: int = 0
     """The fusion epoch that had it."""
     av_maes: list[float] = field(default_factory=list)
-    """Validation MAE of each finished epoch of a stage in position that trains the audiovisual encoder alone."""
+    """Validation error (MAE or cross-entropy) of each finished epoch of a stage in position that trains the audiovisual
+    encoder alone."""
     metrics: dict[str, Any] = field(default_factory=dict)
     """What the last finished epoch reported."""
 
@@ -93,7 +93,7 @@ class Trainer:
         self._prefixes: dict[tuple[str, int], PrefixCache | None] = {}
         self.dataset = Dataset.open(config.data.path)
         self.dataset.require_labels("train", "valid")
-        selected, known = config.training.select_by, METRIC_NAMES[self.dataset.info.name]
+        selected, known = config.training.select_by, metric_names(self.dataset.info.task)
         if selected not in known:
             raise ConfigError(f"training.select_by={selected}: the dataset's metrics are {', '.join(known)}")
         self.model, tokens_of, self.pad_token_id = build_model(config, self.dataset)
@@ -194,7 +194,7 @@ class Trainer:
             prefixes = self._prefix_cache(self.train_loader) if is_cached else None
         moved = on_device(epoch, self.device, prefixes)
         for index, (batch, prefix) in enumerate(meter.timed("data", moved)):
-            size, is_last = len(batch.labels), index + 1 == batches
+            size, is_last = len(batch.targets), index + 1 == batches
             # The last group of an epoch may hold fewer batches than `accumulation_steps`.
             group = index // accumulation_steps
             members = min(accumulation_steps, batches - group * accumulation_steps)
@@ -225,17 +225,18 @@ class Trainer:
 
     def _losses(self, stage: Stage, batch: Batch, prefix: TextPrefix | None) -> dict[str, Tensor]:
         if stage.is_av_alone:
-            loss = F.l1_loss(predict_av(self.model, batch, last_frame=self._reads_last_frame), batch.labels)
+            outputs = predict_av(self.model, batch, last_frame=self._reads_last_frame)
+            loss = prediction_loss(outputs, batch.targets)
             return {"av": loss, "total": loss}
         output = run_model(self.model, batch, self.config.training.precision, prefix)
         if not stage.is_fusion:
-            loss = F.l1_loss(output.text, batch.labels)
+            loss = prediction_loss(output.text, batch.targets)
             return {"text": loss, "total": loss}
         return compute_losses(
             self.model,
             output,
             batch.input_ids,
-            batch.labels,
+            batch.targets,
             self.weights,
             pad_token_id=self.pad_token_id,
         )
@@ -285,10 +286,11 @@ class Trainer:
                     metadata = {FIDELITY: position.fusion_epoch, "valid": valid}
                     save_weights(self.out_dir / BEST, self.model, metadata)
         else:
-            metrics[f"unimodal/{head}_MAE"] = valid["MAE"]
-        if stage.is_av_alone:
-            position.av_maes.append(valid["MAE"])
-            self._best_av.look(position.av_maes)
+            error = error_metric(self.dataset.info.task)
+            metrics[f"unimodal/{head}_{error}"] = valid[error]
+            if stage.is_av_alone:
+                position.av_maes.append(valid[error])
+                self._best_av.look(position.av_maes)
         metrics["train/loss"] = losses.pop("total")
         metrics |= {f"loss/{name}": value for name, value in losses.items()}
         metrics |= {f"lr/{name}": value for name, value in rates.items()}
@@ -300,7 +302,7 @@ class Trainer:
         """Metrics of the validation split by one head."""
         loader = self.valid_loader
         prefixes = None if head == "av" else self._prefix_cache(loader)
-        predictions = predict(
+        outputs = predict(
             self.model,
             loader,
             self.config.training.precision,
@@ -308,11 +310,12 @@ class Trainer:
             prefixes=prefixes,
             last_frame=self._reads_last_frame,
         )
-        if not np.isfinite(predictions).all():
+        if not np.isfinite(outputs).all():
             raise NonFiniteLossError(f"a validation prediction became non-finite in epoch {self.position.epoch + 1}")
         if head != "av":
             self._meter.look_up(len(loader.labels), cached=prefixes is not None)
-        return compute_metrics(self.dataset.info.name, predictions, loader.labels)
+        task = self.dataset.info.task
+        return compute_metrics(task, task.values(outputs), loader.labels)
 
     def _advance(self, stage: Stage, metrics: dict[str, Any]) -> None:
         position, patience = self.position, self.config.training.patience

@@ -6,8 +6,9 @@ from typing import Literal
 
 from optuna.trial import FrozenTrial, TrialState
 
+from deepmlf.data.task import Task
 from deepmlf.errors import SearchError
-from deepmlf.training.metrics import METRIC_NAMES, direction_of, is_better
+from deepmlf.training.metrics import direction_of, is_better, metric_names
 from deepmlf.training.reports import TRAINED_PARAMETERS, VALID, EpochReport
 
 
@@ -43,13 +44,13 @@ def make_objectives(names: Iterable[str]) -> tuple[Objective, ...]:
     return tuple(Objective(name, direction_of(name)) for name in names)
 
 
-def check_objectives(names: list[str], dataset: str) -> None:
-    """Refuse what cannot be optimised on a dataset.
+def check_objectives(names: list[str], dataset: str, task: Task) -> None:
+    """Refuse what cannot be optimised on a dataset of a name and a task.
 
     Raises:
         SearchError: For an unknown metric, one named twice, more than two, or a first one that is no validation metric.
     """
-    known = [VALID + name for name in METRIC_NAMES[dataset]] + [TRAINED_PARAMETERS]
+    known = [VALID + name for name in metric_names(task)] + [TRAINED_PARAMETERS]
     for name in names:
         if name not in known:
             raise SearchError(f"--objective {name}: no such metric; {dataset} has {', '.join(known)}")

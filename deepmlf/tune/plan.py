@@ -13,6 +13,9 @@ from deepmlf.errors import SearchError
 from deepmlf.model import lm_store
 from deepmlf.model.lm_store import LanguageModelFacts
 from deepmlf.places import Place
+from deepmlf.training.baselines import baselines
+from deepmlf.training.metrics import main_metric
+from deepmlf.training.reports import VALID
 from deepmlf.tune.cluster.connect import can_grow
 from deepmlf.tune.cluster.devices import check_asked, check_devices, settle_devices
 from deepmlf.tune.decide.curve_sampler import fault_of
@@ -27,7 +30,7 @@ from deepmlf.tune.objective import check_objectives
 from deepmlf.tune.settings import SearchSettings, experiment_name
 from deepmlf.tune.space.base import Base, check_given, make_base
 from deepmlf.tune.space.bound import BoundSpace, check_ranges, check_space
-from deepmlf.tune.space.load import load_space, space_of
+from deepmlf.tune.space.load import load_space, space_for, space_of
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,12 @@ class SearchPlan:
     """Of a new search: trials of an earlier experiment that its sampler learns from."""
 
 
+def defaults_for(material: Material) -> dict[str, Any]:
+    """Settings of a search that depend on the dataset, unless others are asked for."""
+    info = material.dataset.info
+    return {"space": space_for(info), "objectives": [VALID + main_metric(info.task)]}
+
+
 def plan_search(settings: SearchSettings, material: Material | None = None) -> SearchPlan:
     """Plan a new search. Nothing is written.
 
@@ -105,7 +114,7 @@ def plan_search(settings: SearchSettings, material: Material | None = None) -> S
     material = material or open_material(settings.data, settings.lm)
     material.dataset.require_labels("train", "valid")
     info = material.dataset.info
-    check_objectives(settings.objectives, info.name)
+    check_objectives(settings.objectives, info.name, info.task)
     base = make_base(settings.space, source.base, _own(settings), settings.overrides, settings.seed)
     check_asked(settings.gpus_per_trial, base.config.training.device)
     space = BoundSpace(source, base, material.language_model)
@@ -128,6 +137,7 @@ def plan_search(settings: SearchSettings, material: Material | None = None) -> S
         language_model=space.lm,
         language_model_fingerprint=material.language_model_fingerprint,
         data_fingerprint=info.fingerprint,
+        baselines=baselines(material.dataset),
         secret=secret,
     )
     return SearchPlan(StoredExperiment(place, manifest, secret), settings, info, space, queue, warm)

@@ -3,7 +3,7 @@
 import itertools
 import json
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from deepmlf.config import SEED_LIMIT, TrialConfig
 from deepmlf.errors import SearchError
 from deepmlf.inference.evaluate import evaluate_trial
+from deepmlf.training.baselines import Baselines, baselines
 from deepmlf.tune.cluster.connect import connected
 from deepmlf.tune.cluster.devices import device_with
 from deepmlf.tune.cluster.map import map_on_cluster
@@ -31,6 +32,18 @@ Measured = dict[int, dict[int, dict[str, float]]]
 """Test metrics by trial of the search, and by seed."""
 
 
+@dataclass(frozen=True)
+class Retrained:
+    """What came of the training."""
+
+    experiment: StoredExperiment
+    """That of the retrained trials."""
+    measured: Measured
+    """Of those of them that finished."""
+    baselines: Baselines
+    """Test metrics of simple models, see `deepmlf.training.baselines`."""
+
+
 def retrain(
     experiment: StoredExperiment,
     best: list[FrozenTrial],
@@ -39,7 +52,7 @@ def retrain(
     concurrent: int | None = None,
     address: str | None = None,
     quiet: bool = False,
-) -> tuple[StoredExperiment, Measured]:
+) -> Retrained:
     """Train trials of an experiment again, each with the same fresh seeds, and measure them on the test split.
 
     The retrained trials are an experiment of their own inside the first one: what a kill left unfinished goes on when
@@ -52,9 +65,6 @@ def retrain(
         concurrent: Trials at a time; None takes the search's number.
         address: Of the Ray cluster to run on; None takes the one that the search began on.
         quiet: Print nothing.
-
-    Returns:
-        The retrained trials' experiment, and what those of them that finished measure.
 
     Raises:
         SearchError: If the experiment cannot be written, or the retraining stopped early.
@@ -80,7 +90,7 @@ def retrain(
             raise SearchError(f"{place}: the retraining stopped ({reason}); ask for the same again to go on")
         if summary.interrupted or summary.out_of_time:
             raise SearchError(f"{place}: stopped; ask for the same again to go on")
-        return plan.experiment, _measure(plan, best)
+        return Retrained(plan.experiment, _measure(plan, best), baselines(material.dataset, "test"))
 
 
 def _plan(

@@ -173,7 +173,7 @@ def _train(plan: SearchPlan, stop: Stop) -> OptunaSearcher | None:
     experiment, settings, study = plan.experiment, plan.settings, plan.experiment.study
     folder, objectives = experiment.folder, experiment.objectives
     (folder / SPACE).write_text(experiment.manifest.space_source)
-    write_columns(folder / TRIALS, plan.space, objectives, plan.dataset.name)
+    write_columns(folder / TRIALS, plan.space, objectives, plan.dataset.task)
     finished = [trial for trial in own_trials(study) if trial.state.is_finished()]
     ended = [trial.number for trial in finished]
     unrecorded = sorted(set(ended) - set(ended_in_ray(folder)))

@@ -7,6 +7,7 @@ import pytest
 
 from deepmlf.data.checks import check_labels, tell_oddities
 from deepmlf.data.dataset import SplitData
+from deepmlf.data.task import KNOWN
 from deepmlf.errors import DataError
 
 
@@ -24,13 +25,13 @@ def splits() -> dict[str, SplitData]:
 
 def told_of(data: dict[str, SplitData]) -> list[str]:
     told: list[str] = []
-    tell_oddities("mosi", data, (3, 3), told.append)
+    tell_oddities(data, (3, 3), told.append)
     return told
 
 
 def told_of_labels(dataset: str, *values: float) -> list[str]:
     told: list[str] = []
-    check_labels(dataset, {"train": np.array(values, np.float32), "valid": np.array([values[0]])}, told.append)
+    check_labels(KNOWN[dataset], {"train": np.array(values, np.float32), "valid": np.array([values[0]])}, told.append)
     return told
 
 
@@ -103,7 +104,8 @@ def test_a_value_far_from_all_of_train_is_told() -> None:
 @pytest.mark.parametrize("values", [(0, 1), (0, 1, 2), (1, 2, 3), (0, 1, 2, 3)])
 def test_classes_are_no_labels(values: tuple[float, ...]) -> None:
     with pytest.raises(
-        DataError, match=f"whole numbers from {values[0]} to {values[-1]} alone, as classes are; .*center"
+        DataError,
+        match=f"whole numbers from {values[0]} to {values[-1]} alone, as classes are; --task classification takes",
     ):
         told_of_labels("mosi", *values * 4)
 

@@ -17,6 +17,7 @@ from deepmlf.cli import cli
 from deepmlf.config import TrialConfig
 from deepmlf.data.dataset import Dataset, SplitData, write_dataset
 from deepmlf.data.loader import Loader
+from deepmlf.data.task import KNOWN
 from deepmlf.errors import CheckpointError, ConfigError, DataError
 from deepmlf.inference.evaluate import evaluate_trial
 from deepmlf.inference.export import export_trial
@@ -53,7 +54,7 @@ def test_a_fresh_process_predicts_what_the_trial_did(
     model, tokens_of, pad = build_model(config, dataset)
     load_weights(small_trial / "best", model)
     loader = Loader(dataset, "test", tokens_of, pad, 2 * config.training.batch_size, standardize=True)
-    expected = predict(model, loader, "float32")
+    expected = predict(model, loader, "float32")[:, 0]
 
     words = ["predict", small_export, small_data, "--out", tmp_path / "p.parquet", "--json"]
     command = [sys.executable, "-m", "deepmlf", *map(str, words)]
@@ -73,9 +74,9 @@ def test_a_fresh_process_predicts_what_the_trial_did(
     np.testing.assert_allclose(table["sentiment"].to_numpy(), expected, atol=1e-6, rtol=0)
     for head in ("text", "av"):
         np.testing.assert_allclose(
-            table[f"sentiment_{head}"].to_numpy(), predict(model, loader, "float32", head=head), atol=1e-6, rtol=0
+            table[f"sentiment_{head}"].to_numpy(), predict(model, loader, "float32", head=head)[:, 0], atol=1e-6, rtol=0
         )
-    assert table["sentiment_class"].to_pylist() == sentiment_classes("mosi", expected)
+    assert table["sentiment_class"].to_pylist() == sentiment_classes(KNOWN["mosi"], expected)
     summary = json.loads(result.stdout.splitlines()[-1])
     assert summary["metrics"] == pytest.approx(evaluate_trial(small_trial), abs=1e-6)
     assert f"MAE: {summary['metrics']['MAE']:.4f}" in result.stdout

@@ -139,8 +139,8 @@ FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
         r"no exported DeepMLF \(config.json has model_type 'llama'\); make one with `deepmlf export TRIAL OUT`",
     ),
     "newer": (
-        lambda f: change_config(f, format_version=2, something_new=1),
-        r"written in format 2, but this deepmlf reads formats up to 1; upgrade it",
+        lambda f: change_config(f, format_version=3, something_new=1),
+        r"written in format 3, but this deepmlf reads formats up to 2; upgrade it",
     ),
 }
 

@@ -29,7 +29,7 @@ def batch_of(lengths: Sequence[int]) -> Batch:
         audio_lengths=torch.full((size,), 6),
         vision=torch.randn(size, 4, 7),
         vision_lengths=torch.full((size,), 4),
-        labels=torch.randn(size, 1),
+        targets=torch.randn(size, 1),
         index=torch.arange(size),
         text_lengths=counts,
     )
@@ -53,7 +53,7 @@ def test_a_step_needs_no_value_of_the_device(family: Family) -> None:
         model,
         run_model(model, batch, "float32"),
         batch.input_ids,
-        batch.labels,
+        batch.targets,
         LossWeights(fusion=1.0, av=1.0, text=1.0, lm=1.0),
         pad_token_id=0,
     )

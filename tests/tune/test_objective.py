@@ -3,6 +3,7 @@
 import optuna
 import pytest
 
+from deepmlf.data.task import KNOWN
 from deepmlf.errors import SearchError
 from deepmlf.tune.objective import best_first, check_objectives, make_objectives, pareto_front
 
@@ -32,7 +33,7 @@ def test_directions_are_known_by_name() -> None:
 )
 def test_what_cannot_be_optimised_is_refused(names: list[str], message: str) -> None:
     with pytest.raises(SearchError) as caught:
-        check_objectives(names, "mosi")
+        check_objectives(names, "mosi", KNOWN["mosi"])
     assert message in str(caught.value)
 
 

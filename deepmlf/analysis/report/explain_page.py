@@ -27,7 +27,8 @@ def explain_page(explanation: Explanation) -> str:
     most = max(float(block.weights.max()) for block in blocks)
     return environment.get_template("explain.html.jinja").render(
         explanation=explanation,
-        heads={title: explanation.predictions[head] for head, title in _HEADS.items()},
+        heads={title: _cells(explanation, head) for head, title in _HEADS.items()},
+        classes=explanation.task.classes,
         predictions=predictions,
         maps=[
             {
@@ -40,6 +41,12 @@ def explain_page(explanation: Explanation) -> str:
         ],
         gates=_html(_gates(blocks), "gates", 300),
     )
+
+
+def _cells(explanation: Explanation, head: str) -> str | dict[str, float]:
+    """What the table has of a head: a number or why there is none, or the probability of each class."""
+    prediction = explanation.predictions[head]
+    return prediction if isinstance(prediction, dict) else explanation.said(head)
 
 
 def _html(figure: go.Figure, name: str, height: int, *, script: bool = False) -> str:
@@ -66,13 +73,36 @@ def _html(figure: go.Figure, name: str, height: int, *, script: bool = False) ->
 
 def _predictions(explanation: Explanation) -> go.Figure:
     said = {title: explanation.predictions[head] for head, title in _HEADS.items()}
-    titles, values = zip(*((title, value) for title, value in said.items() if value is not None), strict=True)
+    titles = [title for title, value in said.items() if value is not None]
+    values: list[Any] = [said[title] for title in titles]
+    if explanation.task.is_classification:
+        return _probabilities(titles, values, explanation.task.classes)
+    task = explanation.task
     figure = go.Figure(go.Scatter(x=values, y=titles, mode="markers", marker={"size": 13, "color": _BLUE}))
-    reach = max(explanation.label_range, *(abs(value) for value in values)) * 1.05
-    figure.update_xaxes(range=[-reach, reach], title="sentiment")
+    low, high = min(task.low, *values), max(task.high, *values)
+    margin = (high - low) / 40
+    figure.update_xaxes(range=[low - margin, high + margin], title="sentiment")
     figure.update_yaxes(autorange="reversed")
     if explanation.label is not None:
         figure.add_vline(x=explanation.label, line={"color": _ORANGE, "dash": "dash"}, annotation_text="label")
+    return figure
+
+
+def _probabilities(titles: list[str], values: list[dict[str, float]], classes: tuple[str, ...]) -> go.Figure:
+    figure = go.Figure(
+        go.Heatmap(
+            z=[[value[name] for name in classes] for value in values],
+            x=list(classes),
+            y=titles,
+            zmin=0,
+            zmax=1,
+            colorscale="Cividis",
+            colorbar={"thickness": 12, "tickformat": ".0%"},
+            hovertemplate="%{y}, %{x}: %{z:.1%}<extra></extra>",
+        )
+    )
+    figure.update_xaxes(title="class", type="category")
+    figure.update_yaxes(autorange="reversed")
     return figure
 
 

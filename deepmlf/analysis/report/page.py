@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,8 @@ def render(records: Records, standing: Standing) -> str:
         name=experiment.folder.name,
         unfinished=unfinished_line(standing),
         best=best,
-        leads=leads(records),
+        leads=leads(records, standing.baselines),
+        unbeaten=standing.unbeaten,
         front=standing.front if len(records.objectives) > 1 else [],
         metrics=metrics,
         shown=list(dict.fromkeys([*(one.name for one in records.objectives), *metrics, TRAINED_PARAMETERS])),
@@ -162,13 +164,20 @@ def unfinished_line(standing: Standing) -> str | None:
     return f"{so_far}: the search is still running, or `deepmlf resume {place}` goes on with it"
 
 
-def leads(records: Records) -> list[Lead]:
-    """The best trial's lead over the best of the next two settings and over the median complete trial."""
+def leads(records: Records, baselines: Mapping[str, float]) -> list[Lead]:
+    """The best trial's lead over the best of the next two settings, the median complete trial and the baselines."""
     ranked = [trial for trial in records.ranked if trial.repeats is None]
-    values = [trial.value for trial in records.counted if trial.value is not None]
-    if len(values) < 2 or ranked[0].value is None:
+    if not ranked or ranked[0].value is None:
         return []
-    sign = 1 if records.objectives[0].direction == "minimize" else -1
+    sign, best = 1 if records.objectives[0].direction == "minimize" else -1, ranked[0].value
+    others = _other_trials(records, ranked) + [(f"the baseline {of}", value) for of, value in baselines.items()]
+    return [Lead(of, value, sign * (value - best)) for of, value in others]
+
+
+def _other_trials(records: Records, ranked: list[TrialRecord]) -> list[tuple[str, float]]:
+    values = [trial.value for trial in records.counted if trial.value is not None]
+    if len(values) < 2:
+        return []
     best_of_each: dict[Any, TrialRecord] = {}
     for trial in ranked:
         best_of_each.setdefault(trial.number if trial.setting is None else trial.setting.key, trial)
@@ -176,7 +185,7 @@ def leads(records: Records) -> list[Lead]:
     others = [(f"trial {trial.number}", trial.value) for trial in nexts if trial.value is not None]
     middle = (values[(len(values) - 1) // 2] + values[len(values) // 2]) / 2
     others.append((f"the median of {len(values)} complete trials", middle))
-    return [Lead(of, value, sign * (value - ranked[0].value)) for of, value in others]
+    return others
 
 
 def _commands(experiment: StoredExperiment, best: TrialRecord) -> dict[str, str]:

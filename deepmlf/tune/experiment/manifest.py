@@ -41,6 +41,8 @@ class Manifest(BaseModel):
     language_model_fingerprint: str | None = None
     """Of its weights and configuration; None if a release up to 0.1 began the experiment."""
     data_fingerprint: str
+    baselines: dict[str, dict[str, float]] = {}
+    """Validation metrics of simple models, see `deepmlf.training.baselines`; none if a release up to 0.1 began it."""
     versions: dict[str, str]
     """Of the packages that matter."""
     git_commit: str | None
@@ -68,6 +70,7 @@ class Manifest(BaseModel):
         language_model: LanguageModelFacts,
         language_model_fingerprint: str | None = None,
         data_fingerprint: str,
+        baselines: dict[str, dict[str, float]] | None = None,
         secret: str | None,
     ) -> "Manifest":
         """The manifest of a search that begins now, on this machine, by this command.
@@ -84,6 +87,7 @@ class Manifest(BaseModel):
             language_model=language_model,
             language_model_fingerprint=language_model_fingerprint,
             data_fingerprint=data_fingerprint,
+            baselines=baselines or {},
             versions={package: importlib.metadata.version(package) for package in _PACKAGES},
             git_commit=_git_commit(),
             command=command,

@@ -8,8 +8,9 @@ import optuna
 from optuna.distributions import BaseDistribution
 
 from deepmlf.config import TrialConfig
+from deepmlf.data.task import Task
 from deepmlf.events.dashboard import Parameter, hparams_columns, write_dashboard
-from deepmlf.training.metrics import METRIC_NAMES
+from deepmlf.training.metrics import metric_names
 from deepmlf.training.reports import VALID
 from deepmlf.tune.objective import Objective
 from deepmlf.tune.space.bound import BoundSpace
@@ -17,17 +18,17 @@ from deepmlf.tune.space.bound import BoundSpace
 _DRAWS = 200  # settings drawn to see what a space searches, its conditional parameters included
 
 
-def write_columns(trials: Path, space: BoundSpace, objectives: tuple[Objective, ...], dataset: str) -> None:
+def write_columns(trials: Path, space: BoundSpace, objectives: tuple[Objective, ...], task: Task) -> None:
     """Write what TensorBoard shows of the search beside its trials, once.
 
     Args:
         trials: The folder of trials.
         space: What is searched.
         objectives: They come first.
-        dataset: ``mosi``, ``mosei`` or ``sims``.
+        task: The dataset's.
     """
     first = [objective.short for objective in objectives if objective.name.startswith(VALID)]
-    metrics = list(dict.fromkeys([*first, *METRIC_NAMES[dataset]]))
+    metrics = list(dict.fromkeys([*first, *metric_names(task)]))
     write_dashboard(trials, first, lambda: [hparams_columns(parameters_of(space), metrics)])
 
 

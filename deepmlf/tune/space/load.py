@@ -11,8 +11,12 @@ from typing import Any
 import optuna
 
 import search_spaces
+from deepmlf.data.dataset import DatasetInfo
+from deepmlf.data.task import KNOWN
 from deepmlf.errors import SearchError
 from deepmlf.model.lm_store import LanguageModelFacts
+
+_LARGE = 8000  # train utterances; CMU-MOSEI has 16,000, CMU-MOSI 1,300
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,13 @@ def space_of(source: str, name: str) -> SearchSpace:
         if not isinstance(settings, dict) or not all(isinstance(setting, str) for setting in settings):
             raise SearchError(f"--space {name}: {what} must be a dict of settings, but got {settings!r}")
     return SearchSpace(stem, space, dict(base), list(priors), source)
+
+
+def space_for(info: DatasetInfo) -> str:
+    """The space that a dataset is searched in unless another one is asked for: that of its name or of its size."""
+    if info.name in KNOWN:
+        return info.name
+    return "mosei" if info.splits["train"] >= _LARGE else "mosi"
 
 
 def known_spaces() -> list[str]:

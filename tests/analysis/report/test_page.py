@@ -37,18 +37,18 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_leads_are_over_the_next_two_and_the_median_whatever_the_direction() -> None:
     for objective, sign in (("valid/MAE", 1), ("valid/Corr", -1)):
-        found = leads(records_of({5: [sign * value for value in (1.0, 2.0, 4.0, 7.0)]}, objective))
+        found = leads(records_of({5: [sign * value for value in (1.0, 2.0, 4.0, 7.0)]}, objective), {})
         assert [round(lead.lead, 9) for lead in found] == [1, 3, 2]
-    assert leads(records_of({5: [1.0, None]})) == []
+    assert leads(records_of({5: [1.0, None]}), {}) == []
 
 
 def test_a_lead_is_over_another_setting() -> None:
     records = records_of({5: [1.0, 2.0, 4.0, 7.0]})
     same = effective_setting(TrialConfig(), 30)
     records.trials[:2] = [replace(trial, setting=same) for trial in records.trials[:2]]
-    assert [lead.of for lead in leads(records)] == ["trial 2", "trial 3", "the median of 4 complete trials"]
+    assert [lead.of for lead in leads(records, {})] == ["trial 2", "trial 3", "the median of 4 complete trials"]
     records.trials[1] = replace(records.trials[1], repeats=0)
-    assert [lead.of for lead in leads(records)] == ["trial 2", "trial 3", "the median of 3 complete trials"]
+    assert [lead.of for lead in leads(records, {})] == ["trial 2", "trial 3", "the median of 3 complete trials"]
 
 
 def test_rungs_and_spending_add_up(finished: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from deepmlf.data.dataset import Dataset, describe
-from deepmlf.data.mmsa import import_mmsa
+from deepmlf.data.formats.mmsa import import_mmsa
 from deepmlf.errors import DataError
 from tests.data.mmsa_split import make_split, make_splits
 
@@ -178,7 +178,7 @@ class Evil:
         ({"regression_labels": ["a", "b", "c"]}, "regression_labels, row 0: must hold numbers, but holds 'a'"),
         (
             {"regression_labels": [0, 4, 6]},
-            "label 4 is outside .*; classes are no labels here: .* predicted as a number",
+            "label 4 is outside .*; labels of another range .* --label-range LOW HIGH, classes with --task class",
         ),
         ({"regression_labels": np.eye(3)}, "a row of 'regression_labels' must have one label, but has 3"),
         ({"regression_labels": 1.0}, "'regression_labels' must hold a value per utterance, but holds one float"),
@@ -245,7 +245,9 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "torn.pkl").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match="torn.pkl: not a whole pickle"):
         import_mmsa(tmp_path / "torn.pkl", tmp_path / "out")
-    with pytest.raises(DataError, match="--dataset must be one of mosi, mosei, sims, but got 'x'"):
+    with pytest.raises(
+        DataError, match="--dataset x: is none of mosi, mosei, sims, so say what its labels are: --label-range"
+    ):
         import_mmsa(tmp_path / "data.pkl", tmp_path / "out", "x")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "precious").touch()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from deepmlf.data.unpickling import load_pickle
+from deepmlf.data.formats.unpickling import load_pickle
 from deepmlf.errors import DataError
 
 

@@ -4,7 +4,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-from deepmlf.data.foreign import open_pickle
+from deepmlf.data.formats.foreign import open_pickle
 from deepmlf.errors import DataError, first_line
 
 # What numpy's own pickles name, in its old and new module layout; dict, list, str and numbers need no name at all.

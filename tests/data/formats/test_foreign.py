@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from deepmlf.data.unpickling import load_pickle
+from deepmlf.data.formats.unpickling import load_pickle
 from deepmlf.errors import DataError
 
 

@@ -161,7 +161,8 @@ IMPORTS: dict[str, Told | Refused] = {
     "d50_unlabelled_zero": Refused(r"split 'train', row 3: label -100 is outside \[-3, 3\]"),
     "d51_set_and_bytes_keys": told("its keys are bytes, as Python 2 writes them; read as text"),
     "d52_labels_annotations_only": Refused(
-        "split 'train': key 'regression_labels' is missing; found .*classification_labels; classes are no labels here"
+        "split 'train': key 'regression_labels' is missing; found .*classification_labels; "
+        "--task classification takes the classes"
     ),
     "d54_sims_chinese_cut": told(counts=(32, 16, 16)),
     "d55_big_float64_memory": told(counts=(9, 2, 2)),

@@ -7,13 +7,17 @@ from typing import Any
 import numpy as np
 
 from deepmlf.data.checks import check_labels, tell_oddities
-from deepmlf.data.dataset import LABEL_RANGE, SPLITS, DatasetInfo, SplitData, check_out, write_dataset
+from deepmlf.data.dataset import SPLITS, DatasetInfo, SplitData, check_out, write_dataset
 from deepmlf.data.features import MODALITIES, read_frames
-from deepmlf.data.unpickling import load_pickle
-from deepmlf.data.values import entries, number_per_entry, read_ids, read_texts
+from deepmlf.data.formats.labels import class_names, read_classes, read_numbers
+from deepmlf.data.formats.unpickling import load_pickle
+from deepmlf.data.task import KNOWN, Task
+from deepmlf.data.values import entries, read_ids, read_texts
 from deepmlf.errors import DataError
 
 _LABELS = "regression_labels"
+_CLASSES = ("annotations", "classification_labels", _LABELS, "labels")
+"""Where classes may stand; the first that is there is taken."""
 _KEYS = ("raw_text", "id")
 _USED = (*_KEYS, _LABELS, *MODALITIES, *(f"{modality}_lengths" for modality in MODALITIES))
 _VALID = ("dev", "val", "validation")
@@ -27,8 +31,8 @@ _NO_TEXT = {
 }
 _NO_LABELS = {
     "labels": "; if 'labels' holds the sentiment of each utterance, rename it",
-    "classification_labels": "; classes are no labels here: the sentiment is predicted as a number",
-    "annotations": "; classes are no labels here: the sentiment is predicted as a number",
+    "classification_labels": "; --task classification takes the classes",
+    "annotations": "; --task classification takes the classes",
 }
 
 
@@ -38,6 +42,8 @@ def import_mmsa(
     dataset: str = "mosi",
     lowercase: bool = False,
     *,
+    label_range: tuple[float, float] | None = None,
+    classification: bool = False,
     unlabelled: bool = False,
     force: bool = False,
     progress: Callable[[str], None] = lambda message: None,
@@ -55,8 +61,12 @@ def import_mmsa(
     Args:
         pickle_path: The pickle, ``{"train" | "valid" | "test": {...}}``; gzip, bzip2 or xz may have compressed it.
         out: Folder to write.
-        dataset: ``mosi``, ``mosei`` or ``sims``: decides metrics and label range.
+        dataset: ``mosi``, ``mosei`` or ``sims``, whose metrics and label range are known; or any other name, with a
+            `label_range` or `classification`.
         lowercase: Lower-case the texts, as ASR transcripts want.
+        label_range: Smallest and largest label that there may be.
+        classification: Labels are classes: those of the first of ``annotations``, ``classification_labels``,
+            ``regression_labels`` and ``labels`` that is there, under the names that they have there.
         unlabelled: The data is to be predicted only: splits and ``regression_labels`` may be missing, and a label may
             be NaN.
         force: Replace a dataset that is in `out`.
@@ -66,23 +76,48 @@ def import_mmsa(
     Raises:
         DataError: With the split, key and row at fault.
     """
-    if dataset not in LABEL_RANGE:
-        raise DataError(f"--dataset must be one of {', '.join(LABEL_RANGE)}, but got {dataset!r}")
+    asked = None if classification else task_of(dataset, label_range)
     pickle_path, out = Path(pickle_path), Path(out)
     check_out(out, force)
     content = _split_contents(pickle_path, unlabelled, progress)
+    key = _key_of_labels(content, classification)
+    given = {name: split[key] for name, split in content.items() if split.get(key) is not None}
+    task = asked or Task.choice(class_names(given, key, unlabelled=unlabelled))
     dims: dict[str, int] = {}
     splits: dict[str, SplitData] = {}
     for name in SPLITS:
         if name in content:
-            splits[name] = _read_split(name, content.pop(name), LABEL_RANGE[dataset], dims, unlabelled, progress)
+            splits[name] = _read_split(name, content.pop(name), key, task, dims, unlabelled, progress)
         else:
             splits[name] = SplitData([], [], np.zeros(0, np.float32), [], [])
     if not unlabelled:
-        check_labels(dataset, {name: split.labels for name, split in splits.items()}, progress)
+        labels = {name: split.labels for name, split in splits.items()}
+        check_labels(task, labels, progress, is_range_given=label_range is not None)
     sizes = (dims.get("audio", 1), dims.get("vision", 1))
-    tell_oddities(dataset, splits, sizes, progress)
-    return write_dataset(out, dataset, splits, sizes, lowercase, force=force)
+    tell_oddities(splits, sizes, progress)
+    return write_dataset(out, dataset, splits, sizes, lowercase, task=task, force=force)
+
+
+def task_of(dataset: str, label_range: tuple[float, float] | None) -> Task:
+    """The task of a dataset whose labels are numbers.
+
+    Args:
+        dataset: Its name.
+        label_range: Smallest and largest label; None for those of a known dataset.
+
+    Raises:
+        DataError: If the dataset is not known and has no range, or the range is none.
+    """
+    known = KNOWN.get(dataset)
+    if label_range is None:
+        if known is None:
+            raise DataError(
+                f"--dataset {dataset}: is none of {', '.join(KNOWN)}, so say what its labels are: "
+                "--label-range LOW HIGH or --task classification"
+            )
+        return known
+    task = Task.number(*label_range)
+    return known if known is not None and (known.low, known.high) == (task.low, task.high) else task
 
 
 def _split_contents(path: Path, unlabelled: bool, say: Callable[[str], None]) -> dict[str, dict[str, Any]]:
@@ -116,8 +151,16 @@ def _split_contents(path: Path, unlabelled: bool, say: Callable[[str], None]) ->
 
 
 def _used(split: Mapping[str, Any]) -> dict[str, Any]:
-    """What is used of a split, and of the rest the keys."""
-    return {key: value if key in _USED else None for key, value in split.items()}
+    """What may be used of a split, and of the rest the keys."""
+    return {key: value if key in _USED or key in _CLASSES else None for key, value in split.items()}
+
+
+def _key_of_labels(content: Mapping[str, Mapping[str, Any]], classification: bool) -> str:
+    """Where the labels stand, or should."""
+    if not classification:
+        return _LABELS
+    everywhere = (key for key in _CLASSES if all(split.get(key) is not None for split in content.values()))
+    return next(everywhere, _CLASSES[0])
 
 
 def _with_text_keys(content: Mapping[Any, Any]) -> dict[str, Any]:
@@ -136,16 +179,18 @@ def _is(value: Any) -> str:
 def _read_split(
     split: str,
     data: dict[str, Any],
-    bound: float,
+    key_of_labels: str,
+    task: Task,
     dims: dict[str, int],
     unlabelled: bool,
     say: Callable[[str], None],
 ) -> SplitData:
-    has_labels = data.get(_LABELS) is not None or not unlabelled
-    for key in (*_KEYS, _LABELS) if has_labels else _KEYS:
+    has_labels = data.get(key_of_labels) is not None or not unlabelled
+    for key in (*_KEYS, key_of_labels) if has_labels else _KEYS:
         if data.get(key) is None:
+            is_none = key in data and key in (*_USED, *_CLASSES)
             raise DataError(
-                f"split {split!r}: key {key!r} is {'None' if key in _USED and key in data else 'missing'}; "
+                f"split {split!r}: key {key!r} is {'None' if is_none else 'missing'}; "
                 f"found {', '.join(data)}{_advice(key, data)}"
             )
     ids = read_ids(split, entries(split, "id", data["id"]))
@@ -153,7 +198,11 @@ def _read_split(
     if count == 0:
         raise DataError(f"split {split!r}: is empty")
     texts = read_texts(split, entries(split, "raw_text", data["raw_text"], count), say)
-    labels = _read_labels(split, data[_LABELS], count, bound, unlabelled) if has_labels else np.full(count, np.nan)
+    labels = np.full(count, np.nan)
+    if has_labels and task.is_classification:
+        labels = read_classes(split, key_of_labels, data[key_of_labels], count, task.classes, unlabelled=unlabelled)
+    elif has_labels:
+        labels = read_numbers(split, key_of_labels, data[key_of_labels], count, task, unlabelled=unlabelled)
     frames = {modality: read_frames(split, modality, data, count, dims, say) for modality in MODALITIES}
     return SplitData(ids, texts, labels.astype(np.float32), frames["audio"], frames["vision"])
 
@@ -164,32 +213,3 @@ def _advice(key: str, data: Mapping[str, Any]) -> str:
         return ""
     table, always = (_NO_TEXT, _TRANSCRIPTS) if key == "raw_text" else (_NO_LABELS, "")
     return next((advice for other, advice in table.items() if other in data), "") + always
-
-
-def _read_labels(split: str, given: Any, count: int, bound: float, unlabelled: bool) -> np.ndarray:
-    labels = number_per_entry(split, _LABELS, entries(split, _LABELS, given))
-    if labels.ndim == 2 and len(labels) == count and labels.shape[1] > 1 and labels.size != count:
-        raise DataError(
-            f"split {split!r}: a row of {_LABELS!r} must have one label, but has {labels.shape[1]}; "
-            f"keep the sentiment, in CMU-MOSEI's the first, {_LABELS}[:, 0]"
-        )
-    labels = labels.reshape(-1)
-    if len(labels) != count:
-        raise DataError(f"split {split!r}: {count} ids, but {len(labels)} entries in {_LABELS!r}")
-    bad = ~np.isfinite(labels) if not unlabelled else np.isinf(labels)
-    if bad.any():
-        raise DataError(
-            f"split {split!r}, {_LABELS}, row {int(bad.argmax())}: holds NaN or inf (or None), no label; leave the "
-            "utterance out, or import with --unlabelled what is to be predicted only"
-        )
-    outside = np.flatnonzero(np.abs(labels) > bound + 1e-6)
-    if len(outside):
-        row = int(outside[0])
-        known = labels[np.isfinite(labels)]
-        are_classes = (known >= 0).all() and (known == np.round(known)).all()
-        raise DataError(
-            f"split {split!r}, row {row}: label {labels[row]:g} is outside [-{bound:g}, {bound:g}]"
-            + ("; classes are no labels here: the sentiment is predicted as a number" if are_classes else "")
-            + "; --dataset decides the range"
-        )
-    return labels

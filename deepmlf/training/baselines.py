@@ -1,0 +1,102 @@
+"""What can be had without any language model: a result that does not beat it says nothing for its model."""
+
+import json
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from deepmlf.data.dataset import Dataset, Split, words_of
+from deepmlf.data.features import MODALITIES
+from deepmlf.files import new_file
+from deepmlf.places import home
+from deepmlf.training.metrics import compute_metrics
+
+CONSTANT, WORDS, FEATURES = "constant", "words", "audio and vision"
+_WORDS_AT_MOST = 20_000
+_STRENGTHS = np.logspace(-1, 4, 11)
+"""Of the ridge on features, chosen by leaving out one utterance at a time."""
+
+Baselines = dict[str, dict[str, float]]
+"""Metrics of each baseline by its name."""
+
+
+def baselines(dataset: Dataset, split: str = "valid") -> Baselines:
+    """Metrics of simple models of the train split on another split of the dataset.
+
+    ``constant`` says the same of every utterance: the median label, or of classes how often each is there. ``words`` is
+    a ridge (of classes, a logistic) regression on the words and pairs of words of a text, weighted by TF-IDF;
+    ``audio and vision`` one on the mean over each modality's frames. Where there is nothing to learn from, as no
+    utterance has frames, there is no such baseline. What was computed once is kept on this machine.
+
+    Args:
+        dataset: With labels in `split` and train.
+        split: What they are judged on.
+    """
+    kept = home() / "baselines" / f"{dataset.info.fingerprint}-{split}.json"
+    with suppress(OSError, ValueError):
+        found: Baselines = json.loads(kept.read_text())
+        return found
+    found = _computed(dataset, split)
+    with suppress(OSError):  # a home that cannot be written costs seconds each time
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with new_file(kept) as temporary:
+            temporary.write_text(json.dumps(found))
+    return found
+
+
+def _computed(dataset: Dataset, split: str) -> Baselines:
+    task, train, judged = dataset.info.task, dataset.split("train"), dataset.split(split)
+    if task.is_classification:
+        shares = np.bincount(train.labels.astype(int), minlength=task.outputs) / len(train)
+        said = {CONSTANT: np.tile(shares, (len(judged), 1))}
+    else:
+        said = {CONSTANT: np.full(len(judged), np.median(train.labels))}
+    if (inputs := _words(train, judged)) is not None:
+        said[WORDS] = _fitted(dataset, *inputs, [1.0])
+    if (inputs := _means(train, judged)) is not None:
+        said[FEATURES] = _fitted(dataset, *inputs, _STRENGTHS)
+    return {name: compute_metrics(task, values, judged.labels) for name, values in said.items()}
+
+
+def _words(train: Split, judged: Split) -> tuple[Any, Any] | None:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    counter = TfidfVectorizer(
+        tokenizer=words_of, token_pattern=None, ngram_range=(1, 2), max_features=_WORDS_AT_MOST, sublinear_tf=True
+    )
+    try:
+        return counter.fit_transform(train.texts), counter.transform(judged.texts)
+    except ValueError:  # no text has a word
+        return None
+
+
+def _means(train: Split, judged: Split) -> tuple[np.ndarray, np.ndarray] | None:
+    from sklearn.preprocessing import StandardScaler
+
+    means = [np.hstack([_mean_frames(split, modality) for modality in MODALITIES]) for split in (train, judged)]
+    varied = means[0].std(0) > 0
+    if not varied.any():
+        return None
+    scaler = StandardScaler().fit(means[0][:, varied])
+    return scaler.transform(means[0][:, varied]), scaler.transform(means[1][:, varied])
+
+
+def _mean_frames(split: Split, modality: str) -> np.ndarray:
+    """[N, features], zero where there are no frames."""
+    frames = [getattr(split, modality)(row) for row in range(len(split))]
+    return np.array([of.mean(0, dtype=np.float64) if len(of) else np.zeros(of.shape[1]) for of in frames])
+
+
+def _fitted(dataset: Dataset, train: Any, judged: Any, strengths: Any) -> np.ndarray:
+    """What a linear model says, as `Task.values` does."""
+    from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
+
+    task, labels = dataset.info.task, dataset.split("train").labels
+    if task.is_classification:
+        model = LogisticRegression(max_iter=1000).fit(train, labels.astype(int))
+        probabilities = np.zeros((judged.shape[0], task.outputs))
+        probabilities[:, model.classes_] = model.predict_proba(judged)
+        return probabilities
+    ridge = RidgeCV(strengths) if len(strengths) > 1 else Ridge(strengths[0])
+    return np.clip(ridge.fit(train, labels).predict(judged), task.low, task.high)

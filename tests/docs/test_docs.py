@@ -79,6 +79,13 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     splits = {"train": make_split(40), "valid": make_split(24), "test": make_split(24)}
     (tmp_path / "MOSI.pkl").write_bytes(pickle.dumps(splits))
+    for name, key, values in (
+        ("RATINGS", "regression_labels", [1, 2, 5]),
+        ("EMOTIONS", "annotations", ["joy", "fear"]),
+    ):
+        labelled = {part: split | {key: [values[row % len(values)] for row in range(len(split["id"]))]}
+                    for part, split in splits.items()}  # fmt: skip
+        (tmp_path / f"{name}.pkl").write_bytes(pickle.dumps(labelled))
     examples = [text for page in PAGES for text in blocks(page, "python") if text.startswith("# mine.py")]
     (tmp_path / "mine.py").write_text(examples[0])
     return tmp_path

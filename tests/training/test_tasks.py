@@ -1,22 +1,25 @@
 """Training, export and prediction where labels are classes, or numbers of a range of one's own."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pyarrow.compute as pc
 import pytest
 import torch
+from click.testing import CliRunner
 
 from deepmlf.analysis.report.explain_page import explain_page
+from deepmlf.cli import cli
 from deepmlf.data.dataset import Dataset, SplitData, write_dataset
 from deepmlf.data.task import Task
 from deepmlf.errors import ConfigError, DataError
 from deepmlf.inference.evaluate import evaluate_trial
 from deepmlf.inference.explain import explain
 from deepmlf.inference.export import export_trial
-from deepmlf.inference.predictor import Predictor
+from deepmlf.inference.predictor import Predictor, read_trial_config
 from deepmlf.training.losses import prediction_loss
-from tests.training.small_trial import run
+from tests.training.small_trial import SMALL, run
 
 MOODS = Task.choice(("calm", "cross", "glad"))
 
@@ -79,6 +82,14 @@ def test_classes_are_trained_by_cross_entropy(moods: Path, tmp_path: Path) -> No
     }  # fmt: skip
     with pytest.raises(ConfigError, match="training.select_by=MAE: the dataset's metrics are accuracy, weighted_F1"):
         run(tmp_path / "other", moods)
+
+
+def test_the_train_command_picks_the_best_epoch_by_a_metric_of_the_task(moods: Path, tmp_path: Path) -> None:
+    settings = [word for name, value in SMALL.items() for word in ("--set", f"{name}={value}")]
+    result = CliRunner().invoke(cli, ["train", str(moods), "--out", str(tmp_path / "trial"), "--json", *settings])
+    assert result.exit_code == 0, result.output
+    assert read_trial_config(tmp_path / "trial").training.select_by == "weighted_F1"
+    assert "accuracy" in json.loads(result.stdout.splitlines()[-1])["valid"]
 
 
 def test_a_model_of_classes_goes_home(moods: Path, moody_trial: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from deepmlf.analysis.verdict import confirm
     from deepmlf.config import TrialConfig
     from deepmlf.data.dataset import Dataset
-    from deepmlf.data.formats.mmsa import import_mmsa as import_dataset
+    from deepmlf.data.formats.importing import import_dataset
     from deepmlf.errors import DeepMLFError
     from deepmlf.inference.predictor import Predictor
     from deepmlf.model.deepmlf import DeepMLF
@@ -27,7 +27,7 @@ _WHERE = {
     "resume": "analysis.experiment:resume",
     "confirm": "analysis.verdict:confirm",
     "Experiment": "analysis.experiment:Experiment",
-    "import_dataset": "data.formats.mmsa:import_mmsa",
+    "import_dataset": "data.formats.importing:import_dataset",
     "Dataset": "data.dataset:Dataset",
     "DeepMLF": "model.deepmlf:DeepMLF",
     "Predictor": "inference.predictor:Predictor",

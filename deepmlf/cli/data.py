@@ -20,11 +20,13 @@ def data() -> None:
 
 
 @data.command("import")
-@click.argument("pickle", type=PATH)
+@click.argument("source", type=PATH)
 @click.argument("out", type=PATH)
 @click.option(
     "--dataset", default="mosi", show_default=True, help="Name; mosi, mosei and sims have known metrics and labels."
 )
+@click.option("--audio", type=PATH, help="Of a table: folder with ID.npy [frames, features] for each utterance.")
+@click.option("--vision", type=PATH, help="The same of vision.")
 @click.option("--label-range", type=(float, float), metavar="LOW HIGH", help="Labels are numbers from LOW to HIGH.")
 @click.option("--task", type=click.Choice(["regression", "classification"]), default="regression", show_default=True,
               help="Whether labels are numbers or classes.")  # fmt: skip
@@ -33,9 +35,11 @@ def data() -> None:
 @force_option
 @as_json
 def data_import(
-    pickle: Path,
+    source: Path,
     out: Path,
     dataset: str,
+    audio: Path | None,
+    vision: Path | None,
     label_range: tuple[float, float] | None,
     task: str,
     lowercase: bool,
@@ -43,17 +47,19 @@ def data_import(
     force: bool,
     json_output: bool,
 ) -> None:
-    """Import an MMSA pickle into a memory-mapped dataset folder."""
+    """Import an MMSA pickle, or a table (CSV, TSV, Parquet, JSON lines) beside folders of features."""
     if label_range is not None and task == "classification":
         raise click.UsageError("--label-range is of numbers, --task classification of classes; give one of them")
     from deepmlf.data.dataset import Dataset
-    from deepmlf.data.formats.mmsa import import_mmsa
+    from deepmlf.data.formats.importing import import_dataset
 
-    info = import_mmsa(
-        pickle,
+    info = import_dataset(
+        source,
         out,
         dataset,
         lowercase,
+        audio=audio,
+        vision=vision,
         label_range=label_range,
         classification=task == "classification",
         unlabelled=unlabelled,

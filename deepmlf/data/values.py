@@ -89,7 +89,7 @@ def read_texts(split: str, values: Sequence[Any], say: Callable[[str], None]) ->
     texts = [_text(value, f"split {split!r}, raw_text, row {row}") for row, value in enumerate(values)]
     missing = [row for row, text in enumerate(texts) if text is None]
     empty = [row for row, text in enumerate(texts) if text is not None and not text.strip()]
-    words = [row for row, value in enumerate(values) if isinstance(_plain(value), list | tuple) and len(value) > 1]
+    words = [row for row, value in enumerate(values) if isinstance(plain(value), list | tuple) and len(value) > 1]
     for rows, what in (
         (missing, "are missing (None or NaN) and taken as empty"),
         (empty, "are empty"),
@@ -106,7 +106,7 @@ def read_name(value: Any, where: str) -> str | None:
     Raises:
         DataError: If it is anything else.
     """
-    value = _plain(value)
+    value = plain(value)
     if isinstance(value, list | tuple) and len(value) == 1:
         value = value[0]
     if value is None or _is_nan(value):
@@ -119,7 +119,7 @@ def read_name(value: Any, where: str) -> str | None:
 
 
 def _id(value: Any, where: str) -> str:
-    value = _plain(value)
+    value = plain(value)
     if isinstance(value, list | tuple):
         parts = [_id(part, where) for part in value]
     elif isinstance(value, str | bytes | int | float) and not _is_nan(value):
@@ -132,7 +132,7 @@ def _id(value: Any, where: str) -> str:
 
 
 def _text(value: Any, where: str) -> str | None:
-    value = _plain(value)
+    value = plain(value)
     if value is None or _is_nan(value):
         return None
     if isinstance(value, str | bytes | bytearray):
@@ -165,7 +165,8 @@ def _decoded(value: str | bytes | bytearray, where: str) -> str:
         ) from None
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A value without numpy: lists for arrays."""
     return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
 
 

@@ -21,7 +21,7 @@ _SIGNATURES = (
     # The number that torch.save began its files with before they were zip archives.
     (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", f"written by torch.save; torch.load it, .numpy() {_PICKLE_AGAIN}"),
     (b"MATLAB ", f"a MATLAB file; {_TABLE}"),
-    (b"PAR1", f"a Parquet file; {_TABLE}"),
+    (b"PAR1", "a Parquet file; give it a name that ends with .parquet"),
     (b"ARROW1", f"an Arrow file; {_TABLE}"),
     (b"SQLite format 3", f"an SQLite database; {_TABLE}"),
     (b"7z\xbc\xaf\x27\x1c", f"a 7z archive; {_UNPACK}"),

@@ -71,7 +71,10 @@ def written(content: bytes) -> Callable[[Path], object]:
         (lambda path: torch_saved(path, is_zip=False), r"is written by torch\.save; torch\.load it"),
         (lambda path: np.savez(path.open("wb"), a=np.ones(2)), r"is a numpy archive \(\.npz\); np\.load it"),
         (lambda path: np.save(path.open("wb"), np.ones(2)), r"is a numpy array \(\.npy\); np\.load it"),
-        (lambda path: pq.write_table(pa.table({"a": [1]}), path), "is a Parquet file; read it in Python"),
+        (
+            lambda path: pq.write_table(pa.table({"a": [1]}), path),
+            "is a Parquet file; give it a name that ends",
+        ),
         (zipped, "is a zip archive; unpack it first"),
         (in_tar, "is a tar archive; unpack it first"),
         (database, "is an SQLite database; read it in Python"),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from deepmlf.data.dataset import Dataset, DatasetInfo, describe
-from deepmlf.data.formats.mmsa import import_mmsa
+from deepmlf.data.formats.importing import import_dataset
 from deepmlf.data.task import KNOWN, Task
 from deepmlf.errors import DataError
 from tests.command import deepmlf
@@ -27,7 +27,7 @@ def write(path: Path, key: str, labels: dict[str, Any]) -> Path:
 
 
 def imported(tmp_path: Path, key: str, labels: dict[str, Any], **options: Any) -> Dataset:
-    import_mmsa(write(tmp_path / "data.pkl", key, labels), tmp_path / "out", "own", force=True, **options)
+    import_dataset(write(tmp_path / "data.pkl", key, labels), tmp_path / "out", "own", force=True, **options)
     return Dataset.open(tmp_path / "out")
 
 
@@ -84,7 +84,7 @@ def test_names_come_before_numbers_of_the_same_classes(tmp_path: Path) -> None:
     for name, split in content.items():
         split |= {"annotations": EMOTIONS[name], "classification_labels": [0, 1, 2]}
     (tmp_path / "data.pkl").write_bytes(pickle.dumps(content))
-    info = import_mmsa(tmp_path / "data.pkl", tmp_path / "out", "own", classification=True)
+    info = import_dataset(tmp_path / "data.pkl", tmp_path / "out", "own", classification=True)
     assert info.task.classes == ("anger", "fear", "joy")
 
 
@@ -110,7 +110,7 @@ def test_a_class_that_train_lacks_is_told(tmp_path: Path) -> None:
 def test_other_labels_than_said_are_refused(tmp_path: Path, labels: Any, options: dict[str, Any], message: str) -> None:
     path = write(tmp_path / "data.pkl", "regression_labels", {"train": labels, "valid": [1, 2, 1], "test": [2, 1, 1]})
     with pytest.raises(DataError, match=message):
-        import_mmsa(path, tmp_path / "out", "own", **options)
+        import_dataset(path, tmp_path / "out", "own", **options)
     assert not (tmp_path / "out").exists()
 
 
@@ -125,7 +125,7 @@ def test_one_class_and_more_than_a_hundred_are_refused(tmp_path: Path) -> None:
     }  # fmt: skip
     (tmp_path / "data.pkl").write_bytes(pickle.dumps(content))
     with pytest.raises(DataError, match="annotations: 104 different labels are too many for classes"):
-        import_mmsa(tmp_path / "data.pkl", tmp_path / "out", "own", classification=True)
+        import_dataset(tmp_path / "data.pkl", tmp_path / "out", "own", classification=True)
 
 
 def test_unlabelled_utterances_have_no_class(tmp_path: Path) -> None:

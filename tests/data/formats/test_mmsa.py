@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from deepmlf.data.dataset import Dataset, describe
-from deepmlf.data.formats.mmsa import import_mmsa
+from deepmlf.data.formats.importing import import_dataset
 from deepmlf.errors import DataError
 from tests.data.mmsa_split import make_split, make_splits
 
@@ -24,12 +24,12 @@ def write(path: Path, **changes: Any) -> Path:
 
 
 def import_with(tmp_path: Path, **changes: Any) -> Dataset:
-    import_mmsa(write(tmp_path / "data.pkl", **changes), tmp_path / "out", force=True)
+    import_dataset(write(tmp_path / "data.pkl", **changes), tmp_path / "out", force=True)
     return Dataset.open(tmp_path / "out")
 
 
 def test_real_mosi(shared: Path, tmp_path: Path) -> None:
-    info = import_mmsa(shared / "data" / "mosi_text_audio.pkl", tmp_path / "mosi", lowercase=True)
+    info = import_dataset(shared / "data" / "mosi_text_audio.pkl", tmp_path / "mosi", lowercase=True)
     assert info.splits == {"train": 1170, "valid": 277, "test": 752}
     assert (info.audio_dim, info.vision_dim, info.missing) == (73, 1, ["vision"])
     split = Dataset.open(tmp_path / "mosi").split("test")
@@ -52,7 +52,7 @@ def test_minus_infinity_becomes_zero_and_is_told(tmp_path: Path) -> None:
     audio = make_split()["audio"]
     audio[0, 2, 1] = audio[2, 0] = -np.inf
     told: list[str] = []
-    import_mmsa(write(tmp_path / "data.pkl", audio=audio), tmp_path / "out", progress=told.append)
+    import_dataset(write(tmp_path / "data.pkl", audio=audio), tmp_path / "out", progress=told.append)
     assert told == ["split 'train', audio: 3 values of -inf became 0 (in 2 of 3 rows)"]
     split = Dataset.open(tmp_path / "out").split("train")
     np.testing.assert_array_equal(split.audio(0), np.where(np.isneginf(audio[0]), 0, audio[0]))
@@ -63,7 +63,7 @@ def test_minus_infinity_becomes_zero_and_is_told(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_told_and_nothing_is_left(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="file/set: cannot be written .Not a directory"):
-        import_mmsa(write(tmp_path / "data.pkl"), tmp_path / "file" / "set")
+        import_dataset(write(tmp_path / "data.pkl"), tmp_path / "file" / "set")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data.pkl", "file"]
 
 
@@ -74,23 +74,23 @@ def test_given_lengths_decide(tmp_path: Path) -> None:
 
 def test_a_dataset_is_replaced_only_by_force(tmp_path: Path) -> None:
     path = write(tmp_path / "data.pkl")
-    first = import_mmsa(path, tmp_path / "out").fingerprint
+    first = import_dataset(path, tmp_path / "out").fingerprint
     write(path, regression_labels=np.zeros(3))
     with pytest.raises(
         DataError, match="out: exists; choose another folder, or replace the dataset there with --force"
     ):
-        import_mmsa(path, tmp_path / "out")
+        import_dataset(path, tmp_path / "out")
     assert Dataset.open(tmp_path / "out").info.fingerprint == first
-    assert import_mmsa(path, tmp_path / "out", force=True).fingerprint != first
+    assert import_dataset(path, tmp_path / "out", force=True).fingerprint != first
     (tmp_path / "empty").mkdir()
-    import_mmsa(path, tmp_path / "empty")
+    import_dataset(path, tmp_path / "empty")
 
 
 def test_the_other_splits_have_other_names(tmp_path: Path) -> None:
     path, told = tmp_path / "data.pkl", list[str]()
     splits = make_splits()
     path.write_bytes(pickle.dumps({"Val": 1, "dev": splits["valid"], "train": splits["train"], "test": splits["test"]}))
-    import_mmsa(path, tmp_path / "out", progress=told.append)
+    import_dataset(path, tmp_path / "out", progress=told.append)
     assert told == [
         f"{path}: split 'dev' is taken as 'valid'",
         f"{path}: Val left out; only train, valid, test are imported",
@@ -100,19 +100,15 @@ def test_the_other_splits_have_other_names(tmp_path: Path) -> None:
 def test_a_split_of_another_layout_is_named(tmp_path: Path) -> None:
     path = tmp_path / "data.pkl"
     for split, what in (
-        (
-            [((["a"], np.ones((1, 2)), np.ones((1, 2))), 1.0, "v0")],
-            r"is a list of \(\(words, visual, acoustic\), label",
-        ),
         ([1, 2], "is of type list"),
         (np.ones(3), "is of type ndarray"),
     ):
         path.write_bytes(pickle.dumps(make_splits() | {"test": split}))
         with pytest.raises(DataError, match=f"split 'test' must be a dict of raw_text, id, .*, but {what}"):
-            import_mmsa(path, tmp_path / "out")
+            import_dataset(path, tmp_path / "out")
     path.write_bytes(pickle.dumps(make_splits() | {"test": None}))
     with pytest.raises(DataError, match="split 'test' holds None; found train, valid, test; data to predict only"):
-        import_mmsa(path, tmp_path / "out")
+        import_dataset(path, tmp_path / "out")
 
 
 def test_memory_of_an_import_is_that_of_the_pickle(tmp_path: Path) -> None:
@@ -127,7 +123,7 @@ def test_memory_of_an_import_is_that_of_the_pickle(tmp_path: Path) -> None:
     size = (tmp_path / "data.pkl").stat().st_size
     del split, parts
     tracemalloc.start()
-    import_mmsa(tmp_path / "data.pkl", tmp_path / "out")
+    import_dataset(tmp_path / "data.pkl", tmp_path / "out")
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert size < peak < 1.25 * size
@@ -194,13 +190,13 @@ def test_missing_keys_and_splits_are_named(tmp_path: Path) -> None:
     path = tmp_path / "data.pkl"
     path.write_bytes(pickle.dumps({"train": {"audio": []}, "valid": {}, "test": {}}))
     with pytest.raises(DataError, match="split 'train': key 'raw_text' is missing; found audio"):
-        import_mmsa(path, tmp_path / "out")
+        import_dataset(path, tmp_path / "out")
     path.write_bytes(pickle.dumps({"train": make_split()}))
     with pytest.raises(DataError, match="split 'valid' is missing; found train; data to predict only is imported with"):
-        import_mmsa(path, tmp_path / "out")
+        import_dataset(path, tmp_path / "out")
     path.write_bytes(pickle.dumps([1]))
     with pytest.raises(DataError, match="must hold a dict of splits, but got list"):
-        import_mmsa(path, tmp_path / "out")
+        import_dataset(path, tmp_path / "out")
 
 
 def test_data_to_predict_may_lack_labels_and_splits(tmp_path: Path) -> None:
@@ -208,8 +204,8 @@ def test_data_to_predict_may_lack_labels_and_splits(tmp_path: Path) -> None:
     del split["regression_labels"]
     path.write_bytes(pickle.dumps({"test": split}))
     with pytest.raises(DataError, match="split 'train' is missing; found test"):
-        import_mmsa(path, tmp_path / "out")
-    import_mmsa(path, tmp_path / "out", unlabelled=True)
+        import_dataset(path, tmp_path / "out")
+    import_dataset(path, tmp_path / "out", unlabelled=True)
     dataset = Dataset.open(tmp_path / "out")
     assert dataset.info.splits == {"train": 0, "valid": 0, "test": 3}
     assert np.isnan(dataset.split("test").labels).all()
@@ -228,31 +224,31 @@ def test_what_is_there_of_data_to_predict_is_checked(tmp_path: Path) -> None:
     path = tmp_path / "data.pkl"
     path.write_bytes(pickle.dumps({"test": make_split() | {"regression_labels": [0.5, np.nan, 9]}}))
     with pytest.raises(DataError, match=r"split 'test', row 2: label 9 is outside \[-3, 3\]"):
-        import_mmsa(path, tmp_path / "out", unlabelled=True)
+        import_dataset(path, tmp_path / "out", unlabelled=True)
     path.write_bytes(pickle.dumps({"test": make_split() | {"regression_labels": [0.5, np.nan, 1]}}))
-    import_mmsa(path, tmp_path / "out", unlabelled=True)
+    import_dataset(path, tmp_path / "out", unlabelled=True)
     facts = describe(Dataset.open(tmp_path / "out"))["splits"]["test"]
     assert (facts["unlabelled"], sum(facts["labels"].values())) == (1, 2)
     path.write_bytes(pickle.dumps({"Test": make_split()}))
     with pytest.raises(DataError, match="split 'train' is missing; found Test"):
-        import_mmsa(path, tmp_path / "other", unlabelled=True)
+        import_dataset(path, tmp_path / "other", unlabelled=True)
 
 
 def test_unreadable_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no.pkl: No such file or directory"):
-        import_mmsa(tmp_path / "no.pkl", tmp_path / "out")
+        import_dataset(tmp_path / "no.pkl", tmp_path / "out")
     whole = write(tmp_path / "data.pkl").read_bytes()
     (tmp_path / "torn.pkl").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match="torn.pkl: not a whole pickle"):
-        import_mmsa(tmp_path / "torn.pkl", tmp_path / "out")
+        import_dataset(tmp_path / "torn.pkl", tmp_path / "out")
     with pytest.raises(
         DataError, match="--dataset x: is none of mosi, mosei, sims, so say what its labels are: --label-range"
     ):
-        import_mmsa(tmp_path / "data.pkl", tmp_path / "out", "x")
+        import_dataset(tmp_path / "data.pkl", tmp_path / "out", "x")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "precious").touch()
     with pytest.raises(DataError, match="out: exists and is no dataset; choose another folder"):
-        import_mmsa(tmp_path / "data.pkl", tmp_path / "out")
+        import_dataset(tmp_path / "data.pkl", tmp_path / "out")
 
 
 def test_opening_something_else_says_what_to_do(tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ def show_standing(standing: Standing, console: Console) -> None:
     """Print best trials, states, failures and the epochs that early stopping saved."""
     console.print(_best_table(standing))
     for line in baseline_lines(standing):
-        console.print(line, highlight=False)
+        console.print(line, highlight=False, soft_wrap=True)
     console.print("states: " + ", ".join(f"{count} {name}" for name, count in standing.states.items() if count))
     spent, full = standing.fusion_epochs_spent, standing.fusion_epochs_full
     saved = standing.fusion_epochs_saved / max(full, 1)

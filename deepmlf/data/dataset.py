@@ -119,7 +119,7 @@ class Dataset:
         except OSError:
             raise DataError(
                 f"{path or '(none given)'}: not an imported dataset; make one with "
-                "`deepmlf data import PICKLE OUT` or `deepmlf data synthetic OUT`"
+                "`deepmlf data import SOURCE OUT` or `deepmlf data synthetic OUT`"
             ) from None
         except ValueError as error:
             raise DataError(

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -86,6 +87,15 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         labelled = {part: split | {key: [values[row % len(values)] for row in range(len(split["id"]))]}
                     for part, split in splits.items()}  # fmt: skip
         (tmp_path / f"{name}.pkl").write_bytes(pickle.dumps(labelled))
+    table = ["id,split,text,label"]
+    for part, split in splits.items():
+        for row in range(len(split["id"])):
+            table.append(f"{part}-{row},{part},well,{1 + row % 5}")
+            for modality in ("audio", "vision"):
+                path = tmp_path / "features" / modality / f"{part}-{row}.npy"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                np.save(path, split[modality][row])
+    (tmp_path / "utterances.csv").write_text("\n".join(table))
     examples = [text for page in PAGES for text in blocks(page, "python") if text.startswith("# mine.py")]
     (tmp_path / "mine.py").write_text(examples[0])
     return tmp_path

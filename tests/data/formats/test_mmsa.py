@@ -252,7 +252,7 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
 
 
 def test_opening_something_else_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"not an imported dataset; make one with `deepmlf data import PICKLE OUT`"):
+    with pytest.raises(DataError, match=r"not an imported dataset; make one with `deepmlf data import SOURCE OUT`"):
         Dataset.open(tmp_path)
     dataset = import_with(tmp_path)
     (tmp_path / "out" / "test.arrow").write_bytes(b"torn")

@@ -183,7 +183,7 @@ def test_data_that_no_worker_reaches_end_the_search(
 @pytest.mark.parametrize(
     ("gone", "told"),
     [
-        ("data", "not an imported dataset; make one with `deepmlf data import PICKLE OUT`"),
+        ("data", "not an imported dataset; make one with `deepmlf data import SOURCE OUT`"),
         ("lm", "is not on this machine; run `deepmlf lm get"),
     ],
 )

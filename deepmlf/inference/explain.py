@@ -124,10 +124,12 @@ def _judged(
     if task.is_classification:
         name = class_of(dataset, label)
         return name, {"task": task.classes[int(said.argmax())]} | ({} if name is None else {"label": name})
-    number = float(label) if np.isfinite(label) and not dataset.info.task.is_classification else None
-    judged = {"task": float(said)} | ({} if number is None else {"label": number})
-    classes = sentiment_classes(task, np.array(list(judged.values())))
-    return number, dict(zip(judged, classes, strict=True))
+    theirs = dataset.info.task
+    number = float(label) if np.isfinite(label) and not theirs.is_classification else None
+    classes = {"task": sentiment_classes(task, np.array([said]))[0]}
+    if number is not None:  # by the data's own range, which need not be that of the training
+        classes["label"] = sentiment_classes(theirs, np.array([number]))[0]
+    return number, classes
 
 
 def _find(dataset: Dataset, utterance: str) -> tuple[str, int]:

@@ -207,7 +207,9 @@ class Predictor:
         loader, rows = self.loader(dataset, split), dataset.split(split)
         outputs = predict_heads(self.model, loader, self.trained_on.precision)
         said = {head: self.task.values(values) for head, values in outputs.items()}
-        of_task = self._classes(dataset, rows, said) if self.task.is_classification else self._numbers(rows, said)
+        of_task = (
+            self._classes(dataset, rows, said) if self.task.is_classification else self._numbers(dataset, rows, said)
+        )
         return pa.table({"id": rows.ids, "text": rows.texts} | of_task)
 
     @property
@@ -215,11 +217,14 @@ class Predictor:
         """What the model predicts."""
         return self.trained_on.dataset.task
 
-    def _numbers(self, rows: Split, said: dict[str, np.ndarray]) -> dict[str, Any]:
-        sentiment, known = said.pop("task"), np.isfinite(rows.labels)
-        label_classes = sentiment_classes(self.task, np.where(known, rows.labels, 0))
+    def _numbers(self, dataset: Dataset, rows: Split, said: dict[str, np.ndarray]) -> dict[str, Any]:
+        sentiment, theirs = said.pop("task"), dataset.info.task
+        labels = np.full(len(rows), np.nan, np.float32) if theirs.is_classification else rows.labels
+        known = np.isfinite(labels)
+        # By the data's own range, which need not be that of the training.
+        label_classes = sentiment_classes(theirs, np.where(known, labels, 0))
         return {
-            "label": pa.array(rows.labels, from_pandas=True),
+            "label": pa.array(labels, from_pandas=True),
             "sentiment": sentiment,
             **{f"sentiment_{head}": self._said(head, values, pa.float32()) for head, values in said.items()},
             "sentiment_class": sentiment_classes(self.task, sentiment),

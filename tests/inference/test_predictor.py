@@ -177,7 +177,7 @@ def test_new_data_is_predicted_without_labels(small_export: Path, small_data: Pa
     data, out = tmp_path / "new", tmp_path / "p.parquet"
     run = CliRunner().invoke
     imported = run(cli, ["data", "import", str(tmp_path / "new.pkl"), str(data), "--unlabelled"])
-    assert imported.stdout == f"{data}: 0 train, 0 valid, 24 test; audio 5, vision 8 features\n"
+    assert imported.stdout == f"{data}: 0 train, 0 valid, 24 test; audio 5, vision 8 features; a number from -3 to 3\n"
     shown = run(cli, ["data", "info", str(data)]).stdout.splitlines()
     assert "train: 0 utterances" in shown
     assert "test: 24 utterances, 24 of them without a label" in shown

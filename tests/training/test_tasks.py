@@ -146,3 +146,20 @@ def test_an_explanation_of_classes_has_their_probabilities(moods: Path, moody_tr
     assert f"The label is <b>{row['label_class']}</b>." in page
     assert "<th>calm</th><th>cross</th><th>glad</th>" in page
     assert f"<td>{100 * said['glad']:.1f}%</td>" in page
+
+
+def test_labels_of_other_data_are_judged_by_their_own_range(
+    small_data: Path, small_trial: Path, moods: Path, tmp_path: Path
+) -> None:
+    ratings = rewritten(small_data, tmp_path / "ratings", Task.number(1, 5), scale=2 / 3, shift=3.0)
+    predictor = Predictor.open(small_trial)
+    own, other, classes = (predictor.predict(Dataset.open(data), "test") for data in (small_data, ratings, moods))
+    assert other["sentiment"] == own["sentiment"]
+    assert other["label_class"] == own["label_class"]
+    assert classes["label"].null_count == len(classes)  # positions of classes are no sentiment
+    assert classes["label_class"].null_count == len(classes)
+    name = own["id"][2].as_py()
+    assert explain(predictor, Dataset.open(ratings), name).classes["label"] == own["label_class"][2].as_py()
+    assert explain(predictor, Dataset.open(moods), name).label is None
+    for data in (ratings, moods):
+        assert predictor.metrics(Dataset.open(data), predictor.predict(Dataset.open(data), "test")) is None

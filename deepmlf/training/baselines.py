@@ -14,8 +14,9 @@ from deepmlf.training.metrics import compute_metrics
 
 CONSTANT, WORDS, FEATURES = "constant", "words", "audio and vision"
 _WORDS_AT_MOST = 20_000
-_STRENGTHS = np.logspace(-1, 4, 11)
-"""Of the ridge on features, chosen by leaving out one utterance at a time."""
+_OF_WORDS = np.array([1.0])
+_STRENGTHS = np.logspace(0, 4, 9)
+"""Penalties on the weights of features to choose from: of numbers by leaving out one utterance at a time."""
 
 Baselines = dict[str, dict[str, float]]
 """Metrics of each baseline by its name."""
@@ -53,7 +54,7 @@ def _computed(dataset: Dataset, split: str) -> Baselines:
     else:
         said = {CONSTANT: np.full(len(judged), np.median(train.labels))}
     if (inputs := _words(train, judged)) is not None:
-        said[WORDS] = _fitted(dataset, *inputs, [1.0])
+        said[WORDS] = _fitted(dataset, *inputs, _OF_WORDS)
     if (inputs := _means(train, judged)) is not None:
         said[FEATURES] = _fitted(dataset, *inputs, _STRENGTHS)
     return {name: compute_metrics(task, values, judged.labels) for name, values in said.items()}
@@ -88,15 +89,42 @@ def _mean_frames(split: Split, modality: str) -> np.ndarray:
     return np.array([of.mean(0, dtype=np.float64) if len(of) else np.zeros(of.shape[1]) for of in frames])
 
 
-def _fitted(dataset: Dataset, train: Any, judged: Any, strengths: Any) -> np.ndarray:
-    """What a linear model says, as `Task.values` does."""
-    from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
+def _fitted(dataset: Dataset, train: Any, judged: Any, strengths: np.ndarray) -> np.ndarray:
+    """What a linear model says, as `Task.values` does.
+
+    Args:
+        dataset: For the labels of train.
+        train: Inputs [N, inputs].
+        judged: Inputs [M, inputs].
+        strengths: Of the penalty on weights, to choose from.
+    """
+    from sklearn.linear_model import Ridge, RidgeCV
 
     task, labels = dataset.info.task, dataset.split("train").labels
     if task.is_classification:
-        model = LogisticRegression(max_iter=1000).fit(train, labels.astype(int))
-        probabilities = np.zeros((judged.shape[0], task.outputs))
-        probabilities[:, model.classes_] = model.predict_proba(judged)
+        return _probabilities(train, labels.astype(int), judged, strengths, task.outputs)
+    model = Ridge(strengths[0]) if len(strengths) == 1 else RidgeCV(strengths)
+    return np.clip(model.fit(train, labels).predict(judged), task.low, task.high)
+
+
+def _probabilities(train: Any, labels: np.ndarray, judged: Any, strengths: np.ndarray, classes: int) -> np.ndarray:
+    """Of a logistic regression, [M, classes]; its penalty is chosen by the likelihood of a fifth of train."""
+    from sklearn.linear_model import LogisticRegression
+
+    def said(rows: np.ndarray, of: Any, strength: float) -> np.ndarray:
+        probabilities = np.zeros((of.shape[0], classes))
+        if len(known := np.unique(labels[rows])) < 2:
+            probabilities[:, known] = 1.0
+            return probabilities
+        model = LogisticRegression(C=1.0 / strength, max_iter=1000).fit(train[rows], labels[rows])
+        probabilities[:, model.classes_] = model.predict_proba(of)
         return probabilities
-    ridge = RidgeCV(strengths) if len(strengths) > 1 else Ridge(strengths[0])
-    return np.clip(ridge.fit(train, labels).predict(judged), task.low, task.high)
+
+    def unlikeliness(strength: float) -> float:
+        likelihoods = said(rest, train[held], strength)[np.arange(len(held)), labels[held]]
+        return float(-np.log(np.maximum(likelihoods, 1e-6)).sum())
+
+    order = np.random.default_rng(0).permutation(len(labels))
+    held, rest = np.split(order, [len(order) // 5])
+    best = float(strengths[0]) if len(strengths) == 1 else min(map(float, strengths), key=unlikeliness)
+    return said(order, judged, best)

@@ -31,6 +31,9 @@ class DataConfig(_Frozen):
     standardize: bool = True
     """Subtract each feature's mean and divide by its standard deviation, both of the train split (the authors do
     not)."""
+    train_share: float = Field(1.0, gt=0.0, le=1.0)
+    """Share of the train split's utterances that are trained on. They are drawn once for all, not by ``training.seed``,
+    and those of a smaller share are among those of a larger one."""
 
 
 class ModelConfig(_Frozen):

@@ -12,6 +12,7 @@ from deepmlf.data.dataset import Dataset, Split
 TokensOf = Callable[[str], Sequence[np.ndarray]]
 """Token ids of each utterance of a split, given the split's name."""
 
+_SUBSETS = 0  # seed of the order that shares of a split are taken from
 _BUCKET_BATCHES = 8  # texts are sorted by length within so many batches: little padding, still random batches
 
 
@@ -25,6 +26,7 @@ class Loader:
         pad_token_id: Fills texts up to the batch's longest.
         batch_size: Utterances per batch; a last batch of one joins the one before (batch norm needs two).
         standardize: Scale features by the train split's mean and standard deviation.
+        share: Of the utterances, those that `epoch` goes through; see `nested_rows`.
         pool: By modality (``audio``, ``vision``), what shortens an utterance's frames [time, dim] to [fewer, dim]; done
             once, here.
     """
@@ -38,6 +40,7 @@ class Loader:
         batch_size: int,
         *,
         standardize: bool,
+        share: float = 1.0,
         pool: Mapping[str, Callable[[np.ndarray], np.ndarray]] | None = None,
     ) -> None:
         self.split = split
@@ -45,6 +48,8 @@ class Loader:
         empty = np.array([pad_token_id], np.int32)
         self.tokens = [ids if len(ids) else empty for ids in tokens_of(split)]
         """Token ids of each utterance; an empty text is one pad token."""
+        self.rows = nested_rows(len(self._split), share)
+        """Positions of the utterances of an epoch, ascending."""
         self._pad = pad_token_id
         self.batch_size = batch_size
         info = dataset.info
@@ -61,7 +66,7 @@ class Loader:
 
     def batches(self, size: int) -> int:
         """Batches per epoch of so many utterances."""
-        return len(_chunks(np.arange(len(self._split)), size))
+        return len(_chunks(self.rows, size))
 
     @property
     def labels(self) -> np.ndarray:
@@ -69,7 +74,7 @@ class Loader:
         return np.asarray(self._split.labels)
 
     def epoch(self, seed: tuple[int, int], *, by_length: bool = True, batch_size: int | None = None) -> Iterator[Batch]:
-        """Every utterance once, in random batches; the same seed gives the same batches.
+        """Every utterance of `rows` once, in random batches; the same seed gives the same batches.
 
         Args:
             seed: Of the epoch.
@@ -78,7 +83,7 @@ class Loader:
         """
         batch_size = batch_size or self.batch_size
         generator = np.random.default_rng(seed)
-        order = generator.permutation(len(self._split))
+        order = self.rows[generator.permutation(len(self.rows))]
         if by_length:
             lengths = np.array([len(tokens) for tokens in self.tokens])
             bucket = batch_size * _BUCKET_BATCHES
@@ -122,6 +127,12 @@ class Loader:
         if modality in self._pooled:
             return self._pooled[modality][row]
         return self._split.audio(int(row)) if modality == "audio" else self._split.vision(int(row))
+
+
+def nested_rows(count: int, share: float) -> np.ndarray:
+    """Positions of a share of so many utterances, two at least, ascending; those of a smaller share are among them."""
+    order = np.random.default_rng(_SUBSETS).permutation(count)
+    return np.sort(order[: max(2, round(share * count))])
 
 
 def _scale(mean: list[float], std: list[float], standardize: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -107,6 +107,7 @@ class Trainer:
                 self.pad_token_id,
                 factor * size,
                 standardize=scaled,
+                share=config.data.train_share if split == "train" else 1.0,
                 pool=pooling(self.model, training=split == "train"),
             )
             for split, factor in (("train", 1), ("valid", 2))
@@ -121,6 +122,7 @@ class Trainer:
         self.position = Position()
         self._meter = SpeedMeter(self.device, config.training.precision)
         self._lengths = np.array([len(tokens) for tokens in self.train_loader.tokens])
+        self._mean_tokens = self._lengths[self.train_loader.rows].mean() + config.model.num_fusion_tokens
 
     def run(self, report: Report, resume_from: Path | None) -> None:
         """Train to the end, reporting every epoch; see `train`."""
@@ -153,7 +155,7 @@ class Trainer:
         self._save_and_report(report)
 
     def _run_epoch(self, stage: Stage, report: Report) -> None:
-        mean_tokens = 0.0 if stage.is_av_alone else self._lengths.mean() + self.config.model.num_fusion_tokens
+        mean_tokens = 0.0 if stage.is_av_alone else self._mean_tokens
         self._meter.start_epoch(self.position.stage, mean_tokens)
         if self.position.stage_epoch == 0:
             # Each stage draws from its own seed: what came before, or was taken from the store, makes no difference.
@@ -212,7 +214,7 @@ class Trainer:
             if (index + 1) % accumulation_steps == 0 or is_last:
                 with meter.phase("optimizer"):
                     rates = self._step(stage, schedule(self.position.stage_step))
-        count = len(self.train_loader.labels)
+        count = len(self.train_loader.rows)
         if not stage.is_av_alone:
             meter.look_up(count, cached=prefixes is not None)
         return {name: total.item() / count for name, total in sums.items()}, rates

@@ -8,6 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from deepmlf.data.dataset import Dataset, SplitData, write_dataset
+from deepmlf.data.loader import nested_rows
 from deepmlf.errors import CheckpointError, ConfigError, NonFiniteLossError
 from deepmlf.inference.evaluate import evaluate_trial
 from deepmlf.training.checkpoints.files import latest_checkpoint
@@ -143,3 +145,21 @@ def test_checkpoints_hold_no_language_model_weights(tmp_path: Path, small_data: 
     weights = load_file((latest_checkpoint(tmp_path) or tmp_path) / "model.safetensors")
     assert not any(name.endswith(("ffn.up", "ffn.gate", "ffn.down")) for name in weights)
     assert json.loads((latest_checkpoint(tmp_path) / "state.json").read_text())["epoch"] == 1  # type: ignore[operator]
+
+
+def test_a_share_of_the_data_trains_as_that_share_alone(tmp_path: Path, small_data: Path) -> None:
+    dataset, splits = Dataset.open(small_data), {}
+    for name in ("train", "valid", "test"):
+        rows = dataset.split(name)
+        kept = nested_rows(len(rows), 0.5) if name == "train" else range(len(rows))
+        audio, vision = ([of(row) for row in kept] for of in (rows.audio, rows.vision))
+        splits[name] = SplitData(
+            [rows.ids[row] for row in kept], [rows.texts[row] for row in kept], rows.labels[list(kept)], audio, vision
+        )
+    dims = dataset.info.audio_dim, dataset.info.vision_dim
+    write_dataset(tmp_path / "half", "mosi", splits, dims, lowercase=False)
+    asked = {"curriculum__name": "unimodal_first", "data__standardize": False} | ALL_RANDOM
+    share = run(tmp_path / "share", small_data, data__train_share=0.5, **asked)
+    alone = run(tmp_path / "alone", tmp_path / "half", **asked)
+    assert without_times(share) == without_times(alone)
+    assert share[-1]["valid/MAE"] != run(tmp_path / "whole", small_data, **asked)[-1]["valid/MAE"]

@@ -12,7 +12,7 @@ OWN = ("batch_size", "accumulation_steps", "weight_decay")
 _LATER = (
     "model.av_batch_norm_on", "training.accumulation", "training.decayed", "training.clip_av",
     "curriculum.av_schedule", "curriculum.av_plateau", "curriculum.av_patience", "curriculum.av_weights",
-    "curriculum.av_readout",
+    "curriculum.av_readout", "data.train_share",
 )  # fmt: skip
 """Settings that came later. At their defaults they are left out, so that earlier entries are found again."""
 
@@ -29,7 +29,7 @@ def is_of_stage(name: str, config: TrialConfig) -> bool:
 def is_of_fusion(name: str) -> bool:
     """Whether a setting on which the stage may depend matters as much to fusion."""
     section, _, part = name.partition(".")
-    return section == "training" and part in _TRAINING
+    return (section == "training" and part in _TRAINING) or name == "data.train_share"
 
 
 def key_of(config: TrialConfig, stage: Stage, fingerprint: str) -> dict[str, Any]:

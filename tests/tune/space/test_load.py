@@ -45,8 +45,8 @@ def draw(space: SearchSpace, lm: LanguageModelFacts, count: int = 200) -> Iterat
 
 def test_the_known_spaces_are_those_of_the_readme() -> None:
     assert SPACES == [
-        "ablations/curriculum", "ablations/depth", "ablations/tokens", "demo", "mosei", "mosi",
-        "published/mosei", "published/mosei_large", "published/mosi", "published/sims", "sims",
+        "ablations/curriculum", "ablations/data_size", "ablations/depth", "ablations/tokens", "demo", "mosei",
+        "mosi", "published/mosei", "published/mosei_large", "published/mosi", "published/sims", "sims",
     ]  # fmt: skip
 
 
@@ -128,7 +128,13 @@ PUBLISHED = {
 }
 """What was published for each, by space and prior."""
 FIXED_IN = {
-    ("mosi", 0): ["published/mosi", "ablations/curriculum", "ablations/depth", "ablations/tokens"],
+    ("mosi", 0): [
+        "published/mosi",
+        "ablations/curriculum",
+        "ablations/data_size",
+        "ablations/depth",
+        "ablations/tokens",
+    ],  # fmt: skip
     ("mosei", 0): ["published/mosei"],
     ("mosei", 1): ["published/mosei_large"],
     ("sims", 0): ["published/sims"],
@@ -178,6 +184,7 @@ def test_the_differences_that_the_docs_list_are_those_that_a_published_space_tak
         ("ablations/depth", "model.fusion_depth", 6 * 3),
         ("ablations/tokens", "model.num_fusion_tokens", 7 * 3),
         ("ablations/curriculum", "curriculum.name", 5 * 3),
+        ("ablations/data_size", "data.train_share", 5 * 3),
     ],
 )
 def test_a_grid_sampler_enumerates_an_ablation(name: str, varied: str, size: int) -> None:

@@ -1,0 +1,19 @@
+"""How much data: a sixteenth of the train split to all of it, each within the next, with three seeds each.
+
+Validation stays whole. All else is as published for MOSI; where the language model has no room for its five MM blocks,
+as many as it has.
+"""
+
+from typing import Any
+
+import optuna
+
+from deepmlf.model.lm_store import LanguageModelFacts
+from search_spaces.ablations._grid import FIXED, fixed_depth, suggest_seed
+
+BASE = FIXED
+
+
+def space(trial: optuna.Trial, lm: LanguageModelFacts) -> dict[str, Any]:
+    share = trial.suggest_categorical("data.train_share", [0.0625, 0.125, 0.25, 0.5, 1.0])
+    return {"data.train_share": share} | fixed_depth(lm) | suggest_seed(trial)

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from deepmlf.data.dataset import SPLITS
 from deepmlf.data.formats.content import LABEL, VALID_NAMES, Content
+from deepmlf.data.values import read_ids
 from deepmlf.errors import DataError, first_line
 from deepmlf.progress import bar
 
@@ -47,7 +48,7 @@ def read_table(path: Path, folders: Mapping[str, Path], *, unlabelled: bool, say
     rows = _rows(path)
     if not rows:
         raise DataError(f"{path}: has no rows")
-    columns = list(rows[0])
+    columns = list(dict.fromkeys(name for row in rows for name in row))  # a line may lack what others have
     has_split = "split" in columns
     for name in ("id", "text", *(() if unlabelled else ("split", LABEL))):
         if name not in columns:
@@ -68,7 +69,9 @@ def read_table(path: Path, folders: Mapping[str, Path], *, unlabelled: bool, say
 
 def _content(split: str, rows: list[dict[str, Any]], columns: list[str], folders: Mapping[str, Path]) -> dict[str, Any]:
     labels = {name: [row.get(name) for row in rows] for name in (LABEL, "annotations") if name in columns}
-    content: dict[str, Any] = {"id": [row["id"] for row in rows], "raw_text": [row["text"] for row in rows]} | labels
+    content: dict[str, Any] = {"id": [row.get("id") for row in rows], "raw_text": [row.get("text") for row in rows]}
+    content |= labels
+    read_ids(split, content["id"])  # before files are looked for under them
     for modality, folder in folders.items():
         content[modality] = [_load(folder, row["id"], modality) for row in bar(rows, f"{split} {modality}")]
         content[f"{modality}_lengths"] = [len(frames) for frames in content[modality]]
@@ -96,7 +99,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 def _read(path: Path) -> list[dict[str, Any]]:
     suffix = path.suffix.lower()
     if suffix == ".parquet":
-        return pq.read_table(path).to_pylist()
+        return _listed(pq.read_table(path))
     if suffix == ".jsonl":
         lines = (line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip())
         rows = [json.loads(line) for line in lines]
@@ -108,18 +111,27 @@ def _read(path: Path) -> list[dict[str, Any]]:
     delimiter = "\t" if suffix == ".tsv" else ";" if ";" in header and "," not in header else ","
     names = [name.strip('"') for name in header.split(delimiter)]
     # As they stand there: an id of digits keeps its zeros, and "NA" may be what somebody said.
-    return pyarrow.csv.read_csv(
+    table = pyarrow.csv.read_csv(
         path,
         parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
         convert_options=pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
-    ).to_pylist()
+    )
+    return _listed(table)
+
+
+def _listed(table: pa.Table) -> list[dict[str, Any]]:
+    """The rows; of two columns of one name, one would be lost."""
+    double = {name for name in table.column_names if table.column_names.count(name) > 1}
+    if double:
+        raise ValueError(f"two columns are called {', '.join(sorted(double))}")
+    return table.to_pylist()
 
 
 def _split_of(row: Mapping[str, Any], path: Path, number: int) -> str:
-    split = str(row["split"]).strip().lower()
+    split = str(row.get("split")).strip().lower()
     split = "valid" if split in VALID_NAMES else split
     if split not in SPLITS:
-        raise DataError(f"{path}, row {number}: split {row['split']!r} is none of {', '.join(SPLITS)}")
+        raise DataError(f"{path}, row {number}: split {row.get('split')!r} is none of {', '.join(SPLITS)}")
     return split
 
 

@@ -190,6 +190,7 @@ def test_a_faulty_table_is_refused_by_what_is_wrong(tmp_path: Path, fault: str) 
         ("t.csv", b"", "not a whole csv table"),
         ("t.csv", b"id,text\n1,\xff\xfe\n", "t.csv: not a whole csv table"),
         ("t.csv", b"id,split,text,label\n1,train\n", "not a whole csv table .*columns"),
+        ("t.csv", b"id,split,text,text,label\n1,train,a,b,0\n", "not a whole csv table .two columns are called text."),
         ("t.parquet", b"PAR1", "not a whole parquet table"),
         ("t.jsonl", b'{"id": 1}\n{"id"', "not a whole jsonl table"),
         ("t.jsonl", b"[1]\n", "not a whole jsonl table .a line holds no object."),
@@ -199,6 +200,32 @@ def test_what_is_no_table_is_refused(tmp_path: Path, name: str, data: bytes, mes
     (tmp_path / name).write_bytes(data)
     with pytest.raises(DataError, match=message):
         import_dataset(tmp_path / name, tmp_path / "out")
+
+
+@pytest.mark.parametrize("missing", [0, 1])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("id", "split 'train', id, row {}: must be an id, but is None"),
+        ("split", "t.jsonl, row {}: split None is none of train, valid, test"),
+        ("label", "split 'train', label, row {}: holds NaN or inf .or None., no label"),
+    ],
+)
+def test_a_line_may_lack_what_others_have(tmp_path: Path, name: str, message: str, missing: int) -> None:
+    rows = rows_of(tmp_path)
+    write_lines(tmp_path / "t.jsonl", [{key: of[key] for key in of if (row, key) != (missing, name)}
+                                       for row, of in enumerate(rows)])  # fmt: skip
+    with pytest.raises(DataError, match=message.format(missing)):
+        imported(tmp_path, tmp_path / "t.jsonl")
+
+
+def test_a_line_without_a_text_has_an_empty_one_and_is_told(tmp_path: Path) -> None:
+    rows = rows_of(tmp_path)
+    del rows[1]["text"]
+    write_lines(tmp_path / "t.jsonl", rows)
+    told: list[str] = []
+    assert imported(tmp_path, tmp_path / "t.jsonl", progress=told.append).split("train").texts[1] == ""
+    assert told[0].startswith("split 'train': 1 of 3 texts are missing (None or NaN) and taken as empty")
 
 
 def test_folders_must_be_there_and_go_with_a_table(tmp_path: Path, pickled: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 
+from deepmlf.data.task import KNOWN
 from deepmlf.places import Place
 from deepmlf.tune.experiment.manifest import read_manifest
 from deepmlf.tune.objective import make_objectives
@@ -30,7 +31,7 @@ def columns(experiment: Path) -> None:
     manifest = read_manifest(Place.of(experiment))
     settings = manifest.settings
     space = BoundSpace(load_space(settings.space), Base.of(manifest.base), manifest.language_model)
-    write_columns(experiment / "trials", space, make_objectives(settings.objectives), "mosi")
+    write_columns(experiment / "trials", space, make_objectives(settings.objectives), KNOWN["mosi"])
 
 
 class Served:

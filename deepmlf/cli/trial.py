@@ -91,6 +91,7 @@ def _asked(dataset: str, given: dict[str, Any]) -> tuple[TrialConfig, dict[str, 
     place = str(Place.of(dataset))
     if given.get("data.path", place) != place:
         raise ConfigError(f"data.path={given['data.path']}: is given as DATA; leave it out")
+    TrialConfig.from_overrides(given)  # what is misspelt is told before what is not there
     given = _of_the_task(place) | given
     trial = TrialConfig.from_overrides(given, {"data.path": place})
     from deepmlf.model import lm_store

@@ -47,7 +47,7 @@ def check_labels(task: Task, labels: Mapping[str, np.ndarray], say: Say, *, is_r
         and len(every) >= len(values) * 3
     ):
         raise DataError(
-            f"regression_labels: are whole numbers from {values[0]:g} to {values[-1]:g} alone, as classes are; "
+            f"all labels are whole numbers from {values[0]:g} to {values[-1]:g} alone, as classes are; "
             f"--task classification takes them for classes, --label-range {values[0]:g} {values[-1]:g} for ratings"
         )
     if task.metrics == "mosi" and np.abs(values).max() <= 1 and (values != np.round(values)).any():

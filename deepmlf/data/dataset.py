@@ -1,6 +1,7 @@
 """Datasets on disk: one memory-mapped Arrow file per split, ragged sequences without their padding."""
 
 import hashlib
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -297,10 +298,12 @@ def _histogram(task: Task, labels: np.ndarray) -> dict[str, int]:
         counts = np.bincount(labels.astype(int), minlength=task.outputs)
         return dict(zip(task.classes, counts.tolist(), strict=True))
     width = task.high - task.low
-    step = next(s for k in range(-9, 10) for s in (1e0 * 10**k, 2.0 * 10**k, 5.0 * 10**k) if width / s <= _BINS)
+    scale = 10.0 ** math.floor(math.log10(width / _BINS))
+    step = next(step for step in (scale, 2 * scale, 5 * scale, 10 * scale) if width / step <= _BINS * (1 + 1e-9))
     edges = task.low + step * np.arange(round(width / step) + 1)
     nearest = np.abs(labels[:, None] - edges).argmin(1)
-    return {f"{edge:.6g}": int((nearest == index).sum()) for index, edge in enumerate(edges.round(9) + 0.0)}
+    shown = [0.0 if abs(edge) < step / 1e6 else edge for edge in edges]  # -0, or what rounding left of it
+    return {f"{edge:.6g}": int((nearest == index).sum()) for index, edge in enumerate(shown)}
 
 
 def _spread(lengths: list[int]) -> dict[str, float]:

@@ -113,7 +113,7 @@ def read_name(value: Any, where: str) -> str | None:
         return None
     if isinstance(value, str | bytes):
         return _decoded(value, where).strip() or None
-    if isinstance(value, int | float) and value == int(value):
+    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
         return str(int(value))
     raise DataError(f"{where}: must be the name or the number of a class, but is {_shown(value)}")
 

@@ -1,5 +1,6 @@
 """A table of utterances beside folders of features, as extractors write them: one ``.npy`` file for each utterance."""
 
+import csv
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -7,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet as pq
 
 from deepmlf.data.dataset import SPLITS
@@ -84,7 +84,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
         rows = _read(path)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or first_line(error)}") from None
-    except (pa.ArrowException, ValueError) as error:
+    except (pa.ArrowException, csv.Error, ValueError) as error:
         raise DataError(f"{path}: not a whole {path.suffix[1:]} table ({first_line(error)})") from None
     for row in rows:
         for theirs, ours in _OF_MMSA.items():
@@ -99,32 +99,35 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 def _read(path: Path) -> list[dict[str, Any]]:
     suffix = path.suffix.lower()
     if suffix == ".parquet":
-        return _listed(pq.read_table(path))
+        table = pq.read_table(path)
+        _check_names(table.column_names)
+        return table.to_pylist()
     if suffix == ".jsonl":
         lines = (line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip())
         rows = [json.loads(line) for line in lines]
         if not all(isinstance(row, dict) for row in rows):
             raise ValueError("a line holds no object")
         return rows
-    with path.open(encoding="utf-8-sig") as file:
-        header = file.readline().strip()
-    delimiter = "\t" if suffix == ".tsv" else ";" if ";" in header and "," not in header else ","
-    names = [name.strip('"') for name in header.split(delimiter)]
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        header = file.readline()
+        delimiter = "\t" if suffix == ".tsv" else ";" if ";" in header and "," not in header else ","
+        file.seek(0)
+        filled = [line for line in csv.reader(file, delimiter=delimiter, strict=True) if line]
+    if not filled:
+        raise ValueError("it is empty")
+    names = [name.strip() for name in filled[0]]
+    _check_names(names)
+    for number, line in enumerate(filled[1:]):
+        if len(line) != len(names):
+            raise ValueError(f"row {number} has {len(line)} columns instead of {len(names)}")
     # As they stand there: an id of digits keeps its zeros, and "NA" may be what somebody said.
-    table = pyarrow.csv.read_csv(
-        path,
-        parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-        convert_options=pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
-    )
-    return _listed(table)
+    return [dict(zip(names, line, strict=True)) for line in filled[1:]]
 
 
-def _listed(table: pa.Table) -> list[dict[str, Any]]:
-    """The rows; of two columns of one name, one would be lost."""
-    double = {name for name in table.column_names if table.column_names.count(name) > 1}
-    if double:
+def _check_names(names: list[str]) -> None:
+    """Of two columns of one name, one would be lost."""
+    if double := {name for name in names if names.count(name) > 1}:
         raise ValueError(f"two columns are called {', '.join(sorted(double))}")
-    return table.to_pylist()
 
 
 def _split_of(row: Mapping[str, Any], path: Path, number: int) -> str:

@@ -48,8 +48,16 @@ def test_ratings_keep_their_range(tmp_path: Path) -> None:
     np.testing.assert_allclose(dataset.info.task.values(targets[:, None]), [1, 2, 3, 5], rtol=1e-6)
 
 
+@pytest.mark.parametrize(("low", "high", "shown"), [(0, 100, 11), (0, 1e-9, 11), (-1e30, 1e30, 11), (1, 10, 10)])
+def test_any_range_has_a_histogram(tmp_path: Path, low: float, high: float, shown: int) -> None:
+    labels = dict.fromkeys(EMOTIONS, [low, high, high])
+    dataset = imported(tmp_path, "regression_labels", labels, label_range=(low, high))
+    found = describe(dataset)["splits"]["train"]["labels"]
+    assert (len(found), found[f"{low:.6g}"], found[f"{high:.6g}"]) == (shown, 1, 2)
+
+
 def test_whole_ratings_are_taken_for_numbers_if_a_range_is_given(tmp_path: Path) -> None:
-    stars = {"train": [1, 5, 3] * 1, "valid": [2, 2, 4], "test": [5, 1, 1]}
+    stars = {"train": [1, 5, 3], "valid": [2, 2, 4], "test": [5, 1, 1]}
     assert imported(tmp_path, "regression_labels", stars, label_range=(1, 5)).info.task.outputs == 1
 
 
@@ -103,6 +111,7 @@ def test_a_class_that_train_lacks_is_told(tmp_path: Path) -> None:
         ([1, 2, 3], {}, "--dataset own: is none of mosi, mosei, sims, so say what its labels are: --label-range LOW"),
         ([0.5, 1, 2], {"classification": True}, "row 0: must be the name or the number of a class, but is 0.5"),
         (["a", None, "b"], {"classification": True}, "split 'train', .*, row 1: holds no label; leave the utterance"),
+        ([np.inf, 1.0, 2.0], {"classification": True}, "row 0: must be the name or the number of a class, but is inf"),
         (["a", "b"], {"classification": True}, "split 'train': 3 ids, but 2 entries in 'regression_labels'"),
         ("abc", {"classification": True}, "'regression_labels' must hold a value per utterance, but holds one str"),
     ],

@@ -103,8 +103,8 @@ def _read(path: Path) -> list[dict[str, Any]]:
         _check_names(table.column_names)
         return table.to_pylist()
     if suffix == ".jsonl":
-        lines = (line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip())
-        rows = [json.loads(line) for line in lines]
+        # By line feeds alone: a text may hold other ends of lines.
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
         if not all(isinstance(row, dict) for row in rows):
             raise ValueError("a line holds no object")
         return rows

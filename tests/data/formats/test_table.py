@@ -18,7 +18,17 @@ from deepmlf.errors import DataError
 from tests.command import deepmlf
 
 Row = dict[str, Any]
-TEXTS = ["I, for one, liked it", 'he said "well"', "two\nlines", "NA", "", "gut, wirklich gut", "null", "0012", "last"]
+TEXTS = [
+    "I, for one, liked it",
+    'he said "well"',
+    "two\nlines",
+    "NA",
+    "",
+    "gut, wirklich gut",
+    "null",
+    "0012",
+    "a\u2028b",
+]
 FOLDERS = ("audio", "vision")
 
 
@@ -43,7 +53,7 @@ def write_csv(path: Path, rows: list[Row], delimiter: str = ",") -> None:
 
 
 def write_lines(path: Path, rows: list[Row]) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
 
 WRITERS: dict[str, Callable[[Path, list[Row]], None]] = {

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from optuna.trial import FrozenTrial
 from rich.console import Console
 from rich.table import Table
 from scipy.special import stdtrit
@@ -13,7 +14,7 @@ from deepmlf.analysis.distinct import ranked_settings
 from deepmlf.errors import SearchError
 from deepmlf.places import Place
 from deepmlf.tune.experiment.layout import VERDICT
-from deepmlf.tune.experiment.stored import open_experiment
+from deepmlf.tune.experiment.stored import StoredExperiment, open_experiment
 from deepmlf.tune.objective import Objective
 from deepmlf.tune.retrain import Measured, retrain
 
@@ -68,11 +69,7 @@ def confirm(
         if value < 2:
             raise SearchError(f"{asked}={value}: a comparison needs two at least")
     experiment = open_experiment(place)
-    ranked = ranked_settings(experiment)
-    if len(ranked) < 2:
-        raise SearchError(
-            f"{experiment.place}: has {len(ranked)} settings that came to anything; a comparison needs two at least"
-        )
+    ranked = _comparable(experiment)
     console = Console(quiet=quiet)
     if len(ranked) < top:
         console.print(f"{len(ranked)} settings, all that have a complete trial, are compared", highlight=False)
@@ -83,6 +80,16 @@ def confirm(
     retrained.experiment.place.publish(VERDICT)
     show_verdict(report, console)
     return report
+
+
+def _comparable(experiment: StoredExperiment) -> list[list[FrozenTrial]]:
+    """The settings of an experiment, best first, if there are enough to compare."""
+    ranked = ranked_settings(experiment)
+    if len(ranked) < 2:
+        raise SearchError(
+            f"{experiment.place}: has {len(ranked)} settings that came to anything; a comparison needs two at least"
+        )
+    return ranked
 
 
 def compare(measured: Measured, objective: Objective, seeds: int | None = None) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import numpy as np
 
 from deepmlf.errors import DataError
 
-_ID_JOINT = "$_$"
+ID_JOINT = "$_$"
 """Between the parts of an id, as MMSA writes ``video$_$clip``."""
 
 
@@ -75,7 +75,7 @@ def read_ids(split: str, values: Sequence[Any]) -> list[str]:
         if first.setdefault(name, row) != row:
             raise DataError(
                 f"split {split!r}: id {name!r} occurs more than once (rows {first[name]} and {row}); "
-                f"put what tells them apart in front, e.g. video{_ID_JOINT}{name}"
+                f"put what tells them apart in front, e.g. video{ID_JOINT}{name}"
             )
     return ids
 
@@ -128,7 +128,7 @@ def _id(value: Any, where: str) -> str:
         raise DataError(f"{where}: must be an id, but is {_shown(value)}")
     if not all(parts) or not parts:
         raise DataError(f"{where}: must be an id, but is empty")
-    return _ID_JOINT.join(parts)
+    return ID_JOINT.join(parts)
 
 
 def _text(value: Any, where: str) -> str | None:

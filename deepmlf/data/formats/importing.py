@@ -1,10 +1,10 @@
 """`deepmlf data import`: a file in one of several formats becomes a dataset."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from deepmlf.data.dataset import DatasetInfo, check_out
-from deepmlf.data.formats.content import task_of, write_content
+from deepmlf.data.formats.content import Content, task_of, write_content
 from deepmlf.data.formats.mmsa import read_mmsa
 from deepmlf.data.formats.table import is_table, read_table
 from deepmlf.errors import DataError
@@ -45,9 +45,8 @@ def import_dataset(
         audio: Of a table, folder with a ``.npy`` file [frames, features] for each utterance.
         vision: The same of vision.
         label_range: Smallest and largest label that there may be.
-        classification: Labels are classes: those of the first of ``annotations``, ``classification_labels``,
-            ``regression_labels``, ``labels`` and a table's ``label`` that is there, under the names that they have
-            there.
+        classification: Labels are classes, named as in the data: those of the first of ``annotations``,
+            ``classification_labels``, ``regression_labels``, ``labels`` and a table's ``label`` that is there.
         unlabelled: The data is to be predicted only: splits and labels may be missing.
         force: Replace a dataset that is in `out`.
         progress: Called with one line on what was not taken as it is, or looks odd: published pickles hold NaN and -inf
@@ -60,14 +59,8 @@ def import_dataset(
     source, out = Path(source), Path(out)
     check_out(out, force)
     folders = {name: Path(folder) for name, folder in (("audio", audio), ("vision", vision)) if folder is not None}
-    if is_table(source):
-        content = read_table(source, folders, unlabelled=unlabelled, say=progress)
-    elif folders:
-        raise DataError(f"--{next(iter(folders))}: goes with a table; a pickle holds its features itself")
-    else:
-        content = read_mmsa(source, unlabelled=unlabelled, say=progress)
     return write_content(
-        content,
+        _read(source, folders, unlabelled=unlabelled, say=progress),
         out,
         dataset,
         task,
@@ -77,3 +70,11 @@ def import_dataset(
         force=force,
         say=progress,
     )
+
+
+def _read(source: Path, folders: Mapping[str, Path], *, unlabelled: bool, say: Callable[[str], None]) -> Content:
+    if is_table(source):
+        return read_table(source, folders, unlabelled=unlabelled, say=say)
+    if folders:
+        raise DataError(f"--{next(iter(folders))}: goes with a table; a pickle holds its features itself")
+    return read_mmsa(source, unlabelled=unlabelled, say=say)

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from deepmlf.data.dataset import SPLITS
 from deepmlf.data.formats.content import LABEL, VALID_NAMES, Content
-from deepmlf.data.values import read_ids
+from deepmlf.data.values import ID_JOINT, read_ids
 from deepmlf.errors import DataError, first_line
 from deepmlf.progress import bar
 
@@ -20,7 +20,6 @@ _SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl")
 _COLUMNS = ("id", "split", "text", LABEL)
 _OF_MMSA = {"mode": "split", "annotation": "annotations"}
 """Columns of MMSA's label.csv under other names; its ids are in two columns."""
-_ID_JOINT = "$_$"
 
 
 def is_table(path: Path) -> bool:
@@ -91,7 +90,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
             if theirs in row:
                 row.setdefault(ours, row.pop(theirs))
         if "id" not in row and "video_id" in row and "clip_id" in row:
-            row["id"] = f"{row.pop('video_id')}{_ID_JOINT}{row.pop('clip_id')}"
+            row["id"] = f"{row.pop('video_id')}{ID_JOINT}{row.pop('clip_id')}"
         row.update({name: None for name in (LABEL, "annotations") if row.get(name) == ""})
     return rows
 
@@ -140,7 +139,7 @@ def _split_of(row: Mapping[str, Any], path: Path, number: int) -> str:
 
 def _load(folder: Path, utterance: Any, modality: str) -> np.ndarray:
     """The frames of an utterance from its file."""
-    places = [folder / f"{utterance}.npy", folder / f"{str(utterance).replace(_ID_JOINT, '/')}.npy"]
+    places = [folder / f"{utterance}.npy", folder / f"{str(utterance).replace(ID_JOINT, '/')}.npy"]
     path = next((place for place in places if place.is_file()), None)
     if path is None:
         raise DataError(

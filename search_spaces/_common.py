@@ -244,8 +244,9 @@ def as_published(base: Settings, prior: Settings) -> Settings:
 
 
 def fixed_depth(fixed: Settings, lm: LanguageModelFacts) -> Settings:
-    """The depth of a fixed setting, or the deepest that fits a shallow language model."""
-    return {"model.fusion_depth": min(fixed["model.fusion_depth"], layers_from(fixed["model.fusion_start"], lm))}
+    """Nothing where the depth of a fixed setting fits a language model, else the deepest that does."""
+    room = layers_from(fixed["model.fusion_start"], lm)
+    return {} if fixed["model.fusion_depth"] <= room else {"model.fusion_depth": room}
 
 
 def suggest_seed(trial: optuna.Trial) -> Settings:

@@ -29,7 +29,7 @@ from deepmlf.tune.objective import Objective, make_objectives, values_of
 from deepmlf.tune.settings import SearchSettings
 from deepmlf.tune.space.base import Base
 from deepmlf.tune.space.bound import BoundSpace
-from deepmlf.tune.space.load import SearchSpace, load_space
+from deepmlf.tune.space.load import load_space
 from deepmlf.tune.worker.wire import config_of
 
 FAILURE = "NonFiniteLossError: the loss became <nan> & the trial ended in epoch 2"
@@ -89,8 +89,9 @@ def make_experiment(
         search, space_source=loaded.source, base=base, language_model=LM, data_fingerprint="0" * 64, secret=None
     )
     write_manifest(experiment, manifest)
-    orders = Orders(BoundSpace(loaded, Base.of(base), LM), _TERMS.model_copy(update={"name": name}))
-    drawn = _draw(loaded, search)
+    bound = BoundSpace(loaded, Base.of(base), LM)
+    orders = Orders(bound, _TERMS.model_copy(update={"name": name}))
+    drawn = _draw(bound, search)
     scheduler = make_scheduler(
         search.scheduler, optuna.create_study(), objectives[0],
         epochs=search.epochs, grace_period=search.first_rung, reduction_factor=search.reduction_factor, seed=seed,
@@ -138,12 +139,12 @@ def make_experiment(
     return experiment
 
 
-def _draw(space: SearchSpace, search: SearchSettings) -> list[FrozenTrial]:
+def _draw(space: BoundSpace, search: SearchSettings) -> list[FrozenTrial]:
     """Settings at random, as trials of a study in memory that are never told."""
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=search.seed))
     for _ in range(search.trials):
         trial = study.ask()
-        trial.set_user_attr(OVERRIDES, json.dumps(space.sample(trial, LM)))
+        trial.set_user_attr(OVERRIDES, json.dumps(space.sample(trial)))
     return study.trials
 
 

@@ -47,6 +47,8 @@ DEMO_LAYERS = 8
 @click.option("--seed", default=0, type=click.IntRange(0, SEED_LIMIT - 1), show_default=True)
 @click.option("--objective", "objectives", multiple=True, metavar="METRIC[,METRIC]",
               help="What to optimise (default valid/MAE); two give a Pareto front.")  # fmt: skip
+@click.option("--around", metavar="PUBLISHED|EXPERIMENT",
+              help="Fix mosi, mosei, mosei_large, sims or an experiment's best in place of the space's BASE.")  # fmt: skip
 @click.option("--sampler", default="auto", show_default=True,
               help="auto, mixed, curves, tpe, random, gp, cmaes, grid or nsga2.")  # fmt: skip
 @click.option("--no-priors", "priors", is_flag=True, default=True, flag_value=False,

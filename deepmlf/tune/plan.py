@@ -28,6 +28,7 @@ from deepmlf.tune.experiment.stored import StoredExperiment
 from deepmlf.tune.experiment.study import without_password
 from deepmlf.tune.objective import check_objectives
 from deepmlf.tune.settings import SearchSettings, experiment_name
+from deepmlf.tune.space.around import settings_around
 from deepmlf.tune.space.base import Base, check_given, make_base
 from deepmlf.tune.space.bound import BoundSpace, check_ranges, check_space
 from deepmlf.tune.space.load import load_space, space_for, space_of
@@ -115,7 +116,8 @@ def plan_search(settings: SearchSettings, material: Material | None = None) -> S
     material.dataset.require_labels("train", "valid")
     info = material.dataset.info
     check_objectives(settings.objectives, info.name, info.task)
-    base = make_base(settings.space, source.base, _own(settings), settings.overrides, settings.seed)
+    fixed = source.base if settings.around is None else settings_around(settings.around)
+    base = make_base(settings.space, fixed, _own(settings), settings.overrides, settings.seed)
     check_asked(settings.gpus_per_trial, base.config.training.device)
     space = BoundSpace(source, base, material.language_model)
     drawn = check_space(space, settings.space, settings.overrides, settings.seed)

@@ -113,6 +113,7 @@ def _plan(
             "overrides": {key: value for key, value in settings.overrides.items() if key != _SEED},
             "study_storage": None,
             "warm_start": None,
+            "around": None,  # the base has it
             "time_budget": None,
         }
         plan = plan_search(settings.model_copy(update=changes | asked), material)

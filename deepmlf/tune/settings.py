@@ -38,6 +38,8 @@ class SearchSettings(BaseModel):
     address: str | None = None
     seed: int = Field(0, ge=0, lt=SEED_LIMIT)
     overrides: dict[str, Any] = {}
+    around: str | None = None
+    """A published setting, or an experiment whose best one is meant: fixed in place of the space's ``BASE``."""
     objectives: list[str] = ["valid/MAE"]
     priors: bool = True
     """Evaluate the space's priors first."""

@@ -1,4 +1,4 @@
-"""What the grids have in common: the setting they vary one dimension of, and the seeds.
+"""What the grids have in common: what stays fixed where ``--around`` says nothing else, the depth, and the seeds.
 
 They draw categorical values and whole numbers only, so that a grid sampler can enumerate them.
 """
@@ -16,6 +16,11 @@ FIXED: dict[str, Any] = _common.as_published(mosi.BASE, mosi.PRIORS[0])
 grid."""
 
 
-def fixed_depth(lm: LanguageModelFacts) -> dict[str, Any]:
-    """The published depth, or the deepest that fits a shallow language model."""
-    return _common.fixed_depth(FIXED, lm)
+def fixed_depth(base: dict[str, Any], lm: LanguageModelFacts) -> dict[str, Any]:
+    """Nothing where the depth that a grid holds fixed fits a language model, else the deepest that does.
+
+    Args:
+        base: What all trials have in common.
+        lm: Sizes of the language model.
+    """
+    return {} if base["model.fusion_layers"] else _common.fixed_depth(base, lm)

@@ -16,6 +16,6 @@ from search_spaces.ablations._grid import FIXED, fixed_depth, suggest_seed
 BASE = FIXED
 
 
-def space(trial: optuna.Trial, lm: LanguageModelFacts) -> dict[str, Any]:
+def space(trial: optuna.Trial, lm: LanguageModelFacts, base: dict[str, Any]) -> dict[str, Any]:
     name = trial.suggest_categorical("curriculum.name", CURRICULA)
-    return {"curriculum.name": name} | fixed_depth(lm) | suggest_seed(trial)
+    return {"curriculum.name": name} | fixed_depth(base, lm) | suggest_seed(trial)

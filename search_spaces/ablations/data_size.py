@@ -14,6 +14,6 @@ from search_spaces.ablations._grid import FIXED, fixed_depth, suggest_seed
 BASE = FIXED
 
 
-def space(trial: optuna.Trial, lm: LanguageModelFacts) -> dict[str, Any]:
+def space(trial: optuna.Trial, lm: LanguageModelFacts, base: dict[str, Any]) -> dict[str, Any]:
     share = trial.suggest_categorical("data.train_share", [0.0625, 0.125, 0.25, 0.5, 1.0])
-    return {"data.train_share": share} | fixed_depth(lm) | suggest_seed(trial)
+    return {"data.train_share": share} | fixed_depth(base, lm) | suggest_seed(trial)

@@ -14,7 +14,10 @@ from search_spaces.ablations._grid import FIXED, suggest_seed
 BASE = FIXED
 
 
-def space(trial: optuna.Trial, lm: LanguageModelFacts) -> dict[str, Any]:
-    room = layers_from(FIXED["model.fusion_start"], lm)
+def space(trial: optuna.Trial, lm: LanguageModelFacts, base: dict[str, Any]) -> dict[str, Any]:
+    room = layers_from(base["model.fusion_start"], lm)
     depths = [depth for depth in (1, 2, 3, 5, 7, 9) if depth <= room]
-    return {"model.fusion_depth": trial.suggest_categorical("model.fusion_depth", depths)} | suggest_seed(trial)
+    # Layers that are named one by one would be fused at any depth.
+    counted = {"model.fusion_layers": None} if base["model.fusion_layers"] else {}
+    depth = trial.suggest_categorical("model.fusion_depth", depths)
+    return {"model.fusion_depth": depth} | counted | suggest_seed(trial)

@@ -14,6 +14,6 @@ from search_spaces.ablations._grid import FIXED, fixed_depth, suggest_seed
 BASE = FIXED
 
 
-def space(trial: optuna.Trial, lm: LanguageModelFacts) -> dict[str, Any]:
+def space(trial: optuna.Trial, lm: LanguageModelFacts, base: dict[str, Any]) -> dict[str, Any]:
     tokens = trial.suggest_categorical("model.num_fusion_tokens", [2, 4, 8, 12, 16, 20, 24])
-    return {"model.num_fusion_tokens": tokens} | fixed_depth(lm) | suggest_seed(trial)
+    return {"model.num_fusion_tokens": tokens} | fixed_depth(base, lm) | suggest_seed(trial)

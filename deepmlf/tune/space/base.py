@@ -17,8 +17,9 @@ OPTION_OF = {
     "training.select_by": "--objective",
 }
 """Settings that a search itself depends on, and what sets them: one value for all trials, checked before it starts."""
-_DRAWN_BY_NONE = OPTION_OF | {"training.device": "--gpus-per-trial"}
-_SEED = "training.seed"
+DRAWN_BY_NONE = OPTION_OF | {"training.device": "--gpus-per-trial"}
+"""The same, and what the share of a GPU that a trial holds decides."""
+SEED = "training.seed"
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def check_drawn(overrides: Iterable[str]) -> None:
     Raises:
         ConfigError: With the setting, and the option to use instead.
     """
-    _refuse(overrides, _DRAWN_BY_NONE)
+    _refuse(overrides, DRAWN_BY_NONE)
 
 
 def _refuse(overrides: Iterable[str], option_of: Mapping[str, str], prefix: str = "") -> None:
@@ -87,7 +88,7 @@ def make_base(
                 f"--space {space}: BASE: {name}={value!r}: is one for all trials of a search; use {OPTION_OF[name]}"
             )
     base = {**space_base, **own, **given}
-    base.setdefault(_SEED, seed)
+    base.setdefault(SEED, seed)
     try:
         return Base.of(base)
     except ConfigError as error:

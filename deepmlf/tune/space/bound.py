@@ -50,9 +50,13 @@ class BoundSpace:
         """
         return _cut(self.base.config.model, self.whole_lm)
 
+    @cached_property
+    def _settings(self) -> dict[str, Any]:
+        return self.base.config.flat()
+
     def sample(self, trial: optuna.trial.BaseTrial) -> dict[str, Any]:
         """What the space makes of a trial's parameters: overrides by dotted names, not yet checked."""
-        return self.space.sample(trial, self.lm)
+        return self.space.sample(trial, self.lm, dict(self._settings))
 
     def config_of(self, overrides: Mapping[str, Any]) -> TrialConfig:
         """The trial that drawn overrides make.

@@ -1,7 +1,7 @@
 """Load and check a search space: one Python module with ``space(trial)``, ``BASE`` and ``PRIORS``."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,16 +32,22 @@ class SearchSpace:
     source: str
     """The module's text."""
 
-    def sample(self, trial: optuna.trial.BaseTrial, lm: LanguageModelFacts) -> dict[str, Any]:
-        """Dotted overrides for one trial; a space that takes a second argument gets the language model's sizes."""
-        overrides = self.space(trial, lm) if self._wants_sizes else self.space(trial)
+    def sample(self, trial: optuna.trial.BaseTrial, lm: LanguageModelFacts, base: Mapping[str, Any]) -> dict[str, Any]:
+        """Dotted overrides for one trial.
+
+        Args:
+            trial: Draws.
+            lm: Sizes of the language model, for a space that takes a second argument.
+            base: All settings of a trial for which nothing is drawn, for one that takes a third.
+        """
+        overrides = self.space(*(trial, lm, base)[: self._taken])
         if not isinstance(overrides, dict):
             raise TypeError(f"`space` must return a dict of settings, but got {type(overrides).__name__}")
         return overrides
 
     @cached_property
-    def _wants_sizes(self) -> bool:
-        return len(inspect.signature(self.space).parameters) > 1
+    def _taken(self) -> int:
+        return max(1, len(inspect.signature(self.space).parameters))
 
 
 def load_space(name: str) -> SearchSpace:

@@ -32,13 +32,14 @@ SIZES = [TINY, LanguageModelFacts(8, 576), LanguageModelFacts(12, 768), SMOLLM2,
 
 def draw(space: SearchSpace, lm: LanguageModelFacts, count: int = 200) -> Iterator[tuple[optuna.Trial, dict[str, Any]]]:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    base = TrialConfig.from_overrides(space.base).flat()
     for prior in space.priors:
         study.enqueue_trial(prior)
     for _ in range(count):
         trial = study.ask()
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # Optuna warns of a prior outside its range
-            overrides = space.sample(trial, lm)
+            overrides = space.sample(trial, lm, base)
         yield trial, overrides
         study.tell(trial, 1.0)
 
@@ -193,7 +194,7 @@ def test_a_grid_sampler_enumerates_an_ablation(name: str, varied: str, size: int
     points = []
 
     def objective(trial: optuna.Trial) -> float:
-        points.append(space.sample(trial, SMOLLM2))
+        points.append(space.sample(trial, SMOLLM2, TrialConfig.from_overrides(space.base).flat()))
         return 0.0
 
     study.optimize(objective, n_trials=100)

@@ -1,0 +1,41 @@
+"""The setting that a search is made around: that published for a dataset, or the best of an earlier experiment."""
+
+import json
+from typing import Any
+
+from deepmlf.config import TrialConfig
+from deepmlf.errors import SearchError
+from deepmlf.tune.experiment.stored import open_experiment
+from deepmlf.tune.experiment.study import OVERRIDES
+from deepmlf.tune.objective import best_first
+from deepmlf.tune.space.base import DRAWN_BY_NONE, SEED
+from deepmlf.tune.space.load import known_spaces, load_space
+
+_PUBLISHED = "published/"
+
+
+def settings_around(name: str) -> dict[str, Any]:
+    """What stays fixed in a search around a setting, in place of the space's ``BASE``.
+
+    Args:
+        name: A published setting (``mosi``, ``mosei``, ``mosei_large`` or ``sims``), or the path or URI of an
+            experiment: then its best trial by its first objective, stopped ones included.
+
+    Returns:
+        Overrides by dotted names, without the settings that a search itself decides and without the seed.
+
+    Raises:
+        SearchError: If there is no such setting and no such experiment, or no trial of it has come to anything.
+    """
+    published = [space.removeprefix(_PUBLISHED) for space in known_spaces() if space.startswith(_PUBLISHED)]
+    if name in published:
+        return load_space(_PUBLISHED + name).base
+    try:
+        experiment = open_experiment(name)
+    except SearchError as error:
+        raise SearchError(f"--around {error}; published settings: {', '.join(published)}") from None
+    best = best_first(experiment.trials(), experiment.objectives)
+    if not best:
+        raise SearchError(f"--around {name}: none of its trials has come to anything yet")
+    settings = TrialConfig.from_overrides(experiment.manifest.base, json.loads(best[0].user_attrs[OVERRIDES])).flat()
+    return {setting: value for setting, value in settings.items() if setting not in {*DRAWN_BY_NONE, SEED}}

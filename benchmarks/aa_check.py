@@ -113,7 +113,7 @@ def searched(sampler: str, scheduler: str, seed: int, effect: Effect, trials: in
         seed=seed,
     )
     study = optuna.create_study()
-    space = BoundSpace(SearchSpace("planted", planted.space, {}, [], ""), Base.of({}), planted.LANGUAGE_MODEL)
+    space = BoundSpace(SearchSpace("planted", planted.space, {}, [], ""), Base.of({}), {"lm": planted.LANGUAGE_MODEL})
     searcher, rungs = searching(settings, study, space)
     running: list[tuple[float, int, Trial]] = []
 
@@ -144,7 +144,7 @@ def searched(sampler: str, scheduler: str, seed: int, effect: Effect, trials: in
 def gridded(question: Question, seed: int, effect: Effect) -> Records:
     """The grid of one of the paper's questions, every point trained to its end."""
     settings = SearchSettings(data="", space=question.space, sampler="grid", scheduler="none", seed=seed)
-    space = BoundSpace(load_space(question.space), Base.of({}), planted.LANGUAGE_MODEL)
+    space = BoundSpace(load_space(question.space), Base.of({}), {"lm": planted.LANGUAGE_MODEL})
     study = optuna.create_study()
     for point in grid_points(space, None, seed)[0]:
         study.enqueue_trial(point)

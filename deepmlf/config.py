@@ -212,6 +212,9 @@ class TrainingConfig(_Frozen):
     """Validation metric, one of the dataset's task, that picks the best epoch and that patience watches."""
     patience: int | None = Field(None, ge=1)
     """Stop after so many fusion epochs without a better value of ``select_by``; None never stops."""
+    language_loss: bool = False
+    """Report the next-token loss on validation texts after each fusion epoch (``language/loss``), beside that of the
+    language model by itself (``language/frozen_loss``)."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """``bfloat16`` runs the forward pass under autocast."""
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda|mps|xpu)(:\d+)?$")

@@ -30,7 +30,7 @@ def columns(experiment: Path) -> None:
     """Write what a search writes beside its trials, for an experiment that was made without one."""
     manifest = read_manifest(Place.of(experiment))
     settings = manifest.settings
-    space = BoundSpace(load_space(settings.space), Base.of(manifest.base), manifest.language_model)
+    space = BoundSpace(load_space(settings.space), Base.of(manifest.base), {"lm": manifest.language_model})
     write_columns(experiment / "trials", space, make_objectives(settings.objectives), KNOWN["mosi"])
 
 

@@ -123,7 +123,7 @@ class Arm:
         for prior in self.priors(problem):
             study.enqueue_trial(prior)
         space = SearchSpace("problem", lambda trial, lm: problem.space(trial), {}, [], "")
-        return searching(settings, study, BoundSpace(space, Base.of({}), _LM))
+        return searching(settings, study, BoundSpace(space, Base.of({}), {"lm": _LM}))
 
 
 def searching(

@@ -89,7 +89,7 @@ def make_experiment(
         search, space_source=loaded.source, base=base, language_model=LM, data_fingerprint="0" * 64, secret=None
     )
     write_manifest(experiment, manifest)
-    bound = BoundSpace(loaded, Base.of(base), LM)
+    bound = BoundSpace(loaded, Base.of(base), {"lm": LM})
     orders = Orders(bound, _TERMS.model_copy(update={"name": name}))
     drawn = _draw(bound, search)
     scheduler = make_scheduler(

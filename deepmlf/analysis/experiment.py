@@ -13,7 +13,8 @@ from deepmlf.analysis.verdict import confirm as confirm_experiment
 from deepmlf.errors import SearchError
 from deepmlf.places import Place
 from deepmlf.tune.experiment.stored import open_experiment
-from deepmlf.tune.plan import defaults_for, get_material, plan_resume, plan_search
+from deepmlf.tune.material import get_material
+from deepmlf.tune.plan import defaults_for, plan_resume, plan_search
 from deepmlf.tune.search import begin, run
 from deepmlf.tune.settings import SearchSettings
 from deepmlf.tune.summary import SearchSummary
@@ -121,7 +122,7 @@ def search(data: str | Path, *, space: str | None = None, lm: str = "smollm2-135
         SearchError: If the experiment exists already, cannot start, or was stopped before its end.
         DeepMLFError: For data, language model, space or settings that cannot be used.
     """
-    material = get_material(str(data), lm)
+    material = get_material(str(data), lm, *settings.get("more_lms", ()))
     asked = defaults_for(material) | {"data": str(data), "lm": lm} | ({"space": space} if space else {}) | settings
     plan = plan_search(SearchSettings.model_validate(asked), material)
     return _ended(begin(plan), settings.get("study_storage"))

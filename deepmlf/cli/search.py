@@ -34,7 +34,8 @@ DEMO_LAYERS = 8
 @click.command()
 @click.argument("dataset", metavar="[DATA]", required=False)
 @click.option("--space", help="A space's name or a .py file; default: the dataset's name.")
-@click.option("--lm", default="smollm2-135m", show_default=True, help="Language model, as `deepmlf lm get` knows it.")
+@click.option("--lm", "lms", default=["smollm2-135m"], multiple=True, show_default=True,
+              help="Language model, as `deepmlf lm get` knows it; with several, trials draw one.")  # fmt: skip
 @click.option("--trials", default=None, type=click.IntRange(1), help="Trials in all (default 20; of a grid all).")
 @click.option("--epochs", default=None, type=click.IntRange(1), help="Fusion epochs of a full trial (default 15).")
 @click.option("--concurrent", default=None, type=click.IntRange(1), help="Trials at a time (default 1).")
@@ -48,7 +49,7 @@ DEMO_LAYERS = 8
 @click.option("--objective", "objectives", multiple=True, metavar="METRIC[,METRIC]",
               help="What to optimise (default valid/MAE); two give a Pareto front.")  # fmt: skip
 @click.option("--around", metavar="PUBLISHED|EXPERIMENT",
-              help="Fix mosi, mosei, mosei_large, sims or an experiment's best in place of the space's BASE.")  # fmt: skip
+              help="Fix mosi, mosei, mosei_large, sims or an experiment's best in place of BASE.")  # fmt: skip
 @click.option("--sampler", default="auto", show_default=True,
               help="auto, mixed, curves, tpe, random, gp, cmaes, grid or nsga2.")  # fmt: skip
 @click.option("--no-priors", "priors", is_flag=True, default=True, flag_value=False,
@@ -71,6 +72,7 @@ DEMO_LAYERS = 8
 @as_json
 def search(
     dataset: str | None,
+    lms: tuple[str, ...],
     pairs: tuple[str, ...],
     objectives: tuple[str, ...],
     time_budget: str | None,
@@ -84,14 +86,16 @@ def search(
 
     check_given(overrides)
     from deepmlf.progress import steps
-    from deepmlf.tune.plan import defaults_for, get_material, plan_search
+    from deepmlf.tune.material import get_material
+    from deepmlf.tune.plan import defaults_for, plan_search
 
     data = str(_demo_data()) if dataset is None else dataset
     with steps() as say:
-        material = get_material(data, options["lm"], say)
+        material = get_material(data, *lms, progress=say)
     if dataset is None:
         defaults: dict[str, Any] = {"space": "demo", "trials": 8, "epochs": 9, "concurrent": 2}
-        overrides = {"model.lm_layers": min(DEMO_LAYERS, material.language_model.num_layers)} | overrides
+        shallowest = min(facts.num_layers for facts in material.facts.values())
+        overrides = {"model.lm_layers": min(DEMO_LAYERS, shallowest)} | overrides
     else:
         defaults = defaults_for(material)
     from deepmlf.tune.experiment.manifest import read_manifest
@@ -100,6 +104,7 @@ def search(
 
     if options["sampler"] == "grid":
         defaults.pop("trials", None)  # all points, unless --trials is given
+    defaults |= {"lm": lms[0], "more_lms": lms[1:]}
     chosen = defaults | {name: value for name, value in options.items() if value is not None}
     if objectives:
         chosen["objectives"] = [name.strip() for option in objectives for name in option.split(",")]
@@ -109,7 +114,8 @@ def search(
         chosen["trial_timeout"] = parse_duration(trial_timeout, "--trial-timeout")
     plan = plan_search(SearchSettings(data=data, overrides=overrides, **chosen), material)
     if limit := limit_of_space(plan.space):
-        tell_cut_texts(material.dataset, plan.settings.lm, limit, ("train", "valid"))  # the test split is not read
+        for lm in plan.settings.all_lms:
+            tell_cut_texts(material.dataset, lm, limit, ("train", "valid"))  # the test split is not read
     summary, planned = begin(plan), plan.experiment
     _end_search(summary, planned.with_manifest(read_manifest(planned.place)), json_output)
 

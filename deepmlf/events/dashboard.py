@@ -104,6 +104,7 @@ def _layout(objectives: Sequence[str]) -> Summary:
             "Before fusion, validation error of one modality": ["unimodal/.*"],
         },
         "Loss": {"Terms": ["loss/.*"], "Weighted sum": ["train/loss"]},
+        "Language": {"Next-token loss on validation texts, beside the language model's own": ["language/.*"]},
         "Gates by layer": {
             "Cross-attention": [r"gate/\d+/attention"],
             "FFN": [r"gate/\d+/ffn"],

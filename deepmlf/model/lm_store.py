@@ -4,6 +4,7 @@ No torch import here: the CLI and the search's checks read a model's ``config.js
 """
 
 import contextlib
+import math
 import re
 import shutil
 import tempfile
@@ -14,7 +15,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from deepmlf.errors import DataError, LanguageModelError
-from deepmlf.model.lm.check import Positions, check_folder, positions_of, read_config, sizes_of
+from deepmlf.model.lm.check import Positions, check_folder, positions_of, read_config, sizes_of, weights_of
 from deepmlf.model.lm.fetch import SMOLLM2_HUB, Say, from_gguf, from_hub, from_wheel
 from deepmlf.model.lm.identity import admit, fingerprint_of, is_admitted
 from deepmlf.places import Place, home
@@ -41,7 +42,20 @@ class LanguageModelFacts:
     """Text and fusion tokens that it takes; None if its config.json does not say."""
 
 
+@dataclass(frozen=True)
+class KnownLanguageModel:
+    """A language model that is on this machine."""
+
+    facts: LanguageModelFacts
+    """Sizes of the whole of it."""
+    fingerprint: str
+    """Of its weights and configuration."""
+    parameters: int
+    """Numbers that its weights have."""
+
+
 _TINY_RANDOM_FACTS = LanguageModelFacts(num_layers=4, width=64)
+_TINY_RANDOM_PARAMETERS = 180_928
 
 
 def resolve(name: str, *, tokenizer: bool = True) -> Path:
@@ -102,6 +116,18 @@ def fingerprint(name: str) -> str:
         LanguageModelError: As `resolve`.
     """
     return TINY_RANDOM_FINGERPRINT if name == TINY_RANDOM else fingerprint_of(resolve(name, tokenizer=False))
+
+
+def known(name: str) -> KnownLanguageModel:
+    """Sizes and fingerprint of a language model on this machine, from its config.json and its weights' headers.
+
+    Raises:
+        LanguageModelError: As `facts`.
+    """
+    if name == TINY_RANDOM:
+        return KnownLanguageModel(_TINY_RANDOM_FACTS, TINY_RANDOM_FINGERPRINT, _TINY_RANDOM_PARAMETERS)
+    shapes = [weight.shape for weight in weights_of(resolve(name)).values()]
+    return KnownLanguageModel(facts(name), fingerprint(name), sum(map(math.prod, shapes)))
 
 
 def get(name: str, *, progress: Say = lambda message: None) -> Path:

@@ -49,7 +49,7 @@ def effective_setting(config: TrialConfig, num_layers: int) -> EffectiveSetting:
     values, model = config.flat(), config.model
     layers = model.lm_layers or num_layers
     stages = stages_of(config)
-    idle = {_SEED, "model.fusion_depth", "model.fusion_start", "model.fusion_spacing"}
+    idle = {_SEED, "training.language_loss", "model.fusion_depth", "model.fusion_start", "model.fusion_spacing"}
     idle |= {f"curriculum.{name}" for name in _IN_STAGES}
     if not any(stage.is_av_alone for stage in stages):
         idle |= {name for name in values if name.startswith("curriculum.av_")}

@@ -18,6 +18,7 @@ from deepmlf.model.av_encoder import pool_frames
 from deepmlf.model.deepmlf import DeepMLF, DeepMLFOutput, TextPrefix
 from deepmlf.model.language_model import dtype_of, load_language_model, load_tokenizer
 from deepmlf.model.lm.loading import check_vocabulary
+from deepmlf.training.losses import lm_loss
 from deepmlf.training.machine.device import pick_device
 from deepmlf.training.machine.memory import keep_freed_memory
 from deepmlf.training.machine.prefetch import on_device
@@ -52,7 +53,9 @@ def build_model(config: TrialConfig, dataset: Dataset) -> tuple[DeepMLF, TokensO
     return model, tokens_of, tokenizer.pad_token_id
 
 
-def run_model(model: DeepMLF, batch: Batch, precision: str, prefix: TextPrefix | None = None) -> DeepMLFOutput:
+def run_model(
+    model: DeepMLF, batch: Batch, precision: str, prefix: TextPrefix | None = None, *, plain: bool = False
+) -> DeepMLFOutput:
     """One forward pass of a batch, under bf16 autocast if asked; predictions come back in float32."""
     device = batch.input_ids.device.type
     half = torch.autocast(device, torch.bfloat16) if precision == "bfloat16" else contextlib.nullcontext()
@@ -66,6 +69,7 @@ def run_model(model: DeepMLF, batch: Batch, precision: str, prefix: TextPrefix |
             audio_lengths=batch.audio_lengths,
             vision_lengths=batch.vision_lengths,
             prefix=prefix,
+            plain=plain,
         )
     predictions = {name: getattr(output, name).float() for name in HEADS}
     return replace(output, **predictions)
@@ -105,6 +109,43 @@ def predict_heads(model: DeepMLF, loader: Loader, precision: str) -> dict[str, n
         for head, values in by_head(run_model(model, batch, precision)).items():
             outputs[head][batch.index.numpy()] = values
     return outputs
+
+
+@torch.no_grad()
+def language_loss(
+    model: DeepMLF,
+    loader: Loader,
+    precision: str,
+    pad_token_id: int,
+    *,
+    prefixes: PrefixCache | None = None,
+    frozen: bool = False,
+) -> float:
+    """Mean next-token cross-entropy over a split's valid text positions, in nats.
+
+    MM blocks change the text's states, too: how much of the language model's own distribution is left, this tells.
+
+    Args:
+        model: The model.
+        loader: Of the split.
+        precision: Of the forward pass.
+        pad_token_id: What the last token of a text predicts.
+        prefixes: Of the split's texts, if they are kept; not with `frozen`.
+        frozen: Take the language model by itself, without any MM block.
+    """
+    was_training, active = model.training, model.active_layers
+    model.eval()
+    total, positions = 0.0, 0
+    try:
+        model.active_layers = () if frozen else active
+        for batch, prefix in on_device(loader.in_order(), model.fusion_tokens.device, prefixes):
+            output = run_model(model, batch, precision, prefix, plain=frozen)
+            total += lm_loss(model, output, batch.input_ids, pad_token_id).item() * len(output.text_rows)
+            positions += len(output.text_rows)
+    finally:
+        model.active_layers = active
+        model.train(was_training)
+    return total / positions
 
 
 def by_head(output: DeepMLFOutput) -> dict[str, np.ndarray]:

@@ -21,7 +21,7 @@ from deepmlf.training.av_stage import BestEncoder, has_stalled
 from deepmlf.training.checkpoints.files import BEST
 from deepmlf.training.checkpoints.save import CheckpointWriter, load_checkpoint, save_weights
 from deepmlf.training.curriculum import stages_of
-from deepmlf.training.forward import Head, build_model, pooling, predict, predict_av, run_model
+from deepmlf.training.forward import Head, build_model, language_loss, pooling, predict, predict_av, run_model
 from deepmlf.training.frame_attention import attention_over_frames
 from deepmlf.training.losses import LossWeights, compute_losses, prediction_loss
 from deepmlf.training.machine.memory import give_back_freed_memory
@@ -37,7 +37,15 @@ from deepmlf.training.optim import (
     start_stage,
     trained_parameters,
 )
-from deepmlf.training.reports import AV_REUSED, FIDELITY, MISSING_BLOCKS, TRAINED_PARAMETERS, VALID
+from deepmlf.training.reports import (
+    AV_REUSED,
+    FIDELITY,
+    FROZEN_LANGUAGE_LOSS,
+    LANGUAGE_LOSS,
+    MISSING_BLOCKS,
+    TRAINED_PARAMETERS,
+    VALID,
+)  # fmt: skip
 from deepmlf.training.stores.av_encoders import StoredEncoder
 from deepmlf.training.stores.av_key import key_of
 from deepmlf.training.stores.text_prefixes import PrefixCache, open_prefix_cache
@@ -120,6 +128,7 @@ class Trainer:
         self.weights = LossWeights.from_config(config.training)
         self.checkpoints = CheckpointWriter(out_dir, self.model, self.parameters, self.optimizer, keep)
         self.position = Position()
+        self._frozen_loss: float | None = None
         self._meter = SpeedMeter(self.device, config.training.precision)
         self._lengths = np.array([len(tokens) for tokens in self.train_loader.tokens])
         self._mean_tokens = self._lengths[self.train_loader.rows].mean() + config.model.num_fusion_tokens
@@ -278,6 +287,7 @@ class Trainer:
             position.fusion_epoch += 1
             metrics[FIDELITY] = position.fusion_epoch
             metrics |= {f"{VALID}{name}": value for name, value in valid.items()} | self.model.gates()
+            metrics |= self._language()
             metrics[TRAINED_PARAMETERS] = count_in_use(self.model, self.parameters)
             selected = self.config.training.select_by
             if stage.active_blocks is None and is_better(selected, valid[selected], position.best_value):
@@ -299,6 +309,17 @@ class Trainer:
         metrics |= self._meter.metrics()
         self._advance(stage, metrics)
         position.metrics = metrics
+
+    def _language(self) -> dict[str, float]:
+        """Next-token losses on the validation split, of the model and of the language model by itself, if asked for."""
+        if not self.config.training.language_loss:
+            return {}
+        arguments = self.model, self.valid_loader, self.config.training.precision, self.pad_token_id
+        with self._meter.phase("validation"):
+            if self._frozen_loss is None:
+                self._frozen_loss = language_loss(*arguments, frozen=True)
+            own = language_loss(*arguments, prefixes=self._prefix_cache(self.valid_loader))
+        return {LANGUAGE_LOSS: own, FROZEN_LANGUAGE_LOSS: self._frozen_loss}
 
     def _validate(self, head: Head) -> dict[str, float]:
         """Metrics of the validation split by one head."""

@@ -14,7 +14,7 @@ class Served:
     """What workers of other nodes may copy from the driver's disk."""
 
     fingerprints: Mapping[str, str] = field(default_factory=dict)
-    """Of the folders' contents, by the setting that names the folder."""
+    """Of the folders' contents, by the folders' names in trials' settings."""
     server: str | None = None
     """Name of the actor that reads them; None where nothing is served."""
 
@@ -39,8 +39,8 @@ class SearchTerms(BaseModel):
     """What ``training.device=auto`` is for a trial with its share of GPUs: ``cuda`` or ``cpu``."""
     cache_gb: float
     keep: int
-    language_model: str | None = None
-    """Fingerprint of the language model that the search began with, if it is known."""
+    language_models: dict[str, str] = {}
+    """Fingerprints of the language models that the search began with, by name, as far as they are known."""
     served: Served = Served()
 
 

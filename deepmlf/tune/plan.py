@@ -2,16 +2,14 @@
 
 import math
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from optuna.trial import FixedTrial, FrozenTrial
 
-from deepmlf.data.dataset import Dataset, DatasetInfo
+from deepmlf.data.dataset import DatasetInfo
 from deepmlf.errors import SearchError
 from deepmlf.model import lm_store
-from deepmlf.model.lm_store import LanguageModelFacts
 from deepmlf.places import Place
 from deepmlf.training.baselines import baselines
 from deepmlf.training.metrics import main_metric
@@ -26,50 +24,13 @@ from deepmlf.tune.experiment.manifest import Manifest
 from deepmlf.tune.experiment.remote import check_resumable, exists
 from deepmlf.tune.experiment.stored import StoredExperiment
 from deepmlf.tune.experiment.study import without_password
+from deepmlf.tune.material import Material, open_material
 from deepmlf.tune.objective import check_objectives
 from deepmlf.tune.settings import SearchSettings, experiment_name
 from deepmlf.tune.space.around import settings_around
 from deepmlf.tune.space.base import Base, check_given, make_base
 from deepmlf.tune.space.bound import BoundSpace, check_ranges, check_space
 from deepmlf.tune.space.load import load_space, space_for, space_of
-
-
-@dataclass(frozen=True)
-class Material:
-    """What a search works on, opened."""
-
-    dataset: Dataset
-    language_model: LanguageModelFacts
-    """Sizes of the whole of it."""
-    language_model_fingerprint: str
-    """Of its weights and configuration."""
-
-
-def open_material(data: str, lm: str) -> Material:
-    """Open dataset and language model.
-
-    Raises:
-        DataError: If the dataset cannot be used.
-        LanguageModelError: If the language model is not on this machine.
-    """
-    return Material(Dataset.open(data), lm_store.facts(lm), lm_store.fingerprint(lm))
-
-
-def get_material(data: str, lm: str, progress: Callable[[str], None] = lambda step: None) -> Material:
-    """Open dataset and language model, and fetch the latter if it is not on this machine.
-
-    Args:
-        data: Folder or URI of an imported dataset.
-        lm: What ``deepmlf lm get`` takes.
-        progress: Called with one line before each slow step.
-
-    Raises:
-        DataError: If the dataset cannot be used.
-        LanguageModelError: If the language model can be neither found, fetched nor converted.
-    """
-    dataset = Dataset.open(data)
-    lm_store.get(lm, progress=progress)
-    return Material(dataset, lm_store.facts(lm), lm_store.fingerprint(lm))
 
 
 @dataclass(frozen=True)
@@ -112,14 +73,14 @@ def plan_search(settings: SearchSettings, material: Material | None = None) -> S
     secret, settings = settings.study_storage, _resolved(settings)
     place = Place.of(settings.storage) / str(settings.name)
     source = load_space(settings.space)
-    material = material or open_material(settings.data, settings.lm)
+    material = material or open_material(settings.data, *settings.all_lms)
     material.dataset.require_labels("train", "valid")
     info = material.dataset.info
     check_objectives(settings.objectives, info.name, info.task)
     fixed = source.base if settings.around is None else settings_around(settings.around)
     base = make_base(settings.space, fixed, _own(settings), settings.overrides, settings.seed)
     check_asked(settings.gpus_per_trial, base.config.training.device)
-    space = BoundSpace(source, base, material.language_model)
+    space = BoundSpace(source, base, material.facts)
     drawn = check_space(space, settings.space, settings.overrides, settings.seed)
     settings = beyond_warmup(settings, max(config.training.warmup_of(settings.epochs) for config in drawn))
     _say_what_is_lost(settings, space)
@@ -129,7 +90,7 @@ def plan_search(settings: SearchSettings, material: Material | None = None) -> S
     warm: list[FrozenTrial] = []
     if settings.warm_start is not None:
         warm, found = fitting_trials(
-            Place.of(settings.warm_start), settings, space, info.fingerprint, material.language_model_fingerprint
+            Place.of(settings.warm_start), settings, space, info.fingerprint, material.first.fingerprint
         )
         say(settings, found)
     manifest = Manifest.now(
@@ -137,7 +98,8 @@ def plan_search(settings: SearchSettings, material: Material | None = None) -> S
         space_source=source.source,
         base=base.overrides,
         language_model=space.lm,
-        language_model_fingerprint=material.language_model_fingerprint,
+        language_model_fingerprint=material.first.fingerprint,
+        language_models=dict(material.language_models) if settings.more_lms else {},
         data_fingerprint=info.fingerprint,
         baselines=baselines(material.dataset),
         secret=secret,
@@ -176,18 +138,27 @@ def plan_resume(
             "verbose": verbose,
         }
     )
-    material = material or open_material(settings.data, settings.lm)
+    material = material or open_material(settings.data, *settings.all_lms)
     name = experiment.folder.name
     if material.dataset.info.fingerprint != manifest.data_fingerprint:
         raise SearchError(f"{settings.data}: is not the dataset that {name} began with; start a new search")
     source = space_of(manifest.space_source, settings.space)
-    space = BoundSpace(source, Base.of(manifest.base), material.language_model)
-    known = manifest.language_model_fingerprint
-    if space.lm != manifest.language_model or known not in (None, material.language_model_fingerprint):
-        raise SearchError(f"{settings.lm}: is not the language model that {name} began with; start a new search")
-    if known is None:
+    space = BoundSpace(source, Base.of(manifest.base), material.facts)
+    _check_language_models(manifest, material, space)
+    if manifest.language_model_fingerprint is None:
         say(settings, f"{name}: does not say which weights {settings.lm} had, so it goes on with those of now")
     return SearchPlan(experiment, settings, material.dataset.info, space)
+
+
+def _check_language_models(manifest: Manifest, material: Material, space: BoundSpace) -> None:
+    """Refuse other language models than those that a search began with."""
+    known = manifest.language_model_fingerprint
+    is_first = space.lm == manifest.language_model and known in (None, material.first.fingerprint)
+    others = [lm for lm, begun in manifest.language_models.items() if material.language_models.get(lm) != begun]
+    for other in others if is_first else [manifest.settings.lm]:
+        raise SearchError(
+            f"{other}: is not the language model that {manifest.settings.name} began with; start a new search"
+        )
 
 
 def with_devices(plan: SearchPlan) -> SearchPlan:
@@ -235,6 +206,7 @@ def _resolved(settings: SearchSettings) -> SearchSettings:
         "sampler": settled(settings.sampler, len(settings.objectives)),
         "data": str(Place.of(settings.data)),
         "lm": lm_store.absolute(settings.lm),
+        "more_lms": [lm_store.absolute(lm) for lm in settings.more_lms],
         "study_storage": settings.study_storage and without_password(settings.study_storage),
         "warm_start": settings.warm_start and str(Place.of(settings.warm_start)),
     }

@@ -22,8 +22,9 @@ from deepmlf.tune.experiment.layout import confirmation_name
 from deepmlf.tune.experiment.remote import check_writable, exists, open_trial
 from deepmlf.tune.experiment.stored import StoredExperiment, open_experiment
 from deepmlf.tune.experiment.study import OVERRIDES
+from deepmlf.tune.material import Material, open_material
 from deepmlf.tune.messages import Served
-from deepmlf.tune.plan import Material, SearchPlan, open_material, plan_resume, plan_search, with_devices
+from deepmlf.tune.plan import SearchPlan, plan_resume, plan_search, with_devices
 from deepmlf.tune.search import begin, run
 
 _TRIAL, _SEED = "confirmed_trial", "training.seed"
@@ -74,7 +75,7 @@ def retrain(
     check_writable(experiment.place, "")
     settings = experiment.manifest.settings
     address = address or settings.address
-    material = open_material(settings.data, settings.lm)
+    material = open_material(settings.data, *settings.all_lms)
     material.dataset.require_labels("test")
     place = experiment.place / confirmation_name([trial.number for trial in best], seeds)
     with connected(address):
@@ -124,10 +125,10 @@ def _measure(plan: SearchPlan, best: list[FrozenTrial]) -> Measured:
     finished = [trial for trial in plan.experiment.trials() if trial.state == TrialState.COMPLETE]
     config, gpus = plan.space.base.config, plan.settings.gpus_per_trial or 0.0
     device = device_with(gpus, config.training.device)
-    with serving(config, plan.settings.address) as served:
+    with serving(config.data.path, plan.settings.all_lms, plan.settings.address) as served:
         metrics = map_on_cluster(
-            partial(_test_metrics, config, served, device),
-            [str(plan.experiment.place_of_trial(trial.number)) for trial in finished],
+            partial(_test_metrics, served, device),
+            [(_config_of(plan, trial), str(plan.experiment.place_of_trial(trial.number))) for trial in finished],
             "measuring on test",
             cpus=plan.settings.cpus_per_trial,
             gpus=gpus,
@@ -138,7 +139,12 @@ def _measure(plan: SearchPlan, best: list[FrozenTrial]) -> Measured:
     return measured
 
 
-def _test_metrics(config: TrialConfig, served: Served, device: str, trial: str) -> dict[str, float]:
+def _config_of(plan: SearchPlan, trial: FrozenTrial) -> TrialConfig:
+    return TrialConfig.from_overrides(plan.space.base.overrides, json.loads(trial.user_attrs[OVERRIDES]))
+
+
+def _test_metrics(served: Served, device: str, retrained: tuple[TrialConfig, str]) -> dict[str, float]:
+    config, trial = retrained
     placed = config_here(config, served)
     if placed is config:
         return evaluate_trial(open_trial(trial), device=device)

@@ -222,7 +222,7 @@ def _terms(plan: SearchPlan, served: Served) -> SearchTerms:
         device=device_with(settings.gpus_per_trial or 0.0, "auto"),
         cache_gb=settings.cache_gb,
         keep=settings.keep,
-        language_model=experiment.manifest.language_model_fingerprint,
+        language_models=experiment.manifest.fingerprints,
         served=served,
     )
 
@@ -242,7 +242,7 @@ def _ray(plan: SearchPlan) -> Iterator[Served]:
     try:
         with (
             connected(settings.address, verbose=settings.verbose),
-            serving(plan.space.base.config, settings.address) as served,
+            serving(settings.data, settings.all_lms, settings.address) as served,
             adjusted_ray(),
         ):
             check_cluster(plan)

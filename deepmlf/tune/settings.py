@@ -25,6 +25,8 @@ class SearchSettings(BaseModel):
     data: str
     space: str
     lm: str = "smollm2-135m"
+    more_lms: list[str] = []
+    """Other language models: with any, each trial draws one of all of them, unless the space does."""
     trials: int = Field(20, ge=1)
     """Trials the search is to end with; a grid for which nobody has set it takes as many as it has points."""
     epochs: int = Field(15, ge=1)
@@ -68,6 +70,11 @@ class SearchSettings(BaseModel):
     quiet: bool = False
     verbose: bool = False
     """Show what Ray and the workers print."""
+
+    @property
+    def all_lms(self) -> list[str]:
+        """The language models that trials may have."""
+        return [self.lm, *self.more_lms]
 
     @property
     def first_rung(self) -> int:

@@ -1,7 +1,7 @@
 """How much data: a sixteenth of the train split to all of it, each within the next, with three seeds each.
 
-Validation stays whole. All else is as published for MOSI; where the language model has no room for its five MM blocks,
-as many as it has.
+Validation stays whole, and the next-token loss on it tells what is left of the language model's own distribution. All
+else is as published for MOSI; where the language model has no room for its five MM blocks, as many as it has.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ import optuna
 from deepmlf.model.lm_store import LanguageModelFacts
 from search_spaces.ablations._grid import FIXED, fixed_depth, suggest_seed
 
-BASE = FIXED
+BASE = FIXED | {"training.language_loss": True}
 
 
 def space(trial: optuna.Trial, lm: LanguageModelFacts, base: dict[str, Any]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def bound(
 ) -> BoundSpace:
     """A space, or the function that makes one, on a language model and a base."""
     loaded = space if isinstance(space, SearchSpace) else SearchSpace("space", space, {}, [], "")
-    return BoundSpace(loaded, Base.of(base), lm)
+    return BoundSpace(loaded, Base.of(base), {"lm": lm})
 
 
 def order(number: int, overrides: Mapping[str, Any] | None = None, **changes: Any) -> TrialOrder:

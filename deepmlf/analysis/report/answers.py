@@ -1,11 +1,13 @@
-"""The paper's three questions, asked of an experiment: how deep to fuse, with how many tokens, under which curriculum.
+"""The paper's questions, asked of an experiment: how deep to fuse, with how many tokens, under which curriculum, and
+those of its further analyses.
 
 Intervals of one value are Student's t at 95 % over trials (over seeds, in a grid of seeds) and are given from three
 values on. Values are compared with the best of them, all at once.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,9 @@ from scipy import stats
 from deepmlf.analysis.comparison import differ
 from deepmlf.analysis.curves import seed_curve
 from deepmlf.analysis.records import Records, TrialRecord
+from deepmlf.training.reports import LANGUAGE_LOSS
 from deepmlf.tune.objective import Objective
+from deepmlf.tune.space.base import LANGUAGE_MODEL
 
 NEEDED = 3  # of values, for any statement about their mean
 _CONFIDENCE = 0.95  # of one value's interval, and of all that a report says of its three questions
@@ -24,24 +28,33 @@ _BLIND = ("grid", "random")
 
 @dataclass(frozen=True)
 class Question:
-    """One of the paper's questions and its answer."""
+    """One of the paper's questions."""
 
     setting: str
     title: str
-    published: Collection[Any]
-    """Values that the paper finds best."""
-    answer: str
     space: str
-    """The search space that varies this alone."""
+    """The search space that varies this alone, or this if the search has several values of it."""
+    published: Collection[Any] = ()
+    """Values that the paper finds best; none where what it says is not known here."""
+    answer: str = ""
+    """The paper's."""
 
 
 QUESTIONS = (
-    Question("model.fusion_depth", "How deep to fuse?", range(5, 8), "5 to 7 MM blocks", "ablations/depth"),
-    Question("model.num_fusion_tokens", "How many fusion tokens?", range(8, 21), "8 to 20 tokens", "ablations/tokens"),
+    Question("model.fusion_depth", "How deep to fuse?", "ablations/depth", range(5, 8), "5 to 7 MM blocks"),
+    Question("model.num_fusion_tokens", "How many fusion tokens?", "ablations/tokens", range(8, 21), "8 to 20 tokens"),
     Question(
-        "curriculum.name", "Which curriculum?", ("av_first",), "audiovisual encoder first", "ablations/curriculum"
+        "curriculum.name", "Which curriculum?", "ablations/curriculum", ("av_first",), "audiovisual encoder first"
     ),
 )
+"""Those that the paper answers."""
+FURTHER = (
+    Question(LANGUAGE_MODEL, "Which language model?", "published/mosi"),
+    Question("data.train_share", "How much data?", "ablations/data_size"),
+    Question("regularisation", "Which regularisation?", "ablations/regularisation"),
+    Question("without", "Which parts does it need?", "ablations/model"),
+)
+"""Those of its further analyses, asked of an experiment that varies them."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +66,23 @@ class Group:
     """All of them, whatever became of them."""
     values: list[float] = field(default_factory=list)
     """The first objective of those that were trained to their end."""
+    language: list[float] = field(default_factory=list)
+    """Of the same, the next-token loss on validation texts in their best epochs, if they have reported it."""
+    shown: str | None = None
+    """What the value is called on the page, if not by itself."""
+
+    @property
+    def label(self) -> str:
+        """The value as it is shown."""
+        return str(self.value) if self.shown is None else self.shown
 
     @property
     def mean(self) -> float | None:
         return float(np.mean(self.values)) if self.values else None
+
+    @property
+    def mean_language(self) -> float | None:
+        return float(np.mean(self.language)) if self.language else None
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -89,8 +115,16 @@ class Answer:
     verdict: str
     """``not varied`` (no trial drew the setting), ``guided`` (the sampler chose values by results), ``stopped`` (trials
     were stopped early, so that those left flatter their settings), ``too few``, ``agrees`` (the best value is one of
-    the paper's, and the others are worse), ``contradicts`` (it is another one, and the paper's are worse) or
-    ``undecided``."""
+    the paper's, and the others are worse), ``contradicts`` (it is another one, and the paper's are worse), ``clear``
+    (all others are worse; of a question without the paper's answer) or ``undecided``."""
+
+
+def answers(records: Records) -> list[Answer]:
+    """The answers to the paper's questions, and to those of its further analyses that the experiment asks."""
+    further = [answer(question, records) for question in FURTHER]
+    return [answer(question, records) for question in QUESTIONS] + [
+        one for one in further if one.verdict != "not varied" and one.groups
+    ]
 
 
 def answer(question: Question, records: Records) -> Answer:
@@ -126,8 +160,15 @@ def _groups(question: Question, records: Records) -> list[Group]:
         if value is None or trial.repeats is not None or (trial.is_prior and records.settings.sampler == "random"):
             continue
         known = groups.get(value, Group(value, 0))
-        values = known.values if trial.value is None else [*known.values, trial.value]
-        groups[value] = Group(value, known.trials + 1, values)
+        values, language = list(known.values), list(known.language)
+        if trial.value is not None and trial.is_complete:
+            values.append(trial.value)
+            language += [loss for loss in [trial.best.get(LANGUAGE_LOSS)] if loss is not None]
+        groups[value] = Group(value, known.trials + 1, values, language)
+    lms = records.manifest.language_models
+    if question.setting == LANGUAGE_MODEL and lms:
+        by_size = sorted((lms[lm].parameters, lm) for lm in lms if lm in groups)
+        return [replace(groups[lm], shown=f"{Path(lm).name} ({size / 1e6:,.4g} M)") for size, lm in by_size]
     # What a space draws may be a word for the number in use.
     return sorted(groups.values(), key=lambda group: (isinstance(group.value, str), group.value))
 
@@ -155,6 +196,8 @@ def _compare(measured: list[Group], objective: Objective) -> tuple[Group, list[A
 
 
 def _verdict(question: Question, best: Group, worse: list[Any], open_: list[Any]) -> str:
+    if not question.published:
+        return "undecided" if open_ else "clear"
     is_published = best.value in question.published
     rivals_left = [value for value in open_ if (value in question.published) != is_published]
     rivals_beaten = [value for value in worse if (value in question.published) != is_published]

@@ -42,10 +42,11 @@ def question(answer: Answer, objective: Objective) -> Plot:
             x0=min(published) - 0.45, x1=max(published) + 0.45, line={"dash": "dash", "color": GREY},
             fillcolor=GREY, opacity=0.15, layer="below",
         )  # fmt: skip
-    labels = [f"{group.value}<br>n={len(group.values)}" for group in measured]
+    labels = [f"{group.label}<br>n={len(group.values)}" for group in measured]
     figure.update_xaxes(tickvals=places, ticktext=labels, title=asked.setting)
     figure.update_yaxes(title=objective.name)
-    return page_plot(title, figure, f"Full-fidelity trials only. Framed: the paper's answer, {asked.answer}.")
+    framed = f" Framed: the paper's answer, {asked.answer}." if published else ""
+    return page_plot(title, figure, "Full-fidelity trials only." + framed)
 
 
 def learning_curves(records: Records, rungs: list[RungRecord]) -> Plot:

@@ -14,8 +14,8 @@ from plotly.offline import get_plotlyjs
 from rich.console import Console
 
 from deepmlf.analysis.records import Records, TrialRecord, load_records
-from deepmlf.analysis.report import figures, study_figures
-from deepmlf.analysis.report.answers import QUESTIONS, answer
+from deepmlf.analysis.report import figures, scaling, study_figures
+from deepmlf.analysis.report.answers import answers
 from deepmlf.analysis.report.statements import statement
 from deepmlf.analysis.results import results_of, write_results
 from deepmlf.analysis.spending import failures_by_reason, rungs_of, spending_of
@@ -113,7 +113,6 @@ def render(records: Records, standing: Standing) -> str:
     order = study_figures.by_importance(mattered[0][1], records)
     best = records.ranked[0] if records.ranked else None
     metrics = list(dict.fromkeys(name for trial in records.trials for name in trial.best if name.startswith(VALID)))
-    answers = [answer(question, records) for question in QUESTIONS]
     return template.render(
         records=records,
         name=experiment.folder.name,
@@ -128,7 +127,10 @@ def render(records: Records, standing: Standing) -> str:
         confirmations=_confirmations(experiment.folder),
         verdict_line=verdict_line,
         commands=_commands(experiment, best) if best else {},
-        answers=[(one, statement(one, records), figures.question(one, records.objectives[0])) for one in answers],
+        answers=[
+            (one, statement(one, records), figures.question(one, records.objectives[0])) for one in answers(records)
+        ],
+        scaling=scaling.plots(records),
         histories=[study_figures.history(records, index) for index in range(len(records.objectives))],
         mattered=mattered,
         parallel=study_figures.parallel_coordinates(records, order),

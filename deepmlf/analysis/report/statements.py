@@ -28,7 +28,10 @@ def statement(answer: Answer, records: Records) -> str:
     meaning = {
         "agrees": "The paper's answer holds on this data",
         "contradicts": "Other values than the paper's are better on this data",
-        "undecided": "Whether the paper's answer holds on this data, these trials cannot tell",
+        "clear": "One value is better than all others on this data",
+        "undecided": "Whether the paper's answer holds on this data, these trials cannot tell"
+        if asked.published
+        else "Which value is best on this data, these trials cannot tell",
     }[answer.verdict]
     best = answer.best
     parts = [f"The best mean of {name} has {best.value} ({best.mean:.4f})"]

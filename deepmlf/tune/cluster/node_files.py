@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import os
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import ray
@@ -24,8 +24,6 @@ from deepmlf.tune.messages import Served
 
 CHUNK = 8 * 2**20
 """Bytes of a file that are on their way at a time."""
-DATA, LANGUAGE_MODEL = "data.path", "model.language_model"
-"""Settings that name a folder."""
 _FILES = ("*.json", "*.arrow", "*.safetensors", "tokenizer*", "vocab.*", "merges.txt")
 _SAMPLES, _SAMPLE = 16, 2**16
 
@@ -50,14 +48,17 @@ def fingerprint_of(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def folder_here(name: str, place: str) -> Path | None:
-    """Where this node has what a setting names; None if it has not, or if the setting needs no folder."""
-    if Place.of(place).is_remote or place == lm_store.TINY_RANDOM:
+def data_here(place: str) -> Path | None:
+    """Where this node has a dataset; None if it has not, or needs no folder of it."""
+    return None if Place.of(place).is_remote or not Path(place).is_dir() else Path(place)
+
+
+def language_model_here(name: str) -> Path | None:
+    """Where this node has a language model; None if it has not, or needs no folder of it."""
+    if Place.of(name).is_remote or name == lm_store.TINY_RANDOM:
         return None
-    if name == DATA:
-        return Path(place) if Path(place).is_dir() else None
     try:
-        return lm_store.resolve(place)
+        return lm_store.resolve(name)
     except LanguageModelError:
         return None
 
@@ -84,15 +85,19 @@ class FileServer:
 
 
 @contextlib.contextmanager
-def serving(config: TrialConfig, address: str | None) -> Iterator[Served]:
-    """Serve what `config` names and this node has, if the connected cluster has or may get other nodes.
+def serving(data: str, language_models: Iterable[str], address: str | None) -> Iterator[Served]:
+    """Serve a dataset and language models that this node has, if the connected cluster has or may get other nodes.
+
+    Args:
+        data: The dataset, as settings name it.
+        language_models: The same of language models.
+        address: Of the cluster; None for a local one.
 
     Yields what `config_here` needs to know.
     """
     is_cluster = address is not None or "RAY_ADDRESS" in os.environ or len(ray.nodes()) > 1
-    places = {DATA: config.data.path, LANGUAGE_MODEL: config.model.language_model}
-    folders = {name: folder_here(name, place) for name, place in places.items()}
-    known = {name: (fingerprint_of(folder), folder) for name, folder in folders.items() if folder is not None}
+    folders = {name: language_model_here(name) for name in language_models} | {data: data_here(data)}
+    known = {place: (fingerprint_of(folder), folder) for place, folder in folders.items() if folder is not None}
     if not is_cluster or not known:
         yield Served()
         return
@@ -104,7 +109,7 @@ def serving(config: TrialConfig, address: str | None) -> Iterator[Served]:
         .remote(dict(known.values()))
     )
     try:
-        yield Served({name: key for name, (key, _) in known.items()}, server_name)
+        yield Served({place: key for place, (key, _) in known.items()}, server_name)
     finally:
         ray.kill(server)
 
@@ -117,12 +122,14 @@ def config_here(config: TrialConfig, served: Served) -> TrialConfig:
     """
     if served.server is None:
         return config
-    places = {DATA: config.data.path, LANGUAGE_MODEL: config.model.language_model}
+    data, language_model = config.data.path, config.model.language_model
+    folders = {data: data_here(data), language_model: language_model_here(language_model)}
     found = {
-        name: str(on_this_node(places[name], key, served.server, folder_here(name, places[name])))
-        for name, key in served.fingerprints.items()
+        place: str(on_this_node(place, served.fingerprints[place], served.server, folder))
+        for place, folder in folders.items()
+        if place in served.fingerprints
     }
-    return config.placed(data=found.get(DATA), language_model=found.get(LANGUAGE_MODEL))
+    return config.placed(data=found.get(data), language_model=found.get(language_model))
 
 
 def on_this_node(place: str, key: str, server: str, found: Path | None) -> Path:

@@ -118,8 +118,9 @@ def _comparable(
             f"{refused}trained for {earlier.epochs} epochs, this search for {settings.epochs}; "
             "values of two objectives compare at equal --epochs only"
         )
-    if earlier.lm != settings.lm:
-        raise SearchError(f"{refused}ran on {earlier.lm}; its values say nothing about {settings.lm}")
+    if earlier.all_lms != settings.all_lms:
+        there, here = ", ".join(earlier.all_lms), ", ".join(settings.all_lms)
+        raise SearchError(f"{refused}ran on {there}; its values say nothing about {here}")
     known = manifest.language_model_fingerprint
     if None not in (known, language_model) and known != language_model:
         raise SearchError(f"{refused}ran on other weights of {settings.lm}; its values say nothing about these")

@@ -15,7 +15,7 @@ from deepmlf.config import first_fault
 from deepmlf.earlier import overrides_of_all
 from deepmlf.errors import SearchError, first_line
 from deepmlf.files import new_file
-from deepmlf.model.lm_store import LanguageModelFacts
+from deepmlf.model.lm_store import KnownLanguageModel, LanguageModelFacts
 from deepmlf.places import Place
 from deepmlf.tune.experiment.layout import MANIFEST
 from deepmlf.tune.settings import SearchSettings
@@ -40,6 +40,8 @@ class Manifest(BaseModel):
     """Sizes of what trials use of it."""
     language_model_fingerprint: str | None = None
     """Of its weights and configuration; None if a release up to 0.1 began the experiment."""
+    language_models: dict[str, KnownLanguageModel] = {}
+    """Sizes and fingerprints of all of them by name, where trials have one of several."""
     data_fingerprint: str
     baselines: dict[str, dict[str, float]] = {}
     """Validation metrics of simple models, see `deepmlf.training.baselines`; none if a release up to 0.1 began it."""
@@ -51,6 +53,18 @@ class Manifest(BaseModel):
     """The command line, without any password."""
     started: str
     """Local time, ISO 8601."""
+
+    def sizes_of(self, language_model: str) -> LanguageModelFacts:
+        """Sizes of what a trial uses of its language model; of one among several, of the whole of it."""
+        return self.language_models[language_model].facts if self.language_models else self.language_model
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """Of the language models that trials may have, by name, as far as they are known."""
+        if self.language_models:
+            return {name: known.fingerprint for name, known in self.language_models.items()}
+        known = self.language_model_fingerprint
+        return {} if known is None else {self.settings.lm: known}
 
     @model_validator(mode="before")
     @classmethod
@@ -69,6 +83,7 @@ class Manifest(BaseModel):
         base: dict[str, Any],
         language_model: LanguageModelFacts,
         language_model_fingerprint: str | None = None,
+        language_models: dict[str, KnownLanguageModel] | None = None,
         data_fingerprint: str,
         baselines: dict[str, dict[str, float]] | None = None,
         secret: str | None,
@@ -86,6 +101,7 @@ class Manifest(BaseModel):
             base=base,
             language_model=language_model,
             language_model_fingerprint=language_model_fingerprint,
+            language_models=language_models or {},
             data_fingerprint=data_fingerprint,
             baselines=baselines or {},
             versions={package: importlib.metadata.version(package) for package in _PACKAGES},

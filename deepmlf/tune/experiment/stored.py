@@ -64,7 +64,7 @@ class StoredExperiment:
         if drawn is None:
             return None
         config = TrialConfig.from_overrides(self.manifest.base, json.loads(drawn))
-        return effective_setting(config, self.manifest.language_model.num_layers)
+        return effective_setting(config, self.manifest.sizes_of(config.model.language_model).num_layers)
 
     def seconds_of(self, trials: Iterable[FrozenTrial]) -> Seconds:
         """What some of its trials have taken together, by what the driver has recorded."""

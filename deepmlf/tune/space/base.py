@@ -3,16 +3,17 @@
 No heavy imports: the CLI checks ``--set`` before it fetches a language model.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from deepmlf.config import TrialConfig
 from deepmlf.errors import ConfigError, SearchError
 
+LANGUAGE_MODEL = "model.language_model"
 OPTION_OF = {
     "data.path": "DATA",
-    "model.language_model": "--lm",
+    LANGUAGE_MODEL: "--lm",
     "training.epochs": "--epochs",
     "training.select_by": "--objective",
 }
@@ -51,12 +52,22 @@ def check_given(overrides: Mapping[str, Any]) -> None:
     _refuse(overrides, OPTION_OF, "--set ")
 
 
-def check_drawn(overrides: Iterable[str]) -> None:
+def check_drawn(overrides: Mapping[str, Any], language_models: Collection[str]) -> None:
     """Refuse among the settings of one trial what is one for all of them.
+
+    Args:
+        overrides: The trial's.
+        language_models: Those that the search was given. Of several a trial has its own.
 
     Raises:
         ConfigError: With the setting, and the option to use instead.
     """
+    drawn = overrides.get(LANGUAGE_MODEL)
+    if drawn is not None and len(language_models) > 1:
+        if drawn not in language_models:
+            known = ", ".join(language_models)
+            raise ConfigError(f"{LANGUAGE_MODEL}={drawn!r}: is none of those that --lm names: {known}")
+        overrides = {name: value for name, value in overrides.items() if name != LANGUAGE_MODEL}
     _refuse(overrides, DRAWN_BY_NONE)
 
 

@@ -14,7 +14,7 @@ from deepmlf.errors import ConfigError, SearchError
 from deepmlf.model.lm_store import LanguageModelFacts
 from deepmlf.training.effective import EffectiveSetting, effective_setting
 from deepmlf.tune.experiment.study import is_in_range
-from deepmlf.tune.space.base import Base, check_drawn
+from deepmlf.tune.space.base import LANGUAGE_MODEL, Base, check_drawn
 from deepmlf.tune.space.load import SearchSpace
 
 _PROBES = 20  # settings drawn before a search starts, to find faults of its space
@@ -28,8 +28,8 @@ class BoundSpace:
 
     space: SearchSpace
     base: Base
-    whole_lm: LanguageModelFacts
-    """Sizes of the whole language model."""
+    whole_lms: Mapping[str, LanguageModelFacts]
+    """Sizes of the whole language models that trials may have, by name."""
 
     @property
     def name(self) -> str:
@@ -43,20 +43,32 @@ class BoundSpace:
 
     @cached_property
     def lm(self) -> LanguageModelFacts:
-        """Sizes of what trials use of the language model: its first ``model.lm_layers``, unless the space draws those.
+        """Sizes of what trials use of the first of them: its first ``model.lm_layers``, unless the space draws those.
 
         Raises:
             ConfigError: If it has fewer layers.
         """
-        return _cut(self.base.config.model, self.whole_lm)
+        return _cut(self.base.config.model, next(iter(self.whole_lms.values())))
 
     @cached_property
     def _settings(self) -> dict[str, Any]:
         return self.base.config.flat()
 
+    @cached_property
+    def _draws_lm(self) -> bool:
+        return len(self.whole_lms) > 1 and LANGUAGE_MODEL not in self.space.source
+
     def sample(self, trial: optuna.trial.BaseTrial) -> dict[str, Any]:
-        """What the space makes of a trial's parameters: overrides by dotted names, not yet checked."""
-        return self.space.sample(trial, self.lm, dict(self._settings))
+        """What the space makes of a trial's parameters: overrides by dotted names, not yet checked.
+
+        Of several language models the trial draws one first, if the space does not say by itself which.
+        """
+        if not self._draws_lm:
+            return self.space.sample(trial, self.lm, dict(self._settings))
+        name = trial.suggest_categorical(LANGUAGE_MODEL, list(self.whole_lms))
+        lm = _cut(self.base.config.model, self.whole_lms[name])
+        overrides = self.space.sample(trial, lm, self._settings | {LANGUAGE_MODEL: name})
+        return {LANGUAGE_MODEL: name} | overrides
 
     def config_of(self, overrides: Mapping[str, Any]) -> TrialConfig:
         """The trial that drawn overrides make.
@@ -64,9 +76,9 @@ class BoundSpace:
         Raises:
             ConfigError: With the setting that is unknown, impossible or no trial's own, and what is allowed.
         """
-        check_drawn(overrides)
+        check_drawn(overrides, self.whole_lms)
         config = TrialConfig.from_overrides(self.base.overrides, overrides)
-        sizes = _cut(config.model, self.whole_lm)
+        sizes = _cut(config.model, self._whole(config))
         config.model.check_fits(sizes.num_layers, sizes.width)
         if sizes.positions is not None:
             config.model.check_positions(sizes.positions.count, sizes.positions.within)
@@ -74,7 +86,12 @@ class BoundSpace:
 
     def effective(self, config: TrialConfig) -> EffectiveSetting:
         """What a trial of this configuration trains."""
-        return effective_setting(config, self.whole_lm.num_layers)
+        return effective_setting(config, self._whole(config).num_layers)
+
+    def _whole(self, config: TrialConfig) -> LanguageModelFacts:
+        if len(self.whole_lms) == 1:
+            return next(iter(self.whole_lms.values()))
+        return self.whole_lms[config.model.language_model]
 
 
 def _cut(model: ModelConfig, lm: LanguageModelFacts) -> LanguageModelFacts:

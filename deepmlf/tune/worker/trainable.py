@@ -183,7 +183,8 @@ def reachable(order: TrialOrder) -> TrialConfig:
         PlaceError: If one cannot, or the language model is another than the search's, which says nothing about the
             trial's own setting.
     """
-    config, begun_with = config_here(order.config, order.terms.served), order.terms.language_model
+    begun_with = order.terms.language_models.get(order.config.model.language_model)
+    config = config_here(order.config, order.terms.served)
     name = config.model.language_model
     if config.training.device == "auto":
         config = config.placed(device=order.terms.device)

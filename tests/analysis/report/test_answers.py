@@ -7,7 +7,7 @@ import pytest
 
 from deepmlf.analysis.comparison import differ
 from deepmlf.analysis.records import TrialRecord
-from deepmlf.analysis.report.answers import QUESTIONS, Group, answer
+from deepmlf.analysis.report.answers import FURTHER, QUESTIONS, Group, answer, answers
 from deepmlf.analysis.report.page import statement
 from tests.analysis.report.depths import DEPTH, records_of
 
@@ -126,3 +126,40 @@ def test_values_drawn_under_other_names_stand_beside_those_in_use() -> None:
 
 def test_a_setting_that_no_trial_drew_was_not_varied() -> None:
     assert answer(QUESTIONS[1], records_of({5: [1.0], 6: [2.0]})).verdict == "not varied"
+
+
+def test_a_stopped_trial_has_a_value_that_does_not_count_as_trained_to_the_end() -> None:
+    """A report called them trained to their end since stopped trials have the value of their best epoch."""
+    records = records_of({5: [1.0, 1.1, 1.2], 7: [2.0]})
+    stopped = replace(records.trials[1], state="PRUNED")
+    groups = answer(DEPTH, replace(records, trials=[stopped, *records.trials[2:], records.trials[0]])).groups
+    assert [(group.value, group.trials, sorted(group.values)) for group in groups] == [
+        (5, 3, [1.0, 1.2]), (7, 1, [2.0]),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict", "said"),
+    [
+        ({0.25: [4.0, 4.1, 4.2], 1.0: [1.0, 1.1, 1.2]}, "clear", "One value is better than all others on this data. "),
+        ({0.25: [1.1, 1.2, 1.3], 1.0: [1.0, 1.1, 1.2]}, "undecided", "Which value is best on this data, these trials "),
+    ],
+)
+def test_a_further_question_is_asked_of_what_varies_it_and_has_no_answer_of_the_papers(
+    values: dict[float, list[float]], verdict: str, said: str
+) -> None:
+    [share] = [question for question in FURTHER if question.setting == "data.train_share"]
+    pairs = [(of, value) for of, group in values.items() for value in group]
+    drawn = zip(records_of({1: [value for _, value in pairs]}).trials, pairs, strict=True)
+    trials = [
+        replace(trial, params={share.setting: of}, settings={share.setting: of}, best={"language/loss": of})
+        for trial, (of, _) in drawn
+    ]
+    records = replace(records_of({}), trials=trials)
+    asked = {one.question.setting: one for one in answers(records)}
+    assert [name for name in asked if name not in {question.setting for question in QUESTIONS}] == [share.setting]
+    result = asked[share.setting]
+    assert result.verdict == verdict
+    assert statement(result, records).startswith(said)
+    assert [group.mean_language for group in result.groups] == [0.25, 1.0]
+    assert share.setting not in {one.question.setting for one in answers(records_of({5: [1.0], 7: [1.0]}))}

@@ -18,7 +18,6 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from deepmlf.config import TrialConfig
 from deepmlf.data.synthetic import make_synthetic
 from deepmlf.errors import DeepMLFError, PlaceError
 from deepmlf.tune import search
@@ -154,8 +153,7 @@ def home(own_home: Path) -> Path:
 
 @pytest.mark.ray
 def test_one_machine_serves_nothing(ray_cluster: None, small_data: Path) -> None:
-    base = TrialConfig.from_overrides({"data.path": str(small_data), "model.language_model": "tiny-random"})
-    with serving(base, None) as served:
+    with serving(str(small_data), ["tiny-random"], None) as served:
         assert served == Served()
 
 
@@ -164,8 +162,8 @@ def test_data_that_no_worker_reaches_end_the_search(
     ray_cluster: None, tmp_path: Path, small_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @contextlib.contextmanager
-    def dead(base: TrialConfig, address: str | None) -> Iterator[Served]:
-        yield Served({"data.path": "of data that are not here"}, "nonsuch")
+    def dead(data: str, language_models: list[str], address: str | None) -> Iterator[Served]:
+        yield Served({data: "of data that are not here"}, "nonsuch")
 
     monkeypatch.setattr(search, "serving", dead)
     summary = run_search(settings(small_data, tmp_path, trials=8, concurrent=1))

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from deepmlf.errors import ConfigError
 from deepmlf.model_config import Frozen
@@ -169,6 +169,15 @@ class TrialConfig(Frozen):
     training: TrainingConfig = TrainingConfig()
     curriculum: CurriculumConfig = CurriculumConfig()
 
+    @model_validator(mode="after")
+    def _check(self) -> "TrialConfig":
+        if self.curriculum.name == "unimodal_first" and self.model.num_fusion_tokens == 0:
+            raise ValueError(
+                "curriculum.name=unimodal_first: with model.num_fusion_tokens=0 the text attends to audio and vision, "
+                "so that its head cannot be trained alone; take another curriculum, or fusion tokens"
+            )
+        return self
+
     @classmethod
     def from_overrides(cls, *layers: Mapping[str, Any]) -> "TrialConfig":
         """Build a config from dotted overrides; a later layer wins.
@@ -236,7 +245,8 @@ def first_fault(error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"{path}: is missing"
     value = "" if isinstance(first["input"], dict) else f"={first['input']!r}"
-    return f"{path}{value}: {first['msg'].removeprefix('Value error, ')}"
+    place = f"{path}{value}: " if path else ""
+    return f"{place}{first['msg'].removeprefix('Value error, ')}"
 
 
 def _meant(path: str, known: Iterable[str]) -> str:

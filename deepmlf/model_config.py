@@ -3,11 +3,22 @@
 No heavy imports: the CLI reads this module to answer ``--help``.
 """
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 
 from deepmlf.errors import ConfigError
+
+_GROUPS = 3  # of fusion tokens: audio, vision, both
 
 
 class Frozen(BaseModel):
@@ -24,8 +35,13 @@ class ModelConfig(Frozen):
     special_tokens: Literal["tokenizer", "none"] = "tokenizer"
     """``tokenizer``: texts have the special tokens that the tokenizer gives them by itself (BERT's ``[CLS]`` and
     ``[SEP]``, Llama's ``<s>``; GPT-2 and SmolLM2 have none); ``none``: no text has any."""
-    num_fusion_tokens: int = Field(8, ge=1, le=256)
-    """Learnable fusion tokens appended to the text."""
+    num_fusion_tokens: int = Field(8, ge=0, le=256)
+    """Learnable fusion tokens appended to the text. 0: none; the text's own states attend to audio and vision, as in
+    Flamingo, and the prediction is made from the last text token and the mean frame."""
+    fusion_groups: Literal["shared", "separate"] = "shared"
+    """``shared``: every fusion token attends to the joint audiovisual frames. ``separate``: the first third of them
+    attends to audio alone, the second to vision alone, the others (a third, and what is left over) to the joint frames;
+    needs 3 tokens at least, and data with both modalities."""
     fusion_depth: int = Field(5, ge=1)
     """Number of MM blocks."""
     fusion_start: float = Field(0.45, ge=0.0, lt=1.0)
@@ -34,12 +50,19 @@ class ModelConfig(Frozen):
     """``even``: from the first fused layer to the last layer; ``top``: the last layers, one after another."""
     fusion_layers: tuple[int, ...] | None = None
     """Explicit 0-based fused layers, ascending; overrides depth, start and spacing."""
-    gate_init: float = 0.0
-    """Initial value of the gates before the sigmoid (0 opens a gate by half)."""
+    gate: Literal["sigmoid", "tanh", "none"] = "sigmoid"
+    """What multiplies the output of an MM block's cross-attention and of its FFN: the sigmoid of a trained scalar, its
+    hyperbolic tangent (Flamingo's), or nothing."""
+    gate_init: float | tuple[float, ...] = 0.0
+    """Initial value of the gates before the sigmoid (0 opens a gate by half) or the tanh (0 closes it), or one for each
+    MM block, the lowest first."""
     cross_attention_heads: int = Field(16, ge=1)
     """Heads of the gated cross-attention; must divide the language model's width."""
     dropout: float = Field(0.1, ge=0.0, lt=1.0)
     """Dropout inside the MM blocks."""
+    ffn_on: Literal["all", "fusion"] = "all"
+    """States that the MM blocks' FFN acts on: text and fusion tokens (the authors'), or fusion tokens alone, so that
+    the text's are those of the language model."""
     ffn: Literal["full", "lora"] = "lora"
     """MM block's FFN: all weights trained, or the copied weights frozen with LoRA beside them."""
     lora_rank: int = Field(64, ge=1)
@@ -72,8 +95,24 @@ class ModelConfig(Frozen):
     """SoftPerm on text embeddings: probability that a feature of a sample is permuted in time."""
     softperm_text_apply: float = Field(0.0, ge=0.0, le=1.0)
     """SoftPerm on text embeddings: probability that a batch is augmented at all."""
+    embedding_noise: float = Field(0.0, ge=0.0)
+    """NEFTune on text embeddings, in training: α of uniform noise of at most α/√(L·d) per feature, for a text of L
+    tokens of width d (arXiv:2310.05914, where 5 to 15 were tried)."""
+    embedding_dropout: float = Field(0.0, ge=0.0, lt=1.0)
+    """Dropout on the features of text embeddings, in training."""
     softperm_av_features: float = Field(0.0, ge=0.0, le=1.0)
     """SoftPerm on raw audio and vision features: probability per sample and feature."""
+
+    @field_validator("gate_init", mode="wrap")
+    @classmethod
+    def _with_one_fault(cls, value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+        """Of a union pydantic names the fault of each member, under the member's name."""
+        try:
+            return check(value)
+        except ValidationError as error:
+            is_list = isinstance(value, (list, tuple))
+            faults = [fault for fault in error.errors() if str(fault["loc"][0]).startswith("tuple") == is_list]
+            raise ValueError(faults[0]["msg"]) from None
 
     @model_validator(mode="after")
     def _check(self) -> "ModelConfig":
@@ -84,12 +123,48 @@ class ModelConfig(Frozen):
         layers = self.fusion_layers
         if layers is not None and (not layers or list(layers) != sorted(set(layers)) or layers[0] < 0):
             raise ValueError(f"`fusion_layers` must be ascending 0-based layers, but got {list(layers)}")
+        if isinstance(self.gate_init, tuple) and len(self.gate_init) != self.num_mm_blocks:
+            raise ValueError(
+                f"`gate_init` must be one number, or one for each of the {self.num_mm_blocks} MM blocks, "
+                f"but got {len(self.gate_init)}"
+            )
+        if self.fusion_groups == "separate" and self.num_fusion_tokens < _GROUPS:
+            raise ValueError(
+                f"`fusion_groups`=separate needs at least {_GROUPS} fusion tokens, but got "
+                f"num_fusion_tokens={self.num_fusion_tokens}"
+            )
+        if self.ffn_on == "fusion" and self.num_fusion_tokens == 0:
+            raise ValueError("`ffn_on`=fusion needs fusion tokens, but got num_fusion_tokens=0")
         return self
 
     @property
     def num_mm_blocks(self) -> int:
         """MM blocks, given explicitly or by depth."""
         return self.fusion_depth if self.fusion_layers is None else len(self.fusion_layers)
+
+    @property
+    def group_sizes(self) -> tuple[int, int, int]:
+        """Fusion tokens that attend to audio alone, to vision alone, and to the joint frames, in their order."""
+        own = self.num_fusion_tokens // _GROUPS if self.fusion_groups == "separate" else 0
+        return own, own, self.num_fusion_tokens - 2 * own
+
+    def gate_init_of(self, block: int) -> float:
+        """Initial value of the gates of an MM block, counted from the lowest."""
+        return self.gate_init[block] if isinstance(self.gate_init, tuple) else self.gate_init
+
+    def check_modalities(self, missing: Sequence[str]) -> None:
+        """Check groups of fusion tokens against a dataset.
+
+        Args:
+            missing: Modalities that no utterance of it has.
+
+        Raises:
+            ConfigError: If a group would attend to one of them.
+        """
+        if self.fusion_groups == "separate" and missing:
+            raise ConfigError(
+                f"model.fusion_groups=separate: the dataset has no {' and no '.join(missing)}; take shared"
+            )
 
     def check_fits(self, num_layers: int, width: int) -> None:
         """Check fused layers and cross-attention heads against a language model's depth and width.

@@ -117,7 +117,7 @@ def plan_search(settings: SearchSettings, material: Material | None = None) -> S
     check_objectives(settings.objectives, info.name, info.task)
     base = make_base(settings.space, source.base, _own(settings), settings.overrides, settings.seed)
     check_asked(settings.gpus_per_trial, base.config.training.device)
-    space = BoundSpace(source, base, material.language_model)
+    space = BoundSpace(source, base, material.language_model, tuple(info.missing))
     drawn = check_space(space, settings.space, settings.overrides, settings.seed)
     settings = beyond_warmup(settings, max(config.training.warmup_of(settings.epochs) for config in drawn))
     _say_what_is_lost(settings, space)
@@ -179,7 +179,8 @@ def plan_resume(
     if material.dataset.info.fingerprint != manifest.data_fingerprint:
         raise SearchError(f"{settings.data}: is not the dataset that {name} began with; start a new search")
     source = space_of(manifest.space_source, settings.space)
-    space = BoundSpace(source, Base.of(manifest.base), material.language_model)
+    missing = tuple(material.dataset.info.missing)
+    space = BoundSpace(source, Base.of(manifest.base), material.language_model, missing)
     known = manifest.language_model_fingerprint
     if space.lm != manifest.language_model or known not in (None, material.language_model_fingerprint):
         raise SearchError(f"{settings.lm}: is not the language model that {name} began with; start a new search")

@@ -5,9 +5,9 @@ import torch
 
 from deepmlf.config import ModelConfig
 from deepmlf.errors import ConfigError, LanguageModelError
-from deepmlf.model.attention import MaskedAttention
+from deepmlf.model.attention import MaskedAttention, attention_mask_of
 from deepmlf.model.av_encoder import pool_frames
-from deepmlf.model.deepmlf import DeepMLF, DeepMLFOutput, attention_mask_of
+from deepmlf.model.deepmlf import DeepMLF, DeepMLFOutput
 from deepmlf.model.language_model import Family, tiny_random
 from deepmlf.training.losses import LossWeights, compute_losses
 

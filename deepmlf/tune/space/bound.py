@@ -30,6 +30,8 @@ class BoundSpace:
     base: Base
     whole_lm: LanguageModelFacts
     """Sizes of the whole language model."""
+    missing: tuple[str, ...] = ()
+    """Modalities that no utterance of the dataset has."""
 
     @property
     def name(self) -> str:
@@ -66,6 +68,7 @@ class BoundSpace:
         config.model.check_fits(sizes.num_layers, sizes.width)
         if sizes.positions is not None:
             config.model.check_positions(sizes.positions.count, sizes.positions.within)
+        config.model.check_modalities(self.missing)
         return config
 
     def effective(self, config: TrialConfig) -> EffectiveSetting:

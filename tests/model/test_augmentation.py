@@ -2,7 +2,7 @@
 
 import torch
 
-from deepmlf.model.softperm import SoftPerm
+from deepmlf.model.augmentation import SoftPerm
 
 
 def batch() -> tuple[torch.Tensor, torch.Tensor]:

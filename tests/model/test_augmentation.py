@@ -1,8 +1,12 @@
-"""SoftPerm reorders some features in time, among valid frames, in training only."""
+"""SoftPerm reorders some features in time, among valid frames; noise and dropout act on text; in training only."""
 
+import math
+
+import pytest
 import torch
 
-from deepmlf.model.augmentation import SoftPerm
+from deepmlf.config import ModelConfig
+from deepmlf.model.augmentation import SoftPerm, TextAugmentation
 
 
 def batch() -> tuple[torch.Tensor, torch.Tensor]:
@@ -44,3 +48,54 @@ def test_batches_are_augmented_as_often_as_asked_and_never_in_evaluation() -> No
     assert 0.2 < share < 0.4
     assert torch.equal(layer.eval()(values, mask), values)
     assert not layer.is_active
+
+
+def noisy(alpha: float = 5.0, dropout: float = 0.0) -> TextAugmentation:
+    return TextAugmentation(ModelConfig(embedding_noise=alpha, embedding_dropout=dropout)).train()
+
+
+def test_noise_is_uniform_within_alpha_over_the_root_of_a_texts_size() -> None:
+    torch.manual_seed(0)
+    values, mask = batch()
+    moved = noisy()(values, mask) - values
+    for row, length in enumerate((12, 5)):
+        bound = 5.0 / math.sqrt(length * 400)
+        found = moved[row, :length].flatten()
+        assert found.abs().max() <= bound + 1e-6
+        assert found.abs().max() > 0.99 * bound
+        assert abs(found.mean()) < 0.1 * bound
+        assert found.std() == pytest.approx(bound / math.sqrt(3), rel=0.05)
+
+
+def test_noise_does_not_depend_on_how_far_a_batch_is_padded() -> None:
+    values, mask = torch.zeros(1, 4, 50), torch.ones(1, 4, dtype=torch.bool)
+    wide, wide_mask = torch.zeros(1, 40, 50), torch.zeros(1, 40, dtype=torch.bool)
+    wide_mask[:, :4] = True
+    torch.manual_seed(0)
+    bound = float(noisy()(values, mask).abs().max())
+    torch.manual_seed(0)
+    assert float(noisy()(wide, wide_mask)[:, :4].abs().max()) == pytest.approx(bound, rel=0.05)
+
+
+def test_dropout_comes_last_and_keeps_the_mean() -> None:
+    torch.manual_seed(0)
+    values, mask = torch.ones(2, 12, 400), torch.ones(2, 12, dtype=torch.bool)
+    augmented = noisy(alpha=5.0, dropout=0.25)(values, mask)
+    assert float((augmented == 0).float().mean()) == pytest.approx(0.25, abs=0.02)
+    assert float(augmented.mean()) == pytest.approx(1.0, abs=0.03)
+
+
+@pytest.mark.parametrize("settings", [{"embedding_noise": 5.0}, {"embedding_dropout": 0.1}])
+def test_augmentation_is_for_training_alone(settings: dict[str, float]) -> None:
+    values, mask = batch()
+    augmentation = TextAugmentation(ModelConfig.model_validate(settings)).train()
+    assert augmentation.is_active
+    assert not torch.equal(augmentation(values, mask), values)
+    augmentation.eval()
+    assert not augmentation.is_active
+    assert augmentation(values, mask) is values
+    nothing = TextAugmentation(ModelConfig()).train()
+    state = torch.get_rng_state()
+    assert not nothing.is_active
+    assert nothing(values, mask) is values
+    assert torch.equal(torch.get_rng_state(), state)  # what was drawn before these settings, is drawn now

@@ -3,6 +3,7 @@
 import re
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -319,6 +320,17 @@ def test_the_second_argument_of_a_space_is_the_language_model(tmp_path: Path) ->
 def test_an_unknown_space_lists_the_known_ones() -> None:
     with pytest.raises(SearchError, match=r"--space nonsuch: no such file or space; known spaces: .*demo.*mosi"):
         load_space("nonsuch")
+
+
+def test_groups_of_fusion_tokens_are_refused_before_a_search_on_data_that_lack_a_modality() -> None:
+    def space(trial: Any) -> dict[str, Any]:
+        return {"model.fusion_groups": trial.suggest_categorical("model.fusion_groups", ["shared", "separate"])}
+
+    on_both = bound(space)
+    assert {config.model.fusion_groups for config in check_space(on_both, "mine", {}, 0)} == {"shared", "separate"}
+    with pytest.raises(SearchError) as caught:
+        check_space(replace(on_both, missing=("audio",)), "mine", {}, 0)
+    assert str(caught.value) == "--space mine: model.fusion_groups=separate: the dataset has no audio; take shared"
 
 
 def by_depth(draw: Callable[[Any, bool], Any]) -> Callable[[Any], dict[str, Any]]:

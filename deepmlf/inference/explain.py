@@ -2,6 +2,7 @@
 
 import difflib
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -10,8 +11,9 @@ from deepmlf.data.dataset import SPLITS, Dataset
 from deepmlf.data.task import Task
 from deepmlf.errors import DataError
 from deepmlf.inference.predictor import Predictor, class_of
-from deepmlf.training.forward import by_head, run_model
-from deepmlf.training.frame_attention import record_attention
+from deepmlf.model.deepmlf import DeepMLF
+from deepmlf.training.forward import HEADS, by_head, run_model
+from deepmlf.training.frame_attention import looking, record_attention
 from deepmlf.training.metrics import sentiment_classes
 
 
@@ -22,11 +24,12 @@ class BlockAttention:
     layer: int
     """The fused layer that it follows."""
     weights: np.ndarray
-    """[n, frames], what each fusion token takes from each frame, mean over heads; rows sum to 1."""
-    attention_gate: float
-    """Open fraction, 0 to 1."""
-    ffn_gate: float
-    """Open fraction, 0 to 1."""
+    """[n, frames], what each token takes from each frame, mean over heads; rows sum to 1, or are 0 where a token
+    attends to a modality that the utterance lacks."""
+    attention_gate: float | None
+    """What multiplies the cross-attention: 0 to 1 of a sigmoid, -1 to 1 of a tanh; None without a gate."""
+    ffn_gate: float | None
+    """The same of the FFN."""
 
 
 @dataclass(frozen=True)
@@ -45,19 +48,24 @@ class Explanation:
     """What the model predicts."""
     predictions: dict[str, float | dict[str, float] | None]
     """By head: ``task`` (final), ``text``, ``av``, ``fusion``; a number, or the probability of each class; None if the
-    head's loss did not count in training."""
+    head's loss did not count in training, or there is no such head."""
     classes: dict[str, str]
     """``task`` and, if there is a label, ``label``: negative, neutral or positive, or a class of the data's."""
     blocks: list[BlockAttention]
     """From the lowest layer up."""
     has_frames: bool
     """False if the utterance has neither audio nor vision: attention then goes to nothing."""
+    tokens: list[str]
+    """Names of the tokens that attend, which are the rows of attention: numbers; with groups of fusion tokens ``audio
+    1``, ``vision 1``, ``shared 1``; without fusion tokens those of the text."""
+    attends: Literal["fusion", "text"] = "fusion"
+    """Which tokens attend."""
 
     def said(self, head: str) -> str:
         """What a head says, in figures: a number, or the probability of the likeliest class."""
         prediction = self.predictions[head]
         if prediction is None:
-            return "not trained"
+            return "no such head" if head == "fusion" and self.attends == "text" else "not trained"
         if isinstance(prediction, dict):
             return f"{max(prediction.values()):.1%}"
         return f"{prediction:+.4f}"
@@ -81,19 +89,12 @@ def explain(predictor: Predictor, dataset: Dataset, utterance: str) -> Explanati
         output = run_model(model, batch, trained_on.precision)
         states = model.av_encoder(batch.audio, batch.vision, batch.audio_lengths, batch.vision_lengths)
     visible = states.mask[0].cpu().numpy()
-    shown = visible if visible.any() else ~visible
-    gates = model.gates()
-    blocks = [
-        BlockAttention(
-            layer=layer,
-            weights=attention[layer][0].mean(0).cpu().numpy()[:, shown],
-            attention_gate=gates[f"gate/{layer}/attention"],
-            ffn_gate=gates[f"gate/{layer}/ffn"],
-        )
-        for layer in model.active_layers
-    ]
+    blocks = _blocks(model, attention, visible, looking(model, batch)[0].cpu().numpy())
     values = {head: predictor.task.values(outputs)[0] for head, outputs in by_head(output).items()}
-    said = {head: None if head in trained_on.silent_heads else _said(predictor.task, of) for head, of in values.items()}
+    said = {
+        head: None if head in trained_on.silent_heads or head not in values else _said(predictor.task, values[head])
+        for head in HEADS
+    }
     label, classes = _judged(predictor, dataset, values["task"], rows.labels[row])
     return Explanation(
         model=predictor.name,
@@ -107,7 +108,38 @@ def explain(predictor: Predictor, dataset: Dataset, utterance: str) -> Explanati
         classes=classes,
         blocks=blocks,
         has_frames=bool(visible.any()),
+        tokens=_names(predictor, batch.input_ids[0].tolist()),
+        attends="fusion" if model.config.num_fusion_tokens else "text",
     )
+
+
+def _blocks(
+    model: DeepMLF, attention: dict[int, torch.Tensor], visible: np.ndarray, looks: np.ndarray
+) -> list[BlockAttention]:
+    """Each active MM block's part, of the frames that are `visible` and the tokens that have any to look at."""
+    shown = visible if visible.any() else ~visible
+    looks = looks | ~looks.any()
+    gates = model.gates()
+    return [
+        BlockAttention(
+            layer=layer,
+            weights=attention[layer][0].mean(0).cpu().numpy()[:, shown] * looks[:, None],
+            attention_gate=gates.get(f"gate/{layer}/attention"),
+            ffn_gate=gates.get(f"gate/{layer}/ffn"),
+        )
+        for layer in model.active_layers
+    ]
+
+
+def _names(predictor: Predictor, ids: list[int]) -> list[str]:
+    """Names of the tokens that attend."""
+    config = predictor.model.config
+    if not config.num_fusion_tokens:
+        return [f"{place} {predictor.tokenizer.text_of(token)}" for place, token in enumerate(ids, 1)]
+    if config.fusion_groups == "shared":
+        return [str(place) for place in range(1, config.num_fusion_tokens + 1)]
+    groups = zip(("audio", "vision", "shared"), config.group_sizes, strict=True)
+    return [f"{group} {place}" for group, size in groups for place in range(1, size + 1)]
 
 
 def _said(task: Task, value: np.ndarray) -> float | dict[str, float]:

@@ -22,7 +22,7 @@ from deepmlf.model.pretrained import TrainedOn, is_pretrained, read_config, toke
 from deepmlf.training.checkpoints.files import BEST, CONFIG, LANGUAGE_MODEL, has_best, read_metadata
 from deepmlf.training.checkpoints.save import load_weights
 from deepmlf.training.curriculum import silent_heads
-from deepmlf.training.forward import build_model, predict_heads
+from deepmlf.training.forward import HEADS, build_model, predict_heads
 from deepmlf.training.machine.device import pick_device
 from deepmlf.training.metrics import compute_metrics, sentiment_classes
 from deepmlf.training.stores.token_ids import token_ids
@@ -64,11 +64,18 @@ def unchecked(trial: Path) -> list[str]:
     return [f"{trial}: does not say which weights its language model had, so it is not known whether they still are"]
 
 
-def _notes_on(trained_on: TrainedOn) -> tuple[str, ...]:
-    return tuple(
+def _notes_on(model: DeepMLF, trained_on: TrainedOn) -> tuple[str, ...]:
+    silent = [
         f"the {head} head says nothing: its loss did not count (training.loss_{head}=0)"
         for head in trained_on.silent_heads
-    )
+        if head != "fusion" or model.fusion_head is not None
+    ]
+    if model.fusion_head is None:
+        silent += [
+            "there is no fusion head: the model has no fusion tokens (model.num_fusion_tokens=0)",
+            "the text head does not speak for the words alone: without fusion tokens they attend to audio and vision",
+        ]
+    return tuple(silent)
 
 
 @dataclass(frozen=True)
@@ -125,7 +132,7 @@ class Predictor:
             device=pick_device(device),
             dtype=dtype_of(config.trained_on.precision),
         )
-        notes = _notes_on(config.trained_on)
+        notes = _notes_on(model, config.trained_on)
         return cls(folder.absolute().name, model, tokenizer_of(folder, config), config.trained_on, notes)
 
     @classmethod
@@ -161,7 +168,7 @@ class Predictor:
             batch_size=2 * training.batch_size,
             silent_heads=silent_heads(config),
         )
-        notes = (*unchecked(folder), *_notes_on(trained_on))
+        notes = (*unchecked(folder), *_notes_on(model, trained_on))
         return cls(folder.absolute().name, model.eval(), tokenizer, trained_on, notes)
 
     def loader(self, dataset: Dataset, split: str) -> Loader:
@@ -196,7 +203,8 @@ class Predictor:
         Returns:
             Columns ``id``, ``text``, ``label`` (null where there is none), ``sentiment`` (the final prediction),
             ``sentiment_text``, ``sentiment_av`` and ``sentiment_fusion`` (those of the auxiliary heads; null if its
-            loss did not count), ``sentiment_class`` and ``label_class`` (``negative``, ``neutral`` or ``positive``).
+            loss did not count, or there is no such head), ``sentiment_class`` and ``label_class`` (``negative``,
+            ``neutral`` or ``positive``).
             Of a model that predicts classes: ``id``, ``text``, ``label_class``, ``predicted_class``,
             ``predicted_class_text``, ``predicted_class_av``, ``predicted_class_fusion``, and
             ``probability_…`` of each class.
@@ -206,7 +214,8 @@ class Predictor:
         """
         loader, rows = self.loader(dataset, split), dataset.split(split)
         outputs = predict_heads(self.model, loader, self.trained_on.precision)
-        said = {head: self.task.values(values) for head, values in outputs.items()}
+        nothing = np.zeros((len(rows), self.model.outputs), np.float32)  # of a head that there is not: it is silent
+        said = {head: self.task.values(outputs.get(head, nothing)) for head in HEADS}
         of_task = (
             self._classes(dataset, rows, said) if self.task.is_classification else self._numbers(dataset, rows, said)
         )

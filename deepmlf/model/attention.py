@@ -62,6 +62,53 @@ def _scaled_dot_product(query: Tensor, key: Tensor, value: Tensor, scale: float,
     return output.to(dtype)
 
 
+def with_a_token(attention_mask: Tensor) -> Tensor:
+    """The boolean mask [batch, seq], in which an utterance without any token has its first one."""
+    mask = attention_mask.bool()
+    return torch.cat([mask[:, :1] | ~mask.any(1, keepdim=True), mask[:, 1:]], dim=1)
+
+
+def fusion_mask_of(group_sizes: tuple[int, int, int]) -> Tensor | None:
+    """Which fusion token sees which, a boolean [n, n] on the host; None if each sees all before it.
+
+    Audio tokens and vision tokens do not see each other, shared ones see all before them. For one, two and one of them
+    (rows are queries)::
+
+        a x . . .
+        v . x . .
+        v . x x .
+        s x x x x
+    """
+    audio, vision, _ = group_sizes
+    if not (audio and vision):
+        return None
+    mask = torch.ones(sum(group_sizes), sum(group_sizes), dtype=torch.bool).tril()
+    mask[audio : audio + vision, :audio] = False
+    return mask
+
+
+def attention_mask_of(text_mask: Tensor, num_fusion_tokens: int, fusion_mask: Tensor | None = None) -> Tensor:
+    """Boolean mask [batch, 1, seq+n, seq+n] over [text ; fusion], True where a query may attend.
+
+    Causal, pad keys hidden. For two text tokens, one pad and two fusion tokens (rows are queries)::
+
+        t x . . . .      text sees earlier text,
+        t x x . . .      never a fusion token
+        _ x x . . .      (a pad's own output is unused)
+        f x x . x .      a fusion token sees the valid text
+        f x x . x x      and the fusion tokens before it, or those that `fusion_mask` [n, n] lets it see
+
+    The first text token must be valid, or a pad before it would see nothing and softmax would give NaN.
+    """
+    batch, seq = text_mask.shape
+    keys = torch.cat([text_mask.bool(), text_mask.new_ones(batch, num_fusion_tokens, dtype=torch.bool)], dim=1)
+    size = keys.shape[1]
+    causal = torch.ones(size, size, dtype=torch.bool, device=keys.device).tril()
+    if fusion_mask is not None:
+        causal[seq:, seq:] = fusion_mask
+    return (causal & keys[:, None, :])[:, None]
+
+
 class MaskedAttention:
     """The plain path: padded sequences under a boolean mask [batch, 1, queries, keys], True where a query attends."""
 
@@ -132,9 +179,25 @@ class _Grid:
         rows: Tensor = _Fold.apply(sequences.transpose(1, 2).flatten(0, 1), self)
         return rows.transpose(0, 1)[None]
 
-    def attend_causally(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float, mask: Tensor | None = None) -> Tensor:
+        """Attention of packed rows within their sequences, causal or by `mask` [batch, 1, longest, longest]."""
         # Padding comes last in every sequence, so that causality alone hides it and no mask is needed.
-        return self.fold(_scaled_dot_product(self.unfold(query), self.unfold(key), self.unfold(value), scale))
+        return self.fold(_scaled_dot_product(self.unfold(query), self.unfold(key), self.unfold(value), scale, mask))
+
+
+def _joint_mask(sees_fusion: Tensor, lengths: Tensor, width: int) -> Tensor:
+    """Causal mask [batch, 1, width, width] over [text ; fusion ; padding] of each utterance.
+
+    Args:
+        sees_fusion: [n, n], which fusion token sees which.
+        lengths: [batch], text tokens of each utterance; the fusion tokens follow at once.
+        width: Positions.
+    """
+    n, positions = len(sees_fusion), torch.arange(width, device=lengths.device)
+    token = positions - lengths[:, None]  # (B, W), the fusion token there
+    is_fusion, token = (token >= 0) & (token < n), token.clamp(0, n - 1)
+    sees = sees_fusion[token[:, :, None], token[:, None]] | ~(is_fusion[:, :, None] & is_fusion[:, None])
+    return (sees & (positions[:, None] >= positions))[:, None]
 
 
 class Packing:
@@ -147,9 +210,17 @@ class Packing:
         seq: Positions of the padded text that the tokens come from.
         num_fusion_tokens: Fusion tokens per utterance.
         device: Where the rows are.
+        fusion_mask: What `fusion_mask_of` returns.
     """
 
-    def __init__(self, lengths: Tensor, seq: int, num_fusion_tokens: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        lengths: Tensor,
+        seq: int,
+        num_fusion_tokens: int,
+        device: torch.device,
+        fusion_mask: Tensor | None = None,
+    ) -> None:
         batch, n, longest = len(lengths), num_fusion_tokens, int(lengths.max())
         sample = torch.arange(batch).repeat_interleave(lengths)
         ends = lengths.cumsum(0)
@@ -178,18 +249,29 @@ class Packing:
         """[text rows], where each token is in the padded text, [batch · seq]."""
         self._text = _Grid(moved[3], moved[4], batch, longest)
         self._joint = _Grid(moved[5], moved[6], batch, width)
-        # A fusion token sees its utterance's text and the fusion tokens before it.
+        # A fusion token sees its utterance's text and the fusion tokens before it, those of another modality left out.
         tokens = torch.arange(n, device=device)
         sees_text = torch.arange(longest, device=device) < moved[7][:, None]
-        sees_fusion = (tokens[:, None] >= tokens).expand(batch, n, n)
-        self._fusion_mask = torch.cat([sees_text[:, None].expand(batch, n, longest), sees_fusion], dim=2)[:, None]
+        sees_fusion = tokens[:, None] >= tokens if fusion_mask is None else to_device(fusion_mask, device)
+        self._fusion_mask = torch.cat(
+            [sees_text[:, None].expand(batch, n, longest), sees_fusion.expand(batch, n, n)], dim=2
+        )[:, None]
+        self._joint_mask = None if fusion_mask is None else _joint_mask(sees_fusion, moved[7], width)
+
+    def unfold_text(self, text: Tensor) -> Tensor:
+        """Packed text rows [rows, d] as sequences [batch, longest, d], zero beyond each."""
+        return self._text.unfold(text[None, None])[:, 0]
+
+    def fold_text(self, sequences: Tensor) -> Tensor:
+        """The inverse of `unfold_text`."""
+        return self._text.fold(sequences[:, None])[0, 0]
 
     def attend_text(self, kept: list[KeysAndValues]) -> Attend:
         """Attention among text rows alone; appends each layer's keys and values to `kept`."""
 
         def attend(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
             kept.append((key, value))
-            return self._text.attend_causally(query, key, value, scale)
+            return self._text.attend(query, key, value, scale)
 
         return attend
 
@@ -207,4 +289,4 @@ class Packing:
 
     def attend_jointly(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """Attention of [text rows ; fusion rows]; text never sees a fusion token, which comes after it."""
-        return self._joint.attend_causally(query, key, value, scale)
+        return self._joint.attend(query, key, value, scale, self._joint_mask)

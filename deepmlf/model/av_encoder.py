@@ -1,6 +1,7 @@
 """The audiovisual encoder: per modality pool, project, encode; then join frame by frame."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from deepmlf.config import ModelConfig
-from deepmlf.model.softperm import SoftPerm
+from deepmlf.model.augmentation import SoftPerm
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,13 @@ class AudioVisualStates:
 
     frames: Tensor
     mask: Tensor
+    audio: "AudioVisualStates | None" = None
+    """Of joint frames: those of audio alone that they are made of, without a norm."""
+    vision: "AudioVisualStates | None" = None
+
+    def normed(self, norm: Callable[[Tensor], Tensor]) -> "AudioVisualStates":
+        """The same frames, normed; absent ones stay zero."""
+        return AudioVisualStates(norm(self.frames) * self.mask[..., None], self.mask)
 
     def mean(self) -> Tensor:
         """Mean over real frames, [batch, width]; zero where a sample has none."""
@@ -175,8 +183,8 @@ class AudioVisualEncoder(nn.Module):
         self, audio: Tensor, vision: Tensor, audio_lengths: Tensor | None = None, vision_lengths: Tensor | None = None
     ) -> AudioVisualStates:
         """Encode audio [batch, time, audio_dim] and vision [batch, time, vision_dim] into joint frames."""
-        audio_states, audio_mask = self.audio(audio, audio_lengths)
-        vision_states, vision_mask = self.vision(vision, vision_lengths)
-        mask = audio_mask | vision_mask
-        frames = self.norm(self.join(torch.cat([audio_states, vision_states], dim=-1)))
-        return AudioVisualStates(frames * mask[..., None], mask)
+        of_audio = AudioVisualStates(*self.audio(audio, audio_lengths))
+        of_vision = AudioVisualStates(*self.vision(vision, vision_lengths))
+        mask = of_audio.mask | of_vision.mask
+        frames = self.norm(self.join(torch.cat([of_audio.frames, of_vision.frames], dim=-1)))
+        return AudioVisualStates(frames * mask[..., None], mask, of_audio, of_vision)

@@ -1,6 +1,6 @@
 """DeepMLF, assembled: frozen LM, fusion tokens, MM blocks, audiovisual encoder, heads."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -8,7 +8,15 @@ from torch import Tensor, nn
 
 from deepmlf.config import ModelConfig
 from deepmlf.data.batch import to_device
-from deepmlf.model.attention import KeysAndValues, MaskedAttention, Packing
+from deepmlf.model.attention import (
+    KeysAndValues,
+    MaskedAttention,
+    Packing,
+    attention_mask_of,
+    fusion_mask_of,
+    with_a_token,
+)
+from deepmlf.model.augmentation import TextAugmentation
 from deepmlf.model.av_encoder import AudioVisualEncoder, AudioVisualStates
 from deepmlf.model.language_model import LanguageModel
 from deepmlf.model.mm_block import MMBlock
@@ -21,7 +29,6 @@ from deepmlf.model.pretrained import (
     read_weights,
     write_pretrained,
 )
-from deepmlf.model.softperm import SoftPerm
 from deepmlf.model.weights import trained_state
 
 
@@ -32,11 +39,11 @@ class DeepMLFOutput:
     task: Tensor
     """[batch, outputs]"""
     text: Tensor
-    """[batch, outputs], from the last valid text token."""
+    """[batch, outputs], from the last valid text token. Without fusion tokens it has seen audio and vision."""
     av: Tensor
     """[batch, outputs], from the mean audiovisual frame."""
-    fusion: Tensor
-    """[batch, n, outputs], from every fusion token."""
+    fusion: Tensor | None
+    """[batch, n, outputs], from every fusion token; None without any."""
     text_states: Tensor
     """[tokens, d], the LM's normed last states of all valid text tokens, utterance after utterance."""
     text_mask: Tensor
@@ -60,32 +67,6 @@ class TextPrefix:
         """The same prefix on a device."""
         pairs = [(to_device(keys, device), to_device(values, device)) for keys, values in self.keys_and_values]
         return TextPrefix(to_device(self.states, device), pairs)
-
-
-def _with_a_token(attention_mask: Tensor) -> Tensor:
-    """The boolean mask, in which an utterance without any token has its first one."""
-    mask = attention_mask.bool()
-    return torch.cat([mask[:, :1] | ~mask.any(1, keepdim=True), mask[:, 1:]], dim=1)
-
-
-def attention_mask_of(text_mask: Tensor, num_fusion_tokens: int) -> Tensor:
-    """Boolean mask [batch, 1, seq+n, seq+n] over [text ; fusion], True where a query may attend.
-
-    Causal, pad keys hidden. For two text tokens, one pad and two fusion tokens (rows are queries)::
-
-        t x . . . .      text sees earlier text,
-        t x x . . .      never a fusion token
-        _ x x . . .      (a pad's own output is unused)
-        f x x . x .      a fusion token sees the valid text
-        f x x . x x      and the fusion tokens before it
-
-    The first text token must be valid, or a pad before it would see nothing and softmax would give NaN.
-    """
-    batch, _ = text_mask.shape
-    keys = torch.cat([text_mask.bool(), text_mask.new_ones(batch, num_fusion_tokens, dtype=torch.bool)], dim=1)
-    size = keys.shape[1]
-    causal = torch.ones(size, size, dtype=torch.bool, device=keys.device).tril()
-    return (causal & keys[:, None, :])[:, None]
 
 
 class DeepMLF(nn.Module):
@@ -127,19 +108,24 @@ class DeepMLF(nn.Module):
         # First, so that with the same seed its initial weights do not depend on the fusion that is built after it.
         self.av_encoder = AudioVisualEncoder(audio_dim, vision_dim, config)
         self.av_head = nn.Linear(config.av_width, outputs)
-        self.fusion_tokens = nn.Parameter(torch.randn(n, width) * 0.02)
+        self.fusion_tokens = nn.Parameter(torch.randn(n, width) * 0.02, requires_grad=n > 0)
+        self._fusion_mask = fusion_mask_of(config.group_sizes)
+        modalities = ("audio", "vision") if config.fusion_groups == "separate" else ()
+        # The encoder's own norm is of joint frames; these are no part of it, so that its stage is any trial's.
+        self.modality_norms = nn.ModuleDict({name: nn.LayerNorm(config.av_width) for name in modalities})
+        blocks = enumerate(self.fusion_layers)
         self.mm_blocks = nn.ModuleDict(
-            {str(layer): MMBlock(language_model, layer, config) for layer in self.fusion_layers}
+            {str(layer): MMBlock(language_model, layer, config, block) for block, layer in blocks}
         )
-        self.text_softperm = SoftPerm(config.softperm_text_features, config.softperm_text_apply)
+        self.text_augmentation = TextAugmentation(config)
         self.task_head = nn.Sequential(
-            nn.Linear(2 * width + config.av_width, config.head_width),
+            nn.Linear((2 if n else 1) * width + config.av_width, config.head_width),
             nn.BatchNorm1d(config.head_width),
             nn.ReLU(),
             nn.Linear(config.head_width, outputs),
         )
         self.text_head = nn.Linear(width, outputs)
-        self.fusion_head = nn.Linear(width, outputs)
+        self.fusion_head = nn.Linear(width, outputs) if n else None
 
     def forward(
         self,
@@ -179,21 +165,31 @@ class DeepMLF(nn.Module):
                 f"input_ids: must have at most max_text_len={self.config.max_text_len} tokens, but got "
                 f"{input_ids.shape[1]}"
             )
-        text_mask = _with_a_token(attention_mask)
-        av = self.av_encoder(audio, vision, audio_lengths, vision_lengths)
+        text_mask = with_a_token(attention_mask)
+        av = self._encode(audio, vision, audio_lengths, vision_lengths)
         if not (plain or lm_logits):
             packing = self._packing(text_mask, text_lengths)
             if prefix is None:
-                embedded = self.text_softperm(self.language_model.embed(input_ids), text_mask)
+                embedded = self.text_augmentation(self.language_model.embed(input_ids), text_mask)
                 prefix = self._prefix(embedded, packing)
             text, fusion = self._decode_packed(prefix, packing, av)
             return self._heads(text, fusion, text[packing.last_rows], av, text_mask, packing.text_rows)
-        embedded = self.text_softperm(self.language_model.embed(input_ids), text_mask)
+        embedded = self.text_augmentation(self.language_model.embed(input_ids), text_mask)
         text, fusion = self._decode_padded(embedded, text_mask, av)
         logits = self.language_model.logits(torch.cat([text, fusion], dim=1)) if lm_logits else None
         last = text[torch.arange(len(text), device=text.device), text_mask.sum(1) - 1]
         rows = text_mask.flatten().nonzero()[:, 0]
         return self._heads(text.flatten(0, 1)[rows], fusion, last, av, text_mask, rows, logits)
+
+    def _encode(
+        self, audio: Tensor, vision: Tensor, audio_lengths: Tensor | None, vision_lengths: Tensor | None
+    ) -> AudioVisualStates:
+        """The joint frames, and with groups of fusion tokens those of each modality."""
+        av: AudioVisualStates = self.av_encoder(audio, vision, audio_lengths, vision_lengths)
+        if av.audio is None or av.vision is None or not self.modality_norms:
+            return av
+        norms = self.modality_norms
+        return replace(av, audio=av.audio.normed(norms["audio"]), vision=av.vision.normed(norms["vision"]))
 
     def _decode_padded(self, text: Tensor, text_mask: Tensor, av: AudioVisualStates) -> tuple[Tensor, Tensor]:
         """Embedded text [batch, seq, d] to normed last states of text and fusion tokens [batch, n, d]."""
@@ -201,25 +197,31 @@ class DeepMLF(nn.Module):
         positions = torch.cat([torch.arange(seq, device=text.device), self._fusion_positions(text.device)])
         hidden = torch.cat([text, self._fusion_rows(text)], dim=1)
         hidden, rotary = lm.add_positions(hidden, positions)
-        attend = MaskedAttention(attention_mask_of(text_mask, self.config.num_fusion_tokens))
+        attend = MaskedAttention(attention_mask_of(text_mask, self.config.num_fusion_tokens, self._fusion_mask))
         for index in range(lm.num_layers):
             hidden = lm.layer(index, hidden, attend, rotary)
             if index in self.active_layers:
-                text, fusion = self.mm_blocks[str(index)](hidden[:, :seq].flatten(0, 1), hidden[:, seq:], av)
+                block = self._block(index)
+                if not self.config.num_fusion_tokens:
+                    hidden = block.feed_forward(block.cross_attend(hidden, av))
+                    continue
+                text, fusion = block(hidden[:, :seq].flatten(0, 1), hidden[:, seq:], av)
                 hidden = torch.cat([text.unflatten(0, (-1, seq)), fusion], dim=1)
         hidden = lm.final_norm(hidden)
         return hidden[:, :seq], hidden[:, seq:]
 
     def text_prefix(self, input_ids: Tensor, attention_mask: Tensor, text_lengths: Tensor | None = None) -> TextPrefix:
-        """The text [batch, seq] up to the first MM block, without SoftPerm: it never changes in training."""
-        packing = self._packing(_with_a_token(attention_mask), text_lengths)
+        """The text [batch, seq] up to the first MM block, not augmented: it never changes in training."""
+        packing = self._packing(with_a_token(attention_mask), text_lengths)
         return self._prefix(self.language_model.embed(input_ids), packing)
 
     def _packing(self, text_mask: Tensor, text_lengths: Tensor | None) -> Packing:
         if text_lengths is None:
             text_lengths = text_mask.sum(1).cpu()
         seq, device = text_mask.shape[1], text_mask.device
-        return Packing(text_lengths.clamp(min=1), seq, self.config.num_fusion_tokens, device)
+        return Packing(
+            text_lengths.clamp(min=1), seq, self.config.num_fusion_tokens, device, fusion_mask=self._fusion_mask
+        )
 
     @torch.no_grad()
     def _prefix(self, embedded: Tensor, packing: Packing) -> TextPrefix:
@@ -238,18 +240,37 @@ class DeepMLF(nn.Module):
         tokens attend to the keys and values that it left behind.
         """
         lm, first, text = self.language_model, self.active_layers[0], prefix.states
+        if not self.config.num_fusion_tokens:
+            return self._decode_text(text, packing, av), self._fusion_rows(text, 0)
         positions = self._fusion_positions(text.device)
         fusion, rotary = lm.add_positions(self._fusion_rows(text, len(packing.last_rows)), positions)
         for index in range(first + 1):
             fusion = lm.layer(index, fusion, packing.attend_fusion(prefix.keys_and_values[index]), rotary)
-        text, fusion = self.mm_blocks[str(first)](text, fusion, av)
+        text, fusion = self._block(first)(text, fusion, av)
         rotary = lm.rotary(text, torch.cat([packing.positions, positions.repeat(len(fusion))]))
         for index in range(first + 1, lm.num_layers):
             hidden = lm.layer(index, torch.cat([text, fusion.flatten(0, 1)])[None], packing.attend_jointly, rotary)
             text, fusion = hidden[0, : len(text)], hidden[0, len(text) :].view_as(fusion)
             if index in self.active_layers:
-                text, fusion = self.mm_blocks[str(index)](text, fusion, av)
+                text, fusion = self._block(index)(text, fusion, av)
         return lm.final_norm(text), lm.final_norm(fusion)
+
+    def _decode_text(self, text: Tensor, packing: Packing, av: AudioVisualStates) -> Tensor:
+        """The same without fusion tokens: text from its prefix on to normed last states [rows, d]."""
+        lm, first = self.language_model, self.active_layers[0]
+        rotary = lm.rotary(text, packing.positions)
+        for index in range(first, lm.num_layers):
+            if index > first:
+                text = lm.layer(index, text[None], packing.attend_jointly, rotary)[0]
+            if index in self.active_layers:
+                block = self._block(index)
+                # What cross-attention makes of the padding is dropped before anything reads it.
+                text = block.feed_forward(packing.fold_text(block.cross_attend(packing.unfold_text(text), av)))
+        return lm.final_norm(text)
+
+    def _block(self, layer: int) -> MMBlock:
+        block: MMBlock = self.mm_blocks[str(layer)]  # type: ignore[assignment]
+        return block
 
     def _fusion_rows(self, text: Tensor, batch: int | None = None) -> Tensor:
         return self.fusion_tokens.to(text.dtype).expand(len(text) if batch is None else batch, -1, -1)
@@ -269,11 +290,14 @@ class DeepMLF(nn.Module):
         logits: Tensor | None = None,
     ) -> DeepMLFOutput:
         pooled_av = av.mean()
+        read = [last, pooled_av.to(last.dtype)]
+        if self.fusion_head is not None:
+            read = [fusion.mean(1), *read]
         return DeepMLFOutput(
-            task=self.task_head(torch.cat([fusion.mean(1), last, pooled_av.to(last.dtype)], dim=1)),
+            task=self.task_head(torch.cat(read, dim=1)),
             text=self.text_head(last),
             av=self.av_head(pooled_av),
-            fusion=self.fusion_head(fusion),
+            fusion=None if self.fusion_head is None else self.fusion_head(fusion),
             text_states=text,
             text_mask=text_mask,
             text_rows=text_rows,
@@ -298,11 +322,14 @@ class DeepMLF(nn.Module):
         return prediction
 
     def gates(self) -> dict[str, float]:
-        """Open fraction of each active MM block's gates, by fused layer: ``{"gate/9/attention": 0.5, ...}``."""
+        """What each active MM block's gates multiply by, by fused layer: ``{"gate/9/attention": 0.5, ...}``.
+
+        The open fraction of a sigmoid, -1 to 1 of a tanh; nothing under ``model.gate="none"``.
+        """
         return {
-            f"gate/{layer}/{name.removesuffix('_gate')}": torch.sigmoid(gate.detach()).item()
+            f"gate/{layer}/{name}": value
             for layer in self.active_layers
-            for name, gate in self.mm_blocks[str(layer)].named_parameters(recurse=False)
+            for name, value in self._block(layer).gates().items()
         }
 
     def save_pretrained(self, out: str | Path, *, trained_on: TrainedOn | None = None, card: str | None = None) -> None:

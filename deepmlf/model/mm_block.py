@@ -1,4 +1,4 @@
-"""The MM block: gated cross-attention from fusion tokens to audiovisual frames, then a gated FFN."""
+"""The MM block: gated cross-attention from fusion tokens, or text, to audiovisual frames, then a gated FFN."""
 
 import math
 from collections.abc import Callable
@@ -28,22 +28,34 @@ class GatedCrossAttention(nn.Module):
 
     def forward(self, fusion: Tensor, av: AudioVisualStates) -> Tensor:
         """[batch, n, d] from [batch, n, d]; zero where a sample has no audiovisual frame."""
-        query, key, value = (
-            self._split_heads(linear(states))
-            for linear, states in ((self.query, fusion), (self.key, av.frames), (self.value, av.frames))
-        )
-        attended = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=self._visible(av), dropout_p=self.dropout if self.training else 0.0
-        )
+        attended = self._attended(self._split_heads(self.query(fusion)), av)
         return dropout(self.output(attended.transpose(1, 2).flatten(2)), self.dropout, self.training)
+
+    def _attended(self, query: Tensor, av: AudioVisualStates) -> Tensor:
+        return self._attend(query, self.key, self.value, av)
+
+    def _attend(self, query: Tensor, key: nn.Linear, value: nn.Linear, av: AudioVisualStates) -> Tensor:
+        return F.scaled_dot_product_attention(
+            query,
+            self._split_heads(key(av.frames)),
+            self._split_heads(value(av.frames)),
+            attn_mask=self._visible(av),
+            dropout_p=self.dropout if self.training else 0.0,
+        )
 
     def attention_weights(self, fusion: Tensor, av: AudioVisualStates) -> Tensor:
         """What each fusion token takes from each frame, [batch, heads, n, A]: rows sum to 1, absent frames have 0.
 
         Of the same inputs as `forward`, whose kernel never lays these weights down in memory.
         """
-        query, key = self._split_heads(self.query(fusion)).float(), self._split_heads(self.key(av.frames)).float()
-        scores = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])
+        return self._weights(self._split_heads(self.query(fusion)), av)
+
+    def _weights(self, query: Tensor, av: AudioVisualStates) -> Tensor:
+        return self._weigh(query, self.key, av)
+
+    def _weigh(self, query: Tensor, key: nn.Linear, av: AudioVisualStates) -> Tensor:
+        keys = self._split_heads(key(av.frames)).float()
+        scores = query.float() @ keys.transpose(-2, -1) / math.sqrt(query.shape[-1])
         return scores.masked_fill(~self._visible(av), -math.inf).softmax(-1)
 
     def _split_heads(self, states: Tensor) -> Tensor:
@@ -53,6 +65,54 @@ class GatedCrossAttention(nn.Module):
     def _visible(av: AudioVisualStates) -> Tensor:
         # Without any frame, values are zero (masked frames are), so attending to all of them yields zero, not NaN.
         return (av.mask | ~av.mask.any(1, keepdim=True))[:, None, None, :]
+
+
+class GroupedCrossAttention(GatedCrossAttention):
+    """The same of groups of fusion tokens: those of audio attend to audio's frames, those of vision to vision's.
+
+    Each kind of frames has keys and values of its own; queries and output are those of all tokens.
+
+    Args:
+        width: d
+        av_width: e
+        heads: Of the attention.
+        dropout: On weights and output.
+        group_sizes: ``ModelConfig.group_sizes``
+    """
+
+    def __init__(
+        self, width: int, av_width: int, heads: int, dropout: float, group_sizes: tuple[int, int, int]
+    ) -> None:
+        super().__init__(width, av_width, heads, dropout)
+        self.group_sizes = group_sizes
+        self.audio_key, self.audio_value = (nn.Linear(av_width, width, bias=False) for _ in range(2))
+        self.vision_key, self.vision_value = (nn.Linear(av_width, width, bias=False) for _ in range(2))
+
+    def _attended(self, query: Tensor, av: AudioVisualStates) -> Tensor:
+        audio, vision, shared = query.split(self.group_sizes, dim=2)
+        of_audio, of_vision = self._own_frames(av)
+        attended = [
+            self._attend(audio, self.audio_key, self.audio_value, of_audio),
+            self._attend(vision, self.vision_key, self.vision_value, of_vision),
+            self._attend(shared, self.key, self.value, av),
+        ]
+        return torch.cat(attended, dim=2)
+
+    def _weights(self, query: Tensor, av: AudioVisualStates) -> Tensor:
+        audio, vision, shared = query.split(self.group_sizes, dim=2)
+        of_audio, of_vision = self._own_frames(av)
+        weights = [
+            self._weigh(audio, self.audio_key, of_audio),
+            self._weigh(vision, self.vision_key, of_vision),
+            self._weigh(shared, self.key, av),
+        ]
+        return torch.cat(weights, dim=2)
+
+    @staticmethod
+    def _own_frames(av: AudioVisualStates) -> tuple[AudioVisualStates, AudioVisualStates]:
+        if av.audio is None or av.vision is None:
+            raise ValueError("`av` must have the frames of audio and of vision, but has joint ones alone")
+        return av.audio, av.vision
 
 
 class LoRA(nn.Module):
@@ -113,32 +173,71 @@ class FeedForward(nn.Module):
         return self._linear("down", gate + up if self.sums_gate else gate * up)
 
 
+OPENINGS: dict[str, Callable[[Tensor], Tensor]] = {"sigmoid": torch.sigmoid, "tanh": torch.tanh}
+"""What a gate α multiplies by, under ``model.gate``."""
+
+
 class MMBlock(nn.Module):
     """A multimodal block after one LM layer (DeepMLF, MM block).
 
-    u = h_f + σ(α₁)·CrossAttention(Norm₁(h_f), c);  z = [h_t ; u];  out = z + σ(α₂)·FFN(Norm₂(z)).
-    A gate driven to -inf gives the language model back, bit for bit.
+    u = h_f + g(α₁)·CrossAttention(Norm₁(h_f), c);  z = [h_t ; u];  out = z + g(α₂)·FFN(Norm₂(z)).
+
+    g is the sigmoid (DeepMLF), tanh (Flamingo, arXiv:2204.14198), or 1 without any α. A sigmoid's gate driven to -inf
+    and a tanh's of 0 give the language model back, bit for bit. Without fusion tokens h_t takes the place of h_f, and
+    z = u.
+
+    Args:
+        language_model: Lends norms and FFN.
+        layer: The LM layer that the block follows.
+        config: Sizes, gates, and which states the FFN acts on.
+        block: Its number among the MM blocks, from the lowest.
     """
 
-    def __init__(self, language_model: LanguageModel, layer: int, config: ModelConfig) -> None:
+    attention_gate: nn.Parameter | None
+    ffn_gate: nn.Parameter | None
+
+    def __init__(self, language_model: LanguageModel, layer: int, config: ModelConfig, block: int = 0) -> None:
         super().__init__()
-        self.attention_gate = nn.Parameter(torch.tensor([config.gate_init]))
-        self.ffn_gate = nn.Parameter(torch.tensor([config.gate_init]))
+        self.opening = OPENINGS.get(config.gate)
+        for name in ("attention_gate", "ffn_gate"):
+            gate = None if self.opening is None else nn.Parameter(torch.tensor([config.gate_init_of(block)]))
+            self.register_parameter(name, gate)
         self.attention_norm = language_model.new_norm()
         self.ffn_norm = language_model.new_norm()
-        self.attention = GatedCrossAttention(
-            language_model.width, config.av_width, config.cross_attention_heads, config.dropout
+        sizes = language_model.width, config.av_width, config.cross_attention_heads, config.dropout
+        self.attention = (
+            GatedCrossAttention(*sizes)
+            if config.fusion_groups == "shared"
+            else GroupedCrossAttention(*sizes, config.group_sizes)
         )
         self.ffn = FeedForward(language_model.ffn_weights(layer), language_model.activation(layer), config)
+        self.changes_text = config.ffn_on == "all"
 
     def forward(self, text: Tensor, fusion: Tensor, av: AudioVisualStates) -> tuple[Tensor, Tensor]:
         """Text rows [rows, d], of all utterances together, and fusion tokens [batch, n, d] to the same."""
-        fusion = fusion + self._open(self.attention_gate, fusion) * self.attention(self.attention_norm(fusion), av)
-        joined = torch.cat([text, fusion.flatten(0, 1)])  # (rows + B·n, d)
-        joined = joined + self._open(self.ffn_gate, joined) * self.ffn(self.ffn_norm(joined))
+        fusion = self.cross_attend(fusion, av)
+        if not self.changes_text:
+            return text, self.feed_forward(fusion)
+        joined = self.feed_forward(torch.cat([text, fusion.flatten(0, 1)]))  # (rows + B·n, d)
         return joined[: len(text)], joined[len(text) :].view_as(fusion)
 
-    @staticmethod
-    def _open(gate: Tensor, states: Tensor) -> Tensor:
+    def cross_attend(self, states: Tensor, av: AudioVisualStates) -> Tensor:
+        """u of fusion tokens [batch, n, d], or of text [batch, seq, d]."""
+        return states + self._gated(self.attention_gate, states, self.attention(self.attention_norm(states), av))
+
+    def feed_forward(self, states: Tensor) -> Tensor:
+        """The block's output from z, [..., d]."""
+        return states + self._gated(self.ffn_gate, states, self.ffn(self.ffn_norm(states)))
+
+    def _gated(self, gate: Tensor | None, states: Tensor, update: Tensor) -> Tensor:
+        if gate is None or self.opening is None:
+            return update
         # In the states' own type, or a float32 gate would lift a bfloat16 residual stream to float32.
-        return gate.sigmoid().to(states.dtype)
+        return self.opening(gate).to(states.dtype) * update
+
+    def gates(self) -> dict[str, float]:
+        """What its gates multiply by: ``{"attention": 0.5, "ffn": 0.5}``; nothing if it has none."""
+        if self.opening is None:
+            return {}
+        gates = self.named_parameters(recurse=False)
+        return {name.removesuffix("_gate"): self.opening(gate.detach()).item() for name, gate in gates}

@@ -34,6 +34,8 @@ def model_config_of(reference: Mapping[str, Any]) -> ModelConfig:
         CheckpointError: If a setting that is needed is missing.
     """
     try:
+        if reference["n_bn_fusion"] == 0:  # ours would be another model than theirs
+            raise CheckpointError("reference config: num_fusion_tokens=0: Input should be greater than or equal to 1")
         fusion, encoder = reference["mmgpt"], reference["av_enc"]
         lora = fusion.get("lora", {}) if fusion.get("use_lora") else {}
         norms = _normalised(encoder)

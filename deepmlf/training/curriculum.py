@@ -58,13 +58,14 @@ def silent_heads(config: TrialConfig) -> tuple[str, ...]:
     """Auxiliary heads (``text``, ``av``, ``fusion``) whose predictions say nothing about a finished trial.
 
     Their loss did not count in fusion: they were never trained, or what they read has changed since. The audiovisual
-    head is trained in a stage of its own, and still fits an encoder that stayed frozen.
+    head is trained in a stage of its own, and still fits an encoder that stayed frozen. Without fusion tokens they have
+    no head.
     """
     training, is_frozen = config.training, config.curriculum.name == "av_frozen"
     counted = {
         "text": training.loss_text > 0,
         "av": training.loss_av > 0 or is_frozen,
-        "fusion": training.loss_fusion > 0,
+        "fusion": training.loss_fusion > 0 and config.model.num_fusion_tokens > 0,
     }
     return tuple(head for head, counts in counted.items() if not counts)
 

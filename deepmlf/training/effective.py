@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from deepmlf.config import Stage, TrainingConfig, TrialConfig
+from deepmlf.config import ModelConfig, Stage, TrainingConfig, TrialConfig
 from deepmlf.training.curriculum import stages_of
 from deepmlf.training.stores.av_key import OWN
 
@@ -31,7 +31,8 @@ def effective_setting(config: TrialConfig, num_layers: int) -> EffectiveSetting:
 
     Fused layers stand for the depth, start and spacing that they come from, stages for the curriculum that has them.
     What has no effect beside the other settings is left out: LoRA's of a full FFN, the probability of a SoftPerm that
-    is off, the learning rate of an audiovisual encoder that fusion keeps frozen.
+    is off, the learning rate of an audiovisual encoder that fusion keeps frozen, the initial value of gates that there
+    are not.
 
     >>> one, other = ({"model.ffn": "full", "model.lora_rank": rank, "training.seed": rank} for rank in (8, 64))
     >>> one = effective_setting(TrialConfig.from_overrides(one), 30)
@@ -55,19 +56,34 @@ def effective_setting(config: TrialConfig, num_layers: int) -> EffectiveSetting:
         idle |= {name for name in values if name.startswith("curriculum.av_")}
     elif config.curriculum.av_schedule != "plateau":
         idle.add("curriculum.av_plateau")
-    if model.ffn == "full":
-        idle |= {name for name in values if name.startswith("model.lora_")}
-    if model.av_layers == 0:
-        idle.add("model.av_heads")
-    if not (model.softperm_text_features and model.softperm_text_apply):
-        idle |= {"model.softperm_text_features", "model.softperm_text_apply"}
+    idle |= _idle_in_model(model)
     if not any("av_encoder" in stage.trains and stage.lr is None for stage in stages):
         idle.add("training.lr_av")
     used = {name: _plain(value) for name, value in values.items() if name not in idle}
+    if isinstance(model.gate_init, tuple) and len(set(model.gate_init)) == 1 and "model.gate_init" in used:
+        used["model.gate_init"] = _plain(model.gate_init[0])
     used["model.lm_layers"] = layers
     used["model.fusion_layers"] = model.resolve_fusion_layers(layers)
     used["stages"] = [_plain(_trained(stage, config.training)) for stage in stages]
     return EffectiveSetting(json.dumps(used, sort_keys=True), config.training.seed)
+
+
+def _idle_in_model(model: ModelConfig) -> set[str]:
+    """Settings that have no effect beside the model's others."""
+    idle = set()
+    if model.ffn == "full":
+        idle |= {f"model.{name}" for name in ModelConfig.model_fields if name.startswith("lora_")}
+    if model.av_layers == 0:
+        idle.add("model.av_heads")
+    if not (model.softperm_text_features and model.softperm_text_apply):
+        idle |= {"model.softperm_text_features", "model.softperm_text_apply"}
+    if model.gate == "none":
+        idle.add("model.gate_init")
+    if model.num_fusion_tokens == 0:
+        idle.add("training.loss_fusion")
+    if model.ffn_on == "fusion":  # the text's states are the language model's, whatever is trained
+        idle.add("training.loss_lm")
+    return idle
 
 
 def _trained(stage: Stage, training: TrainingConfig) -> dict[str, Any]:
@@ -80,4 +96,6 @@ def _plain(value: Any) -> Any:
     """The same value, its floats rounded to what a person may have written."""
     if isinstance(value, float):
         return float(f"{value:.{_DIGITS}g}")
+    if isinstance(value, list):
+        return [_plain(part) for part in value]
     return {name: _plain(part) for name, part in value.items()} if isinstance(value, dict) else value

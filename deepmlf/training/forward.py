@@ -34,7 +34,7 @@ def build_model(config: TrialConfig, dataset: Dataset) -> tuple[DeepMLF, TokensO
 
     Raises:
         LanguageModelError: If the language model is not available, or its tokenizer is another's.
-        ConfigError: If the device cannot be used, or the model does not fit the language model.
+        ConfigError: If the device cannot be used, or the model does not fit the language model or the dataset.
     """
     keep_freed_memory()
     device = pick_device(config.training.device)
@@ -45,6 +45,7 @@ def build_model(config: TrialConfig, dataset: Dataset) -> tuple[DeepMLF, TokensO
     check_vocabulary(name, tokenizer.vocab_size, language_model.vocab_size)
     language_model = language_model.first_layers(config.model.lm_layers)
     torch.manual_seed(config.training.seed)
+    config.model.check_modalities(dataset.info.missing)
     model = DeepMLF(
         language_model, dataset.info.audio_dim, dataset.info.vision_dim, config.model, dataset.info.task.outputs
     )
@@ -71,7 +72,7 @@ def run_model(
             prefix=prefix,
             plain=plain,
         )
-    predictions = {name: getattr(output, name).float() for name in HEADS}
+    predictions = {name: said.float() for name, said in _said(output).items()}
     return replace(output, **predictions)
 
 
@@ -104,10 +105,11 @@ def predict(
 def predict_heads(model: DeepMLF, loader: Loader, precision: str) -> dict[str, np.ndarray]:
     """Outputs of every head for a split, in the split's own order, [N, outputs] each; a model in eval mode."""
     device = model.fusion_tokens.device
-    outputs = {head: np.zeros((len(loader.labels), model.outputs), np.float32) for head in HEADS}
+    outputs: dict[str, np.ndarray] = {}
     for batch, _ in on_device(loader.in_order(), device):
         for head, values in by_head(run_model(model, batch, precision)).items():
-            outputs[head][batch.index.numpy()] = values
+            of_all = outputs.setdefault(head, np.zeros((len(loader.labels), model.outputs), np.float32))
+            of_all[batch.index.numpy()] = values
     return outputs
 
 
@@ -149,9 +151,15 @@ def language_loss(
 
 
 def by_head(output: DeepMLFOutput) -> dict[str, np.ndarray]:
-    """A batch's outputs by head, [batch, outputs] each; those of the fusion head are the mean over its tokens."""
+    """A batch's outputs by head, [batch, outputs] each; those of the fusion head are the mean over its tokens. Without
+    tokens there is none."""
+    return {head: (of.mean(1) if of.ndim > 2 else of).cpu().numpy() for head, of in _said(output).items()}
+
+
+def _said(output: DeepMLFOutput) -> dict[str, Tensor]:
+    """What each head that there is says of a batch."""
     outputs = {head: getattr(output, head) for head in HEADS}
-    return {head: (of.mean(1) if of.ndim > 2 else of).cpu().numpy() for head, of in outputs.items()}
+    return {head: said for head, said in outputs.items() if said is not None}
 
 
 def predict_av(model: DeepMLF, batch: Batch, *, last_frame: bool = False) -> Tensor:

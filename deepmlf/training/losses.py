@@ -123,7 +123,7 @@ def compute_losses(
 
     L = L(task) + λ_f·L(fusion, mean over tokens) + λ_av·L(av) + λ_t·L(text) + γ·CE, where L is L1 (the authors') or, of
     classes, cross-entropy. A term of weight zero is computed all the same, for the curves, except CE of the next token,
-    which is costly.
+    which is costly. Without fusion tokens there is no term of theirs.
 
     Args:
         model: For its LM head and its longest text.
@@ -133,15 +133,14 @@ def compute_losses(
         weights: λ and γ.
         pad_token_id: What the last token of a text predicts.
     """
-    losses = {
-        "task": prediction_loss(output.task, targets),
-        "fusion": prediction_loss(output.fusion, targets),
-        "av": prediction_loss(output.av, targets),
-        "text": prediction_loss(output.text, targets),
-    }
-    total = (
-        losses["task"] + weights.fusion * losses["fusion"] + weights.av * losses["av"] + weights.text * losses["text"]
-    )
+    losses = {"task": prediction_loss(output.task, targets)}
+    if output.fusion is not None:
+        losses["fusion"] = prediction_loss(output.fusion, targets)
+    losses |= {"av": prediction_loss(output.av, targets), "text": prediction_loss(output.text, targets)}
+    total = losses["task"]
+    for name in ("fusion", "av", "text"):
+        if name in losses:
+            total = total + getattr(weights, name) * losses[name]
     if weights.lm > 0:
         losses["lm"] = lm_loss(model, output, input_ids, pad_token_id)
         total = total + weights.lm * losses["lm"]

@@ -11,13 +11,14 @@ from deepmlf.config import Part, Stage, TrainingConfig, TrialConfig
 from deepmlf.model.deepmlf import DeepMLF
 
 _PLATEAU_FACTOR = 0.1
+_FUSION = ("fusion_tokens", "modality_norms.", "mm_blocks.")
 
 
 def part_of(name: str) -> Part:
     """The part of the model that a parameter belongs to."""
     if name.startswith("av_encoder."):
         return "av_encoder"
-    return "fusion" if name.startswith(("fusion_tokens", "mm_blocks.")) else "heads"
+    return "fusion" if name.startswith(_FUSION) else "heads"
 
 
 def trained_parameters(model: DeepMLF) -> dict[str, nn.Parameter]:

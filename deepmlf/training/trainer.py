@@ -200,8 +200,8 @@ class Trainer:
         seed = training.seed, self.position.epoch
         epoch = self.train_loader.epoch(seed, by_length=not stage.is_av_alone, batch_size=batch_size)
         with meter.phase("data"):
-            # SoftPerm changes the text of every batch anew.
-            is_cached = not (stage.is_av_alone or self.model.text_softperm.is_active)
+            # Augmentation changes the text of every batch anew.
+            is_cached = not (stage.is_av_alone or self.model.text_augmentation.is_active)
             prefixes = self._prefix_cache(self.train_loader) if is_cached else None
         moved = on_device(epoch, self.device, prefixes)
         for index, (batch, prefix) in enumerate(meter.timed("data", moved)):

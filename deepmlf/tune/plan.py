@@ -80,7 +80,7 @@ def plan_search(settings: SearchSettings, material: Material | None = None) -> S
     fixed = source.base if settings.around is None else settings_around(settings.around)
     base = make_base(settings.space, fixed, _own(settings), settings.overrides, settings.seed)
     check_asked(settings.gpus_per_trial, base.config.training.device)
-    space = BoundSpace(source, base, material.facts)
+    space = BoundSpace(source, base, material.facts, tuple(info.missing))
     drawn = check_space(space, settings.space, settings.overrides, settings.seed)
     settings = beyond_warmup(settings, max(config.training.warmup_of(settings.epochs) for config in drawn))
     _say_what_is_lost(settings, space)
@@ -143,7 +143,8 @@ def plan_resume(
     if material.dataset.info.fingerprint != manifest.data_fingerprint:
         raise SearchError(f"{settings.data}: is not the dataset that {name} began with; start a new search")
     source = space_of(manifest.space_source, settings.space)
-    space = BoundSpace(source, Base.of(manifest.base), material.facts)
+    missing = tuple(material.dataset.info.missing)
+    space = BoundSpace(source, Base.of(manifest.base), material.facts, missing)
     _check_language_models(manifest, material, space)
     if manifest.language_model_fingerprint is None:
         say(settings, f"{name}: does not say which weights {settings.lm} had, so it goes on with those of now")

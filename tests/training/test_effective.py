@@ -44,6 +44,15 @@ SAME = [
     ({"curriculum__name": "joint", "curriculum__av_weight_decay": 9.0}, {"curriculum__name": "joint"}),
     ({"curriculum__name": "grow_depth", "model__fusion_depth": 1},
      {"curriculum__name": "joint", "model__fusion_depth": 1}),
+    ({"model__gate": "none", "model__gate_init": -4.0}, {"model__gate": "none"}),
+    ({"model__gate": "none", "model__fusion_depth": 2, "model__gate_init": [0.0, 1.0]},
+     {"model__gate": "none", "model__fusion_depth": 2}),
+    ({"model__fusion_depth": 2, "model__gate_init": [-4.0, -4.0]},
+     {"model__fusion_depth": 2, "model__gate_init": -4.0}),
+    ({"model__fusion_depth": 2, "model__gate_init": [0.1 + 0.2, 0.0]},
+     {"model__fusion_depth": 2, "model__gate_init": [0.3, 0.0]}),
+    ({"model__num_fusion_tokens": 0, "training__loss_fusion": 0.3}, {"model__num_fusion_tokens": 0}),
+    ({"model__ffn_on": "fusion", "training__loss_lm": 0.3}, {"model__ffn_on": "fusion"}),
 ]  # fmt: skip
 DIFFERENT = [
     ({"model__fusion_depth": 4}, {"model__fusion_depth": 5}),
@@ -67,6 +76,14 @@ DIFFERENT = [
     ({"training__cosine_epochs": 150}, {}),
     ({"training__weight_decay": 1e-4}, {"training__weight_decay": 1.0001e-4}),
     ({"training__epochs": 4}, {"training__epochs": 5}),
+    ({"model__gate": "tanh"}, {}),
+    ({"model__fusion_depth": 2, "model__gate_init": [0.0, 1.0]},
+     {"model__fusion_depth": 2, "model__gate_init": [1.0, 0.0]}),
+    ({"model__fusion_groups": "separate"}, {}),
+    ({"model__ffn_on": "fusion"}, {}),
+    ({"model__num_fusion_tokens": 0, "training__loss_lm": 0.3}, {"model__num_fusion_tokens": 0}),
+    ({"model__embedding_noise": 5.0}, {}),
+    ({"model__embedding_dropout": 0.1}, {}),
 ]  # fmt: skip
 
 

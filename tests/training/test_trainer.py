@@ -16,7 +16,10 @@ from deepmlf.training.checkpoints.files import latest_checkpoint
 from deepmlf.training.trainer import Trainer
 from tests.training.small_trial import config_of, run, without_times
 
-ALL_RANDOM = {"model__softperm_text_features": 0.3, "model__softperm_text_apply": 0.5, "training__loss_lm": 0.5}
+ALL_RANDOM = {
+    "model__softperm_text_features": 0.3, "model__softperm_text_apply": 0.5, "model__embedding_noise": 5.0,
+    "model__embedding_dropout": 0.1, "training__loss_lm": 0.5,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

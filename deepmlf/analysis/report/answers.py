@@ -52,7 +52,8 @@ FURTHER = (
     Question(LANGUAGE_MODEL, "Which language model?", "published/mosi"),
     Question("data.train_share", "How much data?", "ablations/data_size"),
     Question("regularisation", "Which regularisation?", "ablations/regularisation"),
-    Question("without", "Which parts does it need?", "ablations/model"),
+    Question("variant", "Which parts does it need?", "ablations/model"),
+    Question("model.fusion_groups", "Groups of fusion tokens?", "ablations/groups"),
 )
 """Those of its further analyses, asked of an experiment that varies them."""
 

@@ -15,6 +15,7 @@ _HEADS = {
     "av": "Audio and vision alone",
     "fusion": "Fusion tokens (mean)",
 }
+_WITHOUT_TOKENS = {"task": "Final prediction", "text": "Words, with audio and vision", "av": "Audio and vision alone"}
 _STRONGEST = 3  # frames that a summary names
 
 
@@ -27,20 +28,35 @@ def explain_page(explanation: Explanation) -> str:
     most = max(float(block.weights.max()) for block in blocks)
     return environment.get_template("explain.html.jinja").render(
         explanation=explanation,
-        heads={title: _cells(explanation, head) for head, title in _HEADS.items()},
+        heads={title: _cells(explanation, head) for head, title in _titles(explanation).items()},
         classes=explanation.task.classes,
         predictions=predictions,
         maps=[
             {
                 "block": block,
-                "plot": _html(_heat_map(block, most), f"attention-{block.layer}", 150 + 20 * len(block.weights)),
-                "summary": _summary(block),
-                "rows": block.weights.tolist(),
+                "plot": _html(
+                    _heat_map(block, most, explanation), f"attention-{block.layer}", 150 + 20 * len(block.weights)
+                ),
+                "summary": _summary(block, _tokens(explanation)),
+                "rows": list(zip(explanation.tokens, block.weights.tolist(), strict=True)),
             }
             for block in blocks
         ],
-        gates=_html(_gates(blocks), "gates", 300),
+        tokens=_tokens(explanation),
+        gates=_html(_gates(blocks), "gates", 300) if _has_gates(blocks) else None,
     )
+
+
+def _titles(explanation: Explanation) -> dict[str, str]:
+    return _HEADS if explanation.attends == "fusion" else _WITHOUT_TOKENS
+
+
+def _tokens(explanation: Explanation) -> str:
+    return f"{explanation.attends} tokens"
+
+
+def _has_gates(blocks: list[BlockAttention]) -> bool:
+    return all(block.attention_gate is not None for block in blocks)
 
 
 def _cells(explanation: Explanation, head: str) -> str | dict[str, float]:
@@ -72,7 +88,7 @@ def _html(figure: go.Figure, name: str, height: int, *, script: bool = False) ->
 
 
 def _predictions(explanation: Explanation) -> go.Figure:
-    said = {title: explanation.predictions[head] for head, title in _HEADS.items()}
+    said = {title: explanation.predictions[head] for head, title in _titles(explanation).items()}
     titles = [title for title, value in said.items() if value is not None]
     values: list[Any] = [said[title] for title in titles]
     if explanation.task.is_classification:
@@ -106,13 +122,13 @@ def _probabilities(titles: list[str], values: list[dict[str, float]], classes: t
     return figure
 
 
-def _heat_map(block: BlockAttention, most: float) -> go.Figure:
-    tokens, frames = block.weights.shape
+def _heat_map(block: BlockAttention, most: float, explanation: Explanation) -> go.Figure:
+    frames = block.weights.shape[1]
     figure = go.Figure(
         go.Heatmap(
             z=block.weights,
             x=list(range(1, frames + 1)),
-            y=list(range(1, tokens + 1)),
+            y=explanation.tokens,
             zmin=0,
             zmax=most,
             colorscale="Cividis",
@@ -121,17 +137,17 @@ def _heat_map(block: BlockAttention, most: float) -> go.Figure:
         )
     )
     figure.update_xaxes(title="audiovisual frame")
-    figure.update_yaxes(title="fusion token", autorange="reversed", tickformat="d")
+    figure.update_yaxes(title=_tokens(explanation).removesuffix("s"), autorange="reversed", type="category")
     return figure
 
 
-def _summary(block: BlockAttention) -> str:
+def _summary(block: BlockAttention, tokens: str) -> str:
     """The heat map in a sentence."""
-    mean = block.weights.mean(0)
+    mean = block.weights[block.weights.any(1)].mean(0)
     strongest = np.sort(np.argsort(mean)[::-1][:_STRONGEST])
     names = ", ".join(str(frame + 1) for frame in strongest)
     return (
-        f"Of {len(mean)} frames the fusion tokens look most at {names}: "
+        f"Of {len(mean)} frames the {tokens} look most at {names}: "
         f"{mean[strongest].sum():.0%} of the attention, where an even spread gives {len(strongest) / len(mean):.0%}."
     )
 
@@ -149,6 +165,7 @@ def _gates(blocks: list[BlockAttention]) -> go.Figure:
         ]
     )
     figure.update_xaxes(title="fused layer", tickvals=layers)
-    figure.update_yaxes(title="open fraction", range=[0, 1])
+    lowest = min(min(values) for values, _, _ in series.values())
+    figure.update_yaxes(title="what the gate multiplies by", range=[-1 if lowest < 0 else 0, 1])
     figure.update_layout(legend={"orientation": "h", "y": 1.15})
     return figure

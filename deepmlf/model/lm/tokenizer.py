@@ -28,6 +28,10 @@ class ByteTokenizer:
         """All token ids of each text."""
         return [list(text.encode()) for text in texts]
 
+    def text_of(self, token: int) -> str:
+        """What one token stands for; bytes that are no character by themselves in hexadecimal."""
+        return "(pad)" if token == self.pad_token_id else bytes([token]).decode(errors="backslashreplace")
+
 
 class Tokenizer:
     """A Hugging Face tokenizer that returns plain lists of ids.
@@ -62,6 +66,11 @@ class Tokenizer:
     def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
         """All token ids of each text."""
         return self._encode(texts, self._special)
+
+    def text_of(self, token: int) -> str:
+        """What one token stands for."""
+        text: str = self._tokenizer.decode([token])
+        return text
 
     def _encode(self, texts: Sequence[str], special: bool) -> list[list[int]]:
         ids: list[list[int]] = self._tokenizer(list(texts), add_special_tokens=special).input_ids

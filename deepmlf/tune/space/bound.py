@@ -30,6 +30,8 @@ class BoundSpace:
     base: Base
     whole_lms: Mapping[str, LanguageModelFacts]
     """Sizes of the whole language models that trials may have, by name."""
+    missing: tuple[str, ...] = ()
+    """Modalities that no utterance of the dataset has."""
 
     @property
     def name(self) -> str:
@@ -82,6 +84,7 @@ class BoundSpace:
         config.model.check_fits(sizes.num_layers, sizes.width)
         if sizes.positions is not None:
             config.model.check_positions(sizes.positions.count, sizes.positions.within)
+        config.model.check_modalities(self.missing)
         return config
 
     def effective(self, config: TrialConfig) -> EffectiveSetting:

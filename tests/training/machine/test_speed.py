@@ -192,12 +192,20 @@ def test_the_hit_rate_is_of_prefixes_read_rather_than_computed(
     assert [report["speed/prefix_hit_rate"] for report in reports] == [0.0, 0.0] + [rate] * 3
 
 
-def test_text_that_softperm_changes_is_computed_and_validation_is_read(
-    own_home: Path, tmp_path: Path, small_data: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"model__softperm_text_features": 0.3, "model__softperm_text_apply": 0.5},
+        {"model__embedding_noise": 5.0},
+        {"model__embedding_dropout": 0.1},
+    ],
+)
+def test_text_that_augmentation_changes_is_computed_and_validation_is_read(
+    own_home: Path, tmp_path: Path, small_data: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, float]
 ) -> None:
     monkeypatch.setattr(text_prefixes, "_measure", lambda *parts: {"read_seconds": 0.0, "compute_seconds": 1.0})
-    settings = {"model__softperm_text_features": 0.3, "model__softperm_text_apply": 0.5, "curriculum__name": "joint"}
-    trial = Trainer(config_of(small_data, **settings), tmp_path / "out", cache_gb=1.0)
+    config = config_of(small_data, curriculum__name="joint", **settings)
+    trial = Trainer(config, tmp_path / "out", cache_gb=1.0)
     reports: list[dict] = []
     trial._run_epoch(trial.stages[0], lambda metrics, checkpoint: reports.append(metrics))
     assert reports[0]["speed/prefix_hit_rate"] == pytest.approx(24 / (49 + 24))

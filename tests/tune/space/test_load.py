@@ -3,6 +3,7 @@
 import re
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from deepmlf.errors import ConfigError, SearchError
 from deepmlf.model.deepmlf import DeepMLF
 from deepmlf.model.language_model import Family, LanguageModel, tiny_random
 from deepmlf.model.lm_store import LanguageModelFacts
+from deepmlf.tune.decide.samplers import grid_points
 from deepmlf.tune.plan import plan_search
 from deepmlf.tune.space.bound import check_ranges, check_space
 from deepmlf.tune.space.load import SearchSpace, known_spaces, load_space
@@ -46,8 +48,9 @@ def draw(space: SearchSpace, lm: LanguageModelFacts, count: int = 200) -> Iterat
 
 def test_the_known_spaces_are_those_of_the_readme() -> None:
     assert SPACES == [
-        "ablations/curriculum", "ablations/data_size", "ablations/depth", "ablations/tokens", "demo", "mosei",
-        "mosi", "published/mosei", "published/mosei_large", "published/mosi", "published/sims", "sims",
+        "ablations/curriculum", "ablations/data_size", "ablations/depth", "ablations/groups", "ablations/model",
+        "ablations/regularisation", "ablations/tokens", "demo", "mosei", "mosi", "published/mosei",
+        "published/mosei_large", "published/mosi", "published/sims", "sims",
     ]  # fmt: skip
 
 
@@ -134,6 +137,7 @@ FIXED_IN = {
         "ablations/curriculum",
         "ablations/data_size",
         "ablations/depth",
+        "ablations/groups",
         "ablations/tokens",
     ],  # fmt: skip
     ("mosei", 0): ["published/mosei"],
@@ -186,6 +190,7 @@ def test_the_differences_that_the_docs_list_are_those_that_a_published_space_tak
         ("ablations/tokens", "model.num_fusion_tokens", 7 * 3),
         ("ablations/curriculum", "curriculum.name", 5 * 3),
         ("ablations/data_size", "data.train_share", 5 * 3),
+        ("ablations/groups", "model.fusion_groups", 2 * 3),
     ],
 )
 def test_a_grid_sampler_enumerates_an_ablation(name: str, varied: str, size: int) -> None:
@@ -203,6 +208,45 @@ def test_a_grid_sampler_enumerates_an_ablation(name: str, varied: str, size: int
     assert {setting for setting in points[0] if len({point[setting] for point in points}) > 1} == {
         "training.seed", varied
     }  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+@pytest.mark.parametrize("around", ["mosi", "mosei", "sims"])
+@pytest.mark.parametrize(
+    ("name", "word"), [("ablations/model", "variant"), ("ablations/regularisation", "regularisation")]
+)
+def test_each_word_of_an_ablation_stands_for_another_model(name: str, word: str, around: str) -> None:
+    space, base = load_space(name), load_space(f"published/{around}").base
+    on_lm = bound(space, SMOLLM2, base)
+    points, cut = grid_points(on_lm, None, seed=0)
+    assert not cut
+    assert len(points) == 6 * 3
+    configs = [on_lm.config_of(on_lm.sample(optuna.trial.FixedTrial(point))) for point in points]
+    assert len({on_lm.effective(config) for config in configs}) == len(points)
+    [plain] = [config for config, point in zip(configs, points, strict=True)
+               if point[word] in ("as it is", "none") and point["training.seed"] == 0]  # fmt: skip
+    for config, point in zip(configs, points, strict=True):
+        changed = {setting for setting, value in config.flat().items() if value != plain.flat()[setting]}
+        assert changed - {"training.seed"} <= CHANGED[point[word]]
+        assert changed - {"training.seed"} or config.model == plain.model
+        DeepMLF(tiny("gpt2"), 5, 8, config.model.model_copy(update={"fusion_layers": (1, 3), "gate_init": 0.0}))
+
+
+CHANGED: dict[str, set[str]] = {
+    "as it is": set(),
+    "no fusion tokens": {"model.num_fusion_tokens"},
+    "no gates": {"model.gate"},
+    "tanh gates": {"model.gate"},
+    "nearly closed gates": {"model.gate_init"},
+    "FFN on fusion tokens alone": {"model.ffn_on"},
+    "none": set(),
+    "SoftPerm": {"model.softperm_text_apply", "model.softperm_text_features", "model.softperm_av_features"},
+    "embedding dropout": {"model.embedding_dropout"},
+    "embedding noise": {"model.embedding_noise"},
+    "next-token loss": {"training.loss_lm"},
+    "weight decay": {"training.weight_decay"},
+}
+"""Settings that a word may change, all others as published."""
 
 
 def test_a_space_that_draws_the_seed_wins_over_that_of_the_search() -> None:
@@ -320,6 +364,17 @@ def test_the_second_argument_of_a_space_is_the_language_model(tmp_path: Path) ->
 def test_an_unknown_space_lists_the_known_ones() -> None:
     with pytest.raises(SearchError, match=r"--space nonsuch: no such file or space; known spaces: .*demo.*mosi"):
         load_space("nonsuch")
+
+
+def test_groups_of_fusion_tokens_are_refused_before_a_search_on_data_that_lack_a_modality() -> None:
+    def space(trial: Any) -> dict[str, Any]:
+        return {"model.fusion_groups": trial.suggest_categorical("model.fusion_groups", ["shared", "separate"])}
+
+    on_both = bound(space)
+    assert {config.model.fusion_groups for config in check_space(on_both, "mine", {}, 0)} == {"shared", "separate"}
+    with pytest.raises(SearchError) as caught:
+        check_space(replace(on_both, missing=("audio",)), "mine", {}, 0)
+    assert str(caught.value) == "--space mine: model.fusion_groups=separate: the dataset has no audio; take shared"
 
 
 def by_depth(draw: Callable[[Any, bool], Any]) -> Callable[[Any], dict[str, Any]]:

@@ -13,6 +13,7 @@ from deepmlf.errors import SearchError
 from deepmlf.model import lm_store
 from deepmlf.model.lm_store import LanguageModelFacts
 from deepmlf.places import Place
+from deepmlf.recipe import recipe_line, recipe_settings
 from deepmlf.training.baselines import baselines
 from deepmlf.training.metrics import main_metric
 from deepmlf.training.reports import VALID
@@ -30,7 +31,7 @@ from deepmlf.tune.objective import check_objectives
 from deepmlf.tune.settings import SearchSettings, experiment_name
 from deepmlf.tune.space.base import Base, check_given, make_base
 from deepmlf.tune.space.bound import BoundSpace, check_ranges, check_space
-from deepmlf.tune.space.load import load_space, space_for, space_of
+from deepmlf.tune.space.load import SearchSpace, load_space, space_for, space_of
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def plan_search(settings: SearchSettings, material: Material | None = None) -> S
     material.dataset.require_labels("train", "valid")
     info = material.dataset.info
     check_objectives(settings.objectives, info.name, info.task)
-    base = make_base(settings.space, source.base, _own(settings), settings.overrides, settings.seed)
+    base = _base(settings, source, info.name)
     check_asked(settings.gpus_per_trial, base.config.training.device)
     space = BoundSpace(source, base, material.language_model)
     drawn = check_space(space, settings.space, settings.overrides, settings.seed)
@@ -268,6 +269,14 @@ def beyond_warmup(settings: SearchSettings, warmup: float) -> SearchSettings:
             f"take at least {lowest}, or shorten training.warmup_epochs"
         )
     return settings.model_copy(update={"grace_period": max(lowest, settings.first_rung)})
+
+
+def _base(settings: SearchSettings, source: SearchSpace, dataset: str) -> Base:
+    """What all trials of a new search on a dataset of this name have in common."""
+    recipe = recipe_settings(settings.recipe, dataset)
+    if settings.recipe is not None:
+        say(settings, recipe_line(settings.recipe, dataset))
+    return make_base(settings.space, source.base, _own(settings), settings.overrides, settings.seed, recipe)
 
 
 def _own(settings: SearchSettings) -> dict[str, Any]:

@@ -37,6 +37,8 @@ class SearchSettings(BaseModel):
     name: str | None = None
     address: str | None = None
     seed: int = Field(0, ge=0, lt=SEED_LIMIT)
+    recipe: str | None = None
+    """A recipe whose settings hold where neither the space nor `overrides` says otherwise."""
     overrides: dict[str, Any] = {}
     objectives: list[str] = ["valid/MAE"]
     priors: bool = True

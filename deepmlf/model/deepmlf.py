@@ -43,6 +43,9 @@ class DeepMLFOutput:
     """[batch, seq], boolean: where those tokens are."""
     text_rows: Tensor
     """[tokens], the same as positions in [batch · seq]."""
+    states: dict[str, Tensor]
+    """[batch, width] by head, what it reads: last text token, mean frame, mean fusion token; of ``task`` the hidden
+    layer."""
     lm_logits: Tensor | None = None
     """[batch, seq + n, vocab], on request."""
 
@@ -268,15 +271,17 @@ class DeepMLF(nn.Module):
         text_rows: Tensor,
         logits: Tensor | None = None,
     ) -> DeepMLFOutput:
-        pooled_av = av.mean()
+        pooled_fusion, pooled_av = fusion.mean(1), av.mean()
+        hidden = self.task_head[:-1](torch.cat([pooled_fusion, last, pooled_av.to(last.dtype)], dim=1))
         return DeepMLFOutput(
-            task=self.task_head(torch.cat([fusion.mean(1), last, pooled_av.to(last.dtype)], dim=1)),
+            task=self.task_head[-1](hidden),
             text=self.text_head(last),
             av=self.av_head(pooled_av),
             fusion=self.fusion_head(fusion),
             text_states=text,
             text_mask=text_mask,
             text_rows=text_rows,
+            states={"task": hidden, "text": last, "av": pooled_av, "fusion": pooled_fusion},
             lm_logits=logits,
         )
 

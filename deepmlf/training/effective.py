@@ -31,7 +31,8 @@ def effective_setting(config: TrialConfig, num_layers: int) -> EffectiveSetting:
 
     Fused layers stand for the depth, start and spacing that they come from, stages for the curriculum that has them.
     What has no effect beside the other settings is left out: LoRA's of a full FFN, the probability of a SoftPerm that
-    is off, the learning rate of an audiovisual encoder that fusion keeps frozen.
+    is off, the learning rate of an audiovisual encoder that fusion keeps frozen, ULGM's numbers where it generates
+    nothing.
 
     >>> one, other = ({"model.ffn": "full", "model.lora_rank": rank, "training.seed": rank} for rank in (8, 64))
     >>> one = effective_setting(TrialConfig.from_overrides(one), 30)
@@ -61,6 +62,8 @@ def effective_setting(config: TrialConfig, num_layers: int) -> EffectiveSetting:
         idle.add("model.av_heads")
     if not (model.softperm_text_features and model.softperm_text_apply):
         idle |= {"model.softperm_text_features", "model.softperm_text_apply"}
+    if not _uses_ulgm(config.training):
+        idle |= {name for name in values if name.startswith("training.ulgm")}
     if not any("av_encoder" in stage.trains and stage.lr is None for stage in stages):
         idle.add("training.lr_av")
     used = {name: _plain(value) for name, value in values.items() if name not in idle}
@@ -68,6 +71,12 @@ def effective_setting(config: TrialConfig, num_layers: int) -> EffectiveSetting:
     used["model.fusion_layers"] = model.resolve_fusion_layers(layers)
     used["stages"] = [_plain(_trained(stage, config.training)) for stage in stages]
     return EffectiveSetting(json.dumps(used, sort_keys=True), config.training.seed)
+
+
+def _uses_ulgm(training: TrainingConfig) -> bool:
+    """Whether generated labels are trained on: there is an epoch left to do so, and a head whose loss counts."""
+    counts = training.loss_text + training.loss_av + training.loss_fusion > 0
+    return training.ulgm and counts and training.ulgm_from_epoch < training.epochs
 
 
 def _trained(stage: Stage, training: TrainingConfig) -> dict[str, Any]:

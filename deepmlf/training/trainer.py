@@ -41,6 +41,7 @@ from deepmlf.training.reports import AV_REUSED, FIDELITY, MISSING_BLOCKS, TRAINE
 from deepmlf.training.stores.av_encoders import StoredEncoder
 from deepmlf.training.stores.av_key import key_of
 from deepmlf.training.stores.text_prefixes import PrefixCache, open_prefix_cache
+from deepmlf.training.ulgm.labels import UnimodalLabels
 
 Report = Callable[[dict[str, Any], Path | None], None]
 
@@ -118,6 +119,10 @@ class Trainer:
         self._clipped = clipped_parameters(self.parameters, config.training)
         self._best_av = BestEncoder(config.curriculum, self.model, self.parameters, self.optimizer)
         self.weights = LossWeights.from_config(config.training)
+        self.unimodal_labels: UnimodalLabels | None = None
+        if config.training.ulgm:
+            task, labels, rows = self.dataset.info.task, self.train_loader.labels, self.train_loader.rows
+            self.unimodal_labels = UnimodalLabels(config.training, task, labels, rows, self.device)
         self.checkpoints = CheckpointWriter(out_dir, self.model, self.parameters, self.optimizer, keep)
         self.position = Position()
         self._meter = SpeedMeter(self.device, config.training.precision)
@@ -131,6 +136,8 @@ class Trainer:
                 metadata = load_checkpoint(resume_from, self.model, self.parameters, self.optimizer)
                 self.position = Position(**metadata)
                 self._best_av.resume(resume_from)
+                if self.unimodal_labels is not None:
+                    self.unimodal_labels.resume(resume_from, self.position.fusion_epoch)
                 report(self.position.metrics, resume_from)
             while "finished" not in self.position.metrics:
                 stage = self.stages[self.position.stage]
@@ -173,7 +180,8 @@ class Trainer:
 
     def _save_and_report(self, report: Report) -> None:
         with self._meter.phase("checkpoint"):
-            checkpoint = self.checkpoints.finish(self.position.epoch, asdict(self.position), self._best_av.parts)
+            parts = self._best_av.parts | (self.unimodal_labels.parts if self.unimodal_labels else {})
+            checkpoint = self.checkpoints.finish(self.position.epoch, asdict(self.position), parts)
         report(self.position.metrics, checkpoint)
 
     def _train_epoch(self, stage: Stage) -> tuple[dict[str, float], dict[str, float]]:
@@ -234,6 +242,7 @@ class Trainer:
         if not stage.is_fusion:
             loss = prediction_loss(output.text, batch.targets)
             return {"text": loss, "total": loss}
+        labels, epoch = self.unimodal_labels, self.position.fusion_epoch + 1
         return compute_losses(
             self.model,
             output,
@@ -241,6 +250,7 @@ class Trainer:
             batch.targets,
             self.weights,
             pad_token_id=self.pad_token_id,
+            generated=None if labels is None else labels.step(output.states, batch.index, epoch),
         )
 
     def _prefix_cache(self, loader: Loader) -> PrefixCache | None:
@@ -278,6 +288,8 @@ class Trainer:
             position.fusion_epoch += 1
             metrics[FIDELITY] = position.fusion_epoch
             metrics |= {f"{VALID}{name}": value for name, value in valid.items()} | self.model.gates()
+            if self.unimodal_labels is not None:
+                metrics |= self.unimodal_labels.metrics(position.fusion_epoch)
             metrics[TRAINED_PARAMETERS] = count_in_use(self.model, self.parameters)
             selected = self.config.training.select_by
             if stage.active_blocks is None and is_better(selected, valid[selected], position.best_value):

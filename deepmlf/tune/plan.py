@@ -17,6 +17,7 @@ from deepmlf.recipe import recipe_line, recipe_settings
 from deepmlf.training.baselines import baselines
 from deepmlf.training.metrics import main_metric
 from deepmlf.training.reports import VALID
+from deepmlf.training.ulgm.checks import check_ulgm
 from deepmlf.tune.cluster.connect import can_grow
 from deepmlf.tune.cluster.devices import check_asked, check_devices, settle_devices
 from deepmlf.tune.decide.curve_sampler import fault_of
@@ -120,6 +121,8 @@ def plan_search(settings: SearchSettings, material: Material | None = None) -> S
     check_asked(settings.gpus_per_trial, base.config.training.device)
     space = BoundSpace(source, base, material.language_model)
     drawn = check_space(space, settings.space, settings.overrides, settings.seed)
+    for config in drawn:
+        check_ulgm(config.training, info.task, material.dataset.split("train").labels)
     settings = beyond_warmup(settings, max(config.training.warmup_of(settings.epochs) for config in drawn))
     _say_what_is_lost(settings, space)
     if exists(place):

@@ -17,6 +17,7 @@ def effective(**overrides: Any) -> EffectiveSetting:
     return effective_setting(TrialConfig.from_overrides(dotted), LAYERS)
 
 
+NO_HEAD_COUNTS = {"training__loss_av": 0.0, "training__loss_text": 0.0, "training__loss_fusion": 0.0}
 SAME = [
     # One block always sits after the last layer, wherever and however fusion is said to start.
     ({"model__fusion_depth": 1, "model__fusion_start": 0.2}, {"model__fusion_depth": 1, "model__fusion_start": 0.7}),
@@ -44,6 +45,9 @@ SAME = [
     ({"curriculum__name": "joint", "curriculum__av_weight_decay": 9.0}, {"curriculum__name": "joint"}),
     ({"curriculum__name": "grow_depth", "model__fusion_depth": 1},
      {"curriculum__name": "joint", "model__fusion_depth": 1}),
+    ({"training__ulgm_from_epoch": 4, "training__ulgm_limit": 2.0}, {}),
+    ({"training__ulgm": True, "training__ulgm_from_epoch": 3, "training__epochs": 3}, {"training__epochs": 3}),
+    ({"training__ulgm": True, **NO_HEAD_COUNTS}, NO_HEAD_COUNTS),
 ]  # fmt: skip
 DIFFERENT = [
     ({"model__fusion_depth": 4}, {"model__fusion_depth": 5}),
@@ -65,6 +69,11 @@ DIFFERENT = [
     ({"curriculum__av_schedule": "plateau", "curriculum__av_plateau": 9}, {"curriculum__av_schedule": "plateau"}),
     ({"curriculum__av_patience": 3}, {}),
     ({"training__cosine_epochs": 150}, {}),
+    ({"training__ulgm": True}, {}),
+    ({"training__ulgm": True, "training__loss_av": 0.0, "training__loss_text": 0.0},
+     {"training__loss_av": 0.0, "training__loss_text": 0.0}),
+    ({"training__ulgm": True, "training__ulgm_from_epoch": 3}, {"training__ulgm": True}),
+    ({"training__ulgm": True, "training__ulgm_limit": 2.0}, {"training__ulgm": True}),
     ({"training__weight_decay": 1e-4}, {"training__weight_decay": 1.0001e-4}),
     ({"training__epochs": 4}, {"training__epochs": 5}),
 ]  # fmt: skip

@@ -70,6 +70,12 @@ class TrainingConfig(Frozen):
     """λ_t: weight of the text head's L1 loss."""
     loss_lm: float = Field(0.0, ge=0.0)
     """γ: weight of the next-token loss."""
+    ulgm: bool = False
+    """Text, AV and fusion heads learn unimodal labels that training generates (ULGM of Self-MM), not the task's."""
+    ulgm_from_epoch: int = Field(2, ge=2)
+    """First fusion epoch that generates labels (Self-MM: 2); heads are trained on them from the next one on."""
+    ulgm_limit: float | None = Field(None, gt=0.0)
+    """Largest generated label by absolute value, H; None takes that of the labels trained on (3, of CH-SIMS 1)."""
     select_by: str = "MAE"
     """Validation metric, one of the dataset's task, that picks the best epoch and that patience watches."""
     patience: int | None = Field(None, ge=1)

@@ -13,42 +13,24 @@ from typing import Any
 import optuna
 
 from deepmlf.model.lm_store import LanguageModelFacts
+from deepmlf.recipe import CODE, SHARED, published
 from deepmlf.training.stores.av_key import OWN
 
 Settings = dict[str, Any]
 
-PUBLISHED: Settings = {
-    "model.gate_init": 0.0,
-    "model.cross_attention_heads": 16,
-    "model.dropout": 0.1,
-    "model.av_width": 30,
-    "model.av_heads": 6,
-    "model.av_layers": 3,
-    "model.av_dropout": 0.1,
-    "model.av_pooling": "strided",
-    "model.softperm_av_features": 0.2,
-    "curriculum.name": "av_first",
-    "training.lr_fusion": 1e-4,
-    "training.lr_av": 1e-4,
-    "training.batch_size": 32,
-    "training.accumulation_steps": 8,
-}
-"""What the published settings of all datasets share, under names that these functions draw."""
+_FIXED = ("model.max_text_len", "model.av_frames", "training.patience")
+"""What the spaces of published datasets do not draw but have in their ``BASE``."""
 _AUTHORS_AV: Settings = {
-    "curriculum.av_epochs": 200,  # more than a stage of theirs takes until its patience ends it
-    "curriculum.av_patience": 8,
-    "curriculum.av_weights": "best",
-    "curriculum.av_readout": "last",
+    f"curriculum.av_{name}": CODE[f"curriculum.av_{name}"] for name in ("epochs", "patience", "weights", "readout")
 }
+"""What goes with the authors' schedule of the audiovisual stage."""
+PUBLISHED: Settings = SHARED | {"model.av_pooling": CODE["model.av_pooling"], "model.softperm_av_features": 0.2}
+"""What priors begin with, under names that these functions draw."""
 AUTHORS_DRAWN: Settings = {
-    "data.standardize": False,
-    "curriculum.av_schedule": "plateau",
-    "training.decayed": "all_but_biases",
-    "training.accumulation": "sum",
+    name: CODE[name]
+    for name in ("data.standardize", "curriculum.av_schedule", "training.decayed", "training.accumulation")
 }
 """Choices of the authors' code that are not the defaults, as far as these functions draw them for any dataset."""
-AUTHORS: Settings = AUTHORS_DRAWN | _AUTHORS_AV | {"model.av_batch_norm_on": "pooled", "training.clip_av": False}
-"""All of them; docs/reproducing-the-paper.md explains each."""
 CURRICULA = ("joint", "av_first", "av_frozen", "unimodal_first", "grow_depth")
 LORA_SCALE = 16
 """The published ``lora_alpha / lora_rank``."""
@@ -86,7 +68,8 @@ def suggest_ffn(trial: optuna.Trial, *, authors: bool = False) -> Settings:
     """
     mode = trial.suggest_categorical("model.ffn", ["lora", "full"])
     if mode == "full":
-        return {"model.ffn": mode}
+        # Whatever LoRA does: a whole FFN starts as the language model's own, which multiplies.
+        return {"model.ffn": mode, "model.swiglu": "multiply"}
     rank = trial.suggest_int("model.lora_rank", 8, 512, log=True)
     settings: Settings = {"model.ffn": mode, "model.lora_rank": rank, "model.lora_alpha": LORA_SCALE * rank}
     if authors:
@@ -227,6 +210,27 @@ def with_own_stage(prior: Settings) -> Settings:
     return prior | {f"curriculum.av_{name}": prior[f"training.{name}"] for name in OWN}
 
 
+def published_base(configuration: str) -> Settings:
+    """``BASE`` of a dataset's space, by the name that its configuration has in `deepmlf.recipe.PUBLISHED`."""
+    return {name: published(configuration)[name] for name in _FIXED}
+
+
+def published_prior(configuration: str, of_lm: Settings) -> Settings:
+    """A published configuration as `suggest_all` draws it.
+
+    Args:
+        configuration: Its name in `deepmlf.recipe.PUBLISHED`.
+        of_lm: What was chosen for its language model: fused layers, FFN and LoRA.
+    """
+    not_drawn = {*_FIXED, *_AUTHORS_AV, "training.epochs", "training.clip_av"}
+    prior = {name: value for name, value in published(configuration).items() if name not in not_drawn} | of_lm
+    if prior["model.ffn"] == "full":
+        del prior["model.swiglu"]
+    if prior["model.av_batch_norm"] == "none":
+        del prior["model.av_batch_norm_on"]
+    return with_own_stage(prior)
+
+
 def as_published(base: Settings, prior: Settings) -> Settings:
     """All settings of a published one, fixed.
 
@@ -235,7 +239,7 @@ def as_published(base: Settings, prior: Settings) -> Settings:
         prior: The one of that space's ``PRIORS``.
     """
     fixed: Settings = {"model.fusion_start": 0.0}  # as `suggest_fusion` has it where blocks are fused from the top
-    fixed |= base | prior | AUTHORS
+    fixed |= base | prior | {name: value for name, value in CODE.items() if name != "model.swiglu"}
     for name in OWN:
         fixed.pop(f"curriculum.av_{name}", None)  # what ``--set`` makes of the training's holds for the stage, too
     if fixed["model.ffn"] == "lora":

@@ -9,35 +9,21 @@ from typing import Any
 import optuna
 
 from deepmlf.model.lm_store import LanguageModelFacts
-from search_spaces._common import AUTHORS_DRAWN, PUBLISHED, suggest_all, with_own_stage
+from search_spaces._common import PUBLISHED, published_base, published_prior, suggest_all
 
-BASE: dict[str, Any] = {"model.max_text_len": 50, "model.av_frames": 50, "training.patience": 30}
+BASE: dict[str, Any] = published_base("mosi")
 
 PRIORS: list[dict[str, Any]] = [
     # As published, for SmolLM2-1.7B of 24 layers; the start gives its fused layers 11 14 17 20 23.
-    with_own_stage(
-        PUBLISHED
-        | AUTHORS_DRAWN
-        | {
+    published_prior(
+        "mosi",
+        {
             "model.fusion_depth": 5,
             "model.fusion_spacing": "even",
             "model.fusion_start": 0.46,
-            "model.num_fusion_tokens": 8,
             "model.ffn": "lora",
             "model.lora_rank": 512,
-            "model.swiglu": "sum",
-            "model.av_batch_norm": "audio",
-            "model.av_batch_norm_on": "pooled",
-            "model.softperm_av_features": 0.3,
-            "model.softperm_text_apply": 0.0,
-            "curriculum.av_lr": 1e-3,
-            "training.weight_decay": 1e-3,
-            "training.cosine_epochs": 150,
-            "training.loss_fusion": 0.4,
-            "training.loss_av": 0.8,
-            "training.loss_text": 0.8,
-            "training.loss_lm": 0.0,
-        }
+        },
     ),
     # For a small language model. Half-open gates add half of a second FFN to every fused layer, which scrambles the
     # states of a pretrained model until training has mended them; nearly closed ones start from the model as it is.

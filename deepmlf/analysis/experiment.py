@@ -116,7 +116,7 @@ def search(data: str | Path, *, space: str | None = None, lm: str = "smollm2-135
         space: A space's name or a ``.py`` file; None takes that of the dataset's name or size.
         lm: Language model, fetched if it is not on this machine.
         **settings: What else is asked: the fields of :class:`deepmlf.tune.settings.SearchSettings`, as ``trials``,
-            ``epochs``, ``concurrent``, ``storage``, ``name``, ``objectives``, ``overrides``, ``quiet``.
+            ``epochs``, ``concurrent``, ``storage``, ``name``, ``objectives``, ``recipe``, ``overrides``, ``quiet``.
 
     Raises:
         SearchError: If the experiment exists already, cannot start, or was stopped before its end.

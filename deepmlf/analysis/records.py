@@ -138,7 +138,7 @@ def load_records(experiment: StoredExperiment, table: pa.Table | None = None) ->
 
 def _record(rows: list[dict[str, Any]], trial: FrozenTrial, objective: Objective) -> TrialRecord:
     reports = [EpochReport(row) for row in rows if row[FIDELITY] is not None]
-    best = best_epoch(reports, objective.name)
+    best = best_epoch(reports, objective.name, objective.direction)
     last = rows[-1]
     settings = {name: _plain(value) for name, value in last.items() if "." in name and "/" not in name}
     rates = [report.get("speed/utterances_per_second") for report in reports]

@@ -72,10 +72,16 @@ class Standing:
         ended = sum(self.states[state.name] for state in TrialState if state.is_finished())
         return max(0, self.experiment.manifest.settings.trials - ended)
 
+    @property
+    def recipe(self) -> str | None:
+        """The recipe that held where neither the space nor ``--set`` said otherwise."""
+        return self.experiment.manifest.settings.recipe
+
     def to_dict(self) -> dict[str, Any]:
         """What scripts are told."""
         return {
             "experiment": str(self.experiment.place),
+            "recipe": self.recipe,
             "best_trial": self.best_trial,
             "best_folder": self.best_folder,
             "metric": self.experiment.objectives[0].name,
@@ -127,6 +133,8 @@ def standing_of(experiment: StoredExperiment) -> Standing:
 def show_standing(standing: Standing, console: Console) -> None:
     """Print best trials, states, failures and the epochs that early stopping saved."""
     console.print(_best_table(standing))
+    if standing.recipe is not None:
+        console.print(f"recipe: {standing.recipe}, where neither the space nor --set says otherwise", highlight=False)
     for line in baseline_lines(standing):
         console.print(line, highlight=False, soft_wrap=True)
     console.print("states: " + ", ".join(f"{count} {name}" for name, count in standing.states.items() if count))

@@ -32,6 +32,7 @@ def data() -> None:
               help="Whether labels are numbers or classes.")  # fmt: skip
 @click.option("--lowercase", is_flag=True, help="Lower-case texts, e.g. ASR transcripts.")
 @click.option("--unlabelled", is_flag=True, help="For `predict` alone: labels and splits may be missing.")
+@click.option("--metrics", type=PATH, help="Python file with METRICS of your own; see `data metrics`.")
 @force_option
 @as_json
 def data_import(
@@ -44,6 +45,7 @@ def data_import(
     task: str,
     lowercase: bool,
     unlabelled: bool,
+    metrics: Path | None,
     force: bool,
     json_output: bool,
 ) -> None:
@@ -66,6 +68,10 @@ def data_import(
         force=force,
         progress=tell,
     )
+    if metrics is not None:
+        from deepmlf.data.dataset import add_metrics
+
+        info = add_metrics(out, metrics)
     for modality in info.missing:
         tell(f"{modality} is absent (all zero, or not there) and will not be used")
     imported = Dataset.open(out)
@@ -73,6 +79,23 @@ def data_import(
     counts = ", ".join(f"{count} {name}" for name, count in info.splits.items())
     click.echo(f"{out}: {counts}; audio {info.audio_dim}, vision {info.vision_dim} features; {info.task.describe()}")
     emit(info.model_dump(include={"name", "fingerprint", "splits", "missing", "task"}), json_output)
+
+
+@data.command("metrics")
+@click.argument("folder", metavar="DATA", type=PATH)
+@click.argument("source", metavar="FILE", type=PATH)
+@as_json
+def data_metrics(folder: Path, source: Path, json_output: bool) -> None:
+    """Give a dataset metrics of your own: FILE has METRICS = {name: (function, "minimize" or "maximize")}.
+
+    A function gets predictions and labels as arrays, of classes their probabilities. It runs wherever the dataset is
+    trained or evaluated on.
+    """
+    from deepmlf.data.dataset import add_metrics
+
+    task = add_metrics(folder, source).task
+    click.echo(f"{folder}: " + ", ".join(f"{name} ({direction})" for name, direction in task.own.items()))
+    emit({"metrics": task.own}, json_output)
 
 
 @data.command("synthetic")

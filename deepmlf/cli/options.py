@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from deepmlf.recipe import RECIPES
+
 PATH = click.Path(path_type=Path)
 
 as_json = click.option("--json", "json_output", is_flag=True, help="Last line of stdout is one JSON object.")
@@ -36,6 +38,12 @@ device_option = click.option(
 verbose_option = click.option("--verbose", is_flag=True, help="Show what Ray and the workers print, too.")
 experiment_argument = click.argument("experiment", metavar="EXPERIMENT")
 set_option = click.option("--set", "pairs", multiple=True, metavar="K=V", help="Override a setting by its dotted name.")
+
+recipe_option = click.option(
+    "--recipe",
+    type=click.Choice(RECIPES),
+    help="Where nothing else is said, train as the authors' code does on this dataset.",
+)
 
 
 def tell(message: str) -> None:

@@ -15,6 +15,7 @@ from deepmlf.cli.options import (
     emit,
     experiment_argument,
     keep_option,
+    recipe_option,
     set_option,
     study_storage_option,
     time_budget_option,
@@ -68,6 +69,7 @@ DEMO_LAYERS = 8
 @time_budget_option
 @study_storage_option
 @verbose_option
+@recipe_option
 @set_option
 @as_json
 def search(

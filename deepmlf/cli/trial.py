@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,7 @@ from deepmlf.cli.options import (
     device_option,
     emit,
     keep_option,
+    recipe_option,
     set_option,
     tell,
     usable_device,
@@ -21,11 +22,16 @@ from deepmlf.cli.texts import tell_cut_texts
 from deepmlf.config import TrainingConfig, TrialConfig
 from deepmlf.errors import ConfigError
 from deepmlf.overrides import read_overrides, read_toml
+from deepmlf.recipe import recipe_line, recipe_settings
+
+if TYPE_CHECKING:  # it imports what --help must not wait for
+    from deepmlf.data.task import Task
 
 
 @click.command()
 @click.argument("dataset", metavar="DATA")
 @click.option("--config", type=PATH, help="TOML file of settings.")
+@recipe_option
 @set_option
 @cache_option
 @keep_option
@@ -34,6 +40,7 @@ from deepmlf.overrides import read_overrides, read_toml
 def train(
     dataset: str,
     config: Path | None,
+    recipe: str | None,
     pairs: tuple[str, ...],
     cache_gb: float,
     keep: int,
@@ -42,7 +49,7 @@ def train(
 ) -> None:
     """Train one DeepMLF; run it again to resume."""
     given = (read_toml(config) if config else {}) | read_overrides(pairs)
-    trial, overrides = _asked(dataset, given)
+    trial, overrides = _asked(dataset, given, recipe)
     _refuse_foreign(out)
     trial = _as_begun(out, trial, given)
     from deepmlf.training.trainer import Trainer
@@ -56,6 +63,7 @@ def train(
     from deepmlf.events.recorder import TrialRecorder
     from deepmlf.training.checkpoints.files import BEST, CONFIG, has_best, latest_checkpoint, read_metadata
     from deepmlf.training.machine.device import device_line
+    from deepmlf.training.metrics import direction_of
     from deepmlf.training.reports import VALID, EpochReport
 
     out.mkdir(parents=True, exist_ok=True)
@@ -65,7 +73,9 @@ def train(
     tell(f"trains on {device_line(trainer.device, trial.training.device)}")
     (out / CONFIG).write_text(trial.to_json())
     write_dashboard(out, [trial.training.select_by])
-    recorder = TrialRecorder(out, trial, VALID + trial.training.select_by)
+    selected = trial.training.select_by
+    direction = direction_of(selected, trainer.dataset.info.task.own)
+    recorder = TrialRecorder(out, trial, VALID + selected, direction)
     recorder.start({name: value for name, value in trial.flat().items() if name in overrides}, overrides)
     with Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task("epochs", total=recorder.planned_epochs)
@@ -84,15 +94,22 @@ def train(
     emit({"folder": str(out), "valid": valid}, json_output)
 
 
-def _asked(dataset: str, given: dict[str, Any]) -> tuple[TrialConfig, dict[str, Any]]:
-    """The trial that was asked for, and its overrides, with places that hold in any folder."""
+def _asked(dataset: str, given: dict[str, Any], recipe: str | None) -> tuple[TrialConfig, dict[str, Any]]:
+    """The trial that was asked for, and its overrides, with places that hold in any folder.
+
+    What is given wins over the recipe.
+    """
+    from deepmlf.data.dataset import Dataset
     from deepmlf.places import Place
 
     place = str(Place.of(dataset))
     if given.get("data.path", place) != place:
         raise ConfigError(f"data.path={given['data.path']}: is given as DATA; leave it out")
     TrialConfig.from_overrides(given)  # what is misspelt is told before what is not there
-    given = _of_the_task(place) | given
+    info = Dataset.open(place).info
+    if recipe is not None:
+        tell(recipe_line(recipe, info.name))
+    given = _of_the_task(info.task) | recipe_settings(recipe, info.name) | given
     trial = TrialConfig.from_overrides(given, {"data.path": place})
     from deepmlf.model import lm_store
 
@@ -101,12 +118,11 @@ def _asked(dataset: str, given: dict[str, Any]) -> tuple[TrialConfig, dict[str, 
     return trial.placed(language_model=language_model), overrides
 
 
-def _of_the_task(place: str) -> dict[str, Any]:
+def _of_the_task(task: "Task") -> dict[str, Any]:
     """Settings that the dataset's labels ask for."""
-    from deepmlf.data.dataset import Dataset
     from deepmlf.training.metrics import main_metric
 
-    metric = main_metric(Dataset.open(place).info.task)
+    metric = main_metric(task)
     return {} if metric == TrainingConfig().select_by else {"training.select_by": metric}
 
 

@@ -3,8 +3,10 @@
 import hashlib
 import math
 import re
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,11 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from deepmlf.data.own_metrics import FILE, OwnMetrics, read_own_metrics
 from deepmlf.data.statistics import mean_and_std
-from deepmlf.data.task import KNOWN, Task
+from deepmlf.data.task import KNOWN, METRICS_OF, Task
 from deepmlf.errors import DataError, first_line
-from deepmlf.files import new_folder
+from deepmlf.files import new_file, new_folder
 from deepmlf.places import Place
 
 SPLITS = ("train", "valid", "test")
@@ -128,6 +131,15 @@ class Dataset:
             ) from None
         return cls(folder, info)
 
+    @cached_property
+    def own_metrics(self) -> OwnMetrics | None:
+        """The user's own metrics of it, if there are any; their file runs as code.
+
+        Raises:
+            DataError: If it is missing or damaged.
+        """
+        return read_own_metrics(self.path / FILE) if self.info.task.own else None
+
     def split(self, name: str) -> Split:
         """Map one split into memory.
 
@@ -156,6 +168,34 @@ class Dataset:
             if not len(labels) or not np.isfinite(labels).all():
                 what = "holds utterances without a label" if len(labels) else "is empty"
                 raise DataError(f"{self.path}: {name} {what}; such data is for `deepmlf predict`")
+
+
+def add_metrics(path: Path, source: Path) -> DatasetInfo:
+    """Give a dataset the metrics that a Python file defines, in place of those that it had of that kind.
+
+    Args:
+        path: The dataset's folder.
+        source: The file, with ``METRICS = {name: (function, direction)}``; it is copied.
+
+    Returns:
+        What the dataset is now.
+
+    Raises:
+        DataError: If either cannot be used, or a name is that of a metric that the dataset has anyway.
+    """
+    info, own = Dataset.open(path).info, read_own_metrics(source)
+    for name in own.directions:
+        if name in METRICS_OF[info.task.metrics]:
+            raise DataError(f"{source}: METRICS: {name!r}: the dataset has a metric of this name; choose another one")
+    task = info.task.model_copy(update={"own": own.directions})
+    info = info.model_copy(update={"task": task})
+    try:
+        shutil.copyfile(source, path / FILE)
+        with new_file(path / "info.json") as temporary:
+            temporary.write_text(info.model_dump_json(indent=2))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror or error})") from None
+    return info
 
 
 def check_out(out: Path, force: bool) -> None:
@@ -209,7 +249,8 @@ def _write(
     folder: Path, name: str, splits: Mapping[str, SplitData], dims: tuple[int, int], lowercase: bool, task: Task
 ) -> DatasetInfo:
     # The classes, without which the positions among them say little; what is known of a name needs no telling.
-    digest = hashlib.sha256(f"{name}{dims}{'' if task == KNOWN.get(name) else task.model_dump_json()}".encode())
+    told = "" if task == KNOWN.get(name) else task.model_dump_json(exclude={"own"})
+    digest = hashlib.sha256(f"{name}{dims}{told}".encode())
     for split in SPLITS:
         batch = _record_batch(splits[split], lowercase)
         for column in batch.columns:

@@ -7,7 +7,17 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from deepmlf.errors import DataError
 
+Direction = Literal["minimize", "maximize"]
 _REACH = 3.0  # what models predict reaches so far to both sides of 0: settings are published for MOSI's range
+
+
+METRICS_OF = {
+    "mosi": ("Has0_acc_2", "Has0_F1_score", "Non0_acc_2", "Non0_F1_score", "Mult_acc_5", "Mult_acc_7", "MAE", "Corr"),
+    "sims": ("Mult_acc_2", "Mult_acc_3", "Mult_acc_5", "F1_score", "MAE", "Corr"),
+    "range": ("acc_2", "F1_score", "MAE", "RMSE", "Corr"),
+    "classes": ("accuracy", "weighted_F1", "macro_F1", "cross_entropy"),
+}
+"""Metrics by protocol; in reports they come in this order."""
 
 
 class Task(BaseModel):
@@ -29,6 +39,8 @@ class Task(BaseModel):
     """Largest label; of numbers."""
     classes: tuple[str, ...] = ()
     """Their names: a label is a position among them."""
+    own: dict[str, Direction] = {}
+    """Metrics of the user's own beside those of the protocol, and which way each is better."""
 
     @model_validator(mode="after")
     def _check(self) -> "Task":

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from deepmlf.config import TrialConfig
+from deepmlf.data.task import Direction
 from deepmlf.events.note import trial_note
 from deepmlf.events.writer import TrialWriter
 from deepmlf.files import drop_torn_line
@@ -24,10 +25,18 @@ class TrialRecorder:
         folder: The trial's, made if missing.
         config: The trial.
         select_by: Whole name of the metric that picks the best epoch, e.g. ``valid/MAE``.
+        direction: The one in which it is better.
         also_shown: Whole names of what is shown of the best epoch beside its validation metrics.
     """
 
-    def __init__(self, folder: Path, config: TrialConfig, select_by: str, also_shown: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: TrialConfig,
+        select_by: str,
+        direction: Direction,
+        also_shown: Collection[str] = (),
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         drop_torn_line(folder / METRICS)
         self.folder = folder
@@ -35,7 +44,8 @@ class TrialRecorder:
         self.planned_epochs = sum(stage.epochs for stage in stages_of(config))
         self.planned_fusion_epochs = config.training.epochs
         self._config, self._select_by, self._also_shown = config, select_by, also_shown
-        self._best = best_epoch(self.reports, select_by)
+        self._direction = direction
+        self._best = best_epoch(self.reports, select_by, direction)
         # What an earlier writer wrote after the last recorded epoch is hidden, so that curves stay one line.
         self._writer = TrialWriter(folder, purge_step=self.reports[-1].epoch + 1 if self.reports else None)
 
@@ -60,7 +70,7 @@ class TrialRecorder:
         self.reports.append(report)
         with (self.folder / METRICS).open("a") as file:
             file.write(json.dumps(report.metrics) + "\n")
-        if report.is_better(self._best, self._select_by):
+        if report.is_better(self._best, self._select_by, self._direction):
             self._best = report
         self._writer.write(report.metrics, self.best)
         return True

@@ -260,10 +260,12 @@ class Predictor:
             if not set(labels) <= set(task.classes):
                 return None
             predictions = np.stack([table[f"probability_{name}"].to_numpy() for name in task.classes], axis=1)
-            return compute_metrics(task, predictions, np.array([task.classes.index(label) for label in labels]))
+            positions = np.array([task.classes.index(label) for label in labels])
+            return compute_metrics(task, predictions, positions, dataset.own_metrics)
         if theirs.is_classification or (task.low, task.high) != (theirs.low, theirs.high) or table["label"].null_count:
             return None
-        return compute_metrics(task, table["sentiment"].to_numpy(), table["label"].to_numpy())
+        predictions, own = table["sentiment"].to_numpy(), dataset.own_metrics
+        return compute_metrics(task, predictions, table["label"].to_numpy(), own)
 
 
 def class_of(dataset: Dataset, label: float) -> str | None:

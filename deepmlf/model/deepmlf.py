@@ -50,6 +50,9 @@ class DeepMLFOutput:
     """[batch, seq], boolean: where those tokens are."""
     text_rows: Tensor
     """[tokens], the same as positions in [batch · seq]."""
+    states: dict[str, Tensor]
+    """[batch, width] by head, what it reads: last text token, mean frame, mean fusion token if there are any; of
+    ``task`` the hidden layer."""
     lm_logits: Tensor | None = None
     """[batch, seq + n, vocab], on request."""
 
@@ -290,17 +293,21 @@ class DeepMLF(nn.Module):
         logits: Tensor | None = None,
     ) -> DeepMLFOutput:
         pooled_av = av.mean()
+        states = {"text": last, "av": pooled_av}
         read = [last, pooled_av.to(last.dtype)]
         if self.fusion_head is not None:
-            read = [fusion.mean(1), *read]
+            states["fusion"] = fusion.mean(1)
+            read = [states["fusion"], *read]
+        states["task"] = self.task_head[:-1](torch.cat(read, dim=1))
         return DeepMLFOutput(
-            task=self.task_head(torch.cat(read, dim=1)),
+            task=self.task_head[-1](states["task"]),
             text=self.text_head(last),
             av=self.av_head(pooled_av),
             fusion=None if self.fusion_head is None else self.fusion_head(fusion),
             text_states=text,
             text_mask=text_mask,
             text_rows=text_rows,
+            states=states,
             lm_logits=logits,
         )
 

@@ -34,7 +34,8 @@ def baselines(dataset: Dataset, split: str = "valid") -> Baselines:
         dataset: With labels in `split` and train.
         split: What they are judged on.
     """
-    kept = home() / "baselines" / f"{dataset.info.fingerprint}-{split}.json"
+    own = f"-{dataset.own_metrics.fingerprint[:16]}" if dataset.own_metrics else ""
+    kept = home() / "baselines" / f"{dataset.info.fingerprint}{own}-{split}.json"
     with suppress(OSError, ValueError):
         found: Baselines = json.loads(kept.read_text())
         return found
@@ -57,7 +58,11 @@ def _computed(dataset: Dataset, split: str) -> Baselines:
         said[WORDS] = _fitted(dataset, *inputs, _OF_WORDS)
     if (inputs := _means(train, judged)) is not None:
         said[FEATURES] = _fitted(dataset, *inputs, _STRENGTHS)
-    return {name: compute_metrics(task, values, judged.labels) for name, values in said.items()}
+    found = {name: compute_metrics(task, values, judged.labels) for name, values in said.items()}
+    if dataset.own_metrics is not None:
+        for name, values in said.items():
+            found[name] |= dataset.own_metrics.compute(values, judged.labels, may_be_undefined=True)
+    return found
 
 
 def _words(train: Split, judged: Split) -> tuple[Any, Any] | None:

@@ -32,7 +32,7 @@ def effective_setting(config: TrialConfig, num_layers: int) -> EffectiveSetting:
     Fused layers stand for the depth, start and spacing that they come from, stages for the curriculum that has them.
     What has no effect beside the other settings is left out: LoRA's of a full FFN, the probability of a SoftPerm that
     is off, the learning rate of an audiovisual encoder that fusion keeps frozen, the initial value of gates that there
-    are not.
+    are not, ULGM's numbers where it generates nothing.
 
     >>> one, other = ({"model.ffn": "full", "model.lora_rank": rank, "training.seed": rank} for rank in (8, 64))
     >>> one = effective_setting(TrialConfig.from_overrides(one), 30)
@@ -57,6 +57,8 @@ def effective_setting(config: TrialConfig, num_layers: int) -> EffectiveSetting:
     elif config.curriculum.av_schedule != "plateau":
         idle.add("curriculum.av_plateau")
     idle |= _idle_in_model(model)
+    if not _uses_ulgm(config):
+        idle |= {name for name in values if name.startswith("training.ulgm")}
     if not any("av_encoder" in stage.trains and stage.lr is None for stage in stages):
         idle.add("training.lr_av")
     used = {name: _plain(value) for name, value in values.items() if name not in idle}
@@ -84,6 +86,13 @@ def _idle_in_model(model: ModelConfig) -> set[str]:
     if model.ffn_on == "fusion":  # the text's states are the language model's, whatever is trained
         idle.add("training.loss_lm")
     return idle
+
+
+def _uses_ulgm(config: TrialConfig) -> bool:
+    """Whether generated labels are trained on: there is an epoch left to do so, and a head whose loss counts."""
+    training = config.training
+    counts = training.loss_text + training.loss_av + training.loss_fusion * (config.model.num_fusion_tokens > 0) > 0
+    return training.ulgm and counts and training.ulgm_from_epoch < training.epochs
 
 
 def _trained(stage: Stage, training: TrainingConfig) -> dict[str, Any]:

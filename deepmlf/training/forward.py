@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from deepmlf.training.losses import lm_loss
 from deepmlf.training.machine.device import pick_device
 from deepmlf.training.machine.memory import keep_freed_memory
 from deepmlf.training.machine.prefetch import on_device
+from deepmlf.training.reports import FROZEN_LANGUAGE_LOSS, LANGUAGE_LOSS
 from deepmlf.training.stores.text_prefixes import PrefixCache
 from deepmlf.training.stores.token_ids import token_ids
 
@@ -72,7 +73,7 @@ def run_model(
             prefix=prefix,
             plain=plain,
         )
-    predictions = {name: said.float() for name, said in _said(output).items()}
+    predictions: dict[str, Any] = {name: said.float() for name, said in _said(output).items()}
     return replace(output, **predictions)
 
 
@@ -148,6 +149,27 @@ def language_loss(
         model.active_layers = active
         model.train(was_training)
     return total / positions
+
+
+class LanguageLosses:
+    """The next-token losses of a split that a trial reports: the model's own, and the language model's by itself.
+
+    Args:
+        model: The trial's.
+        loader: Of the split.
+        precision: Of the forward pass.
+        pad_token_id: What the last token of a text predicts.
+    """
+
+    def __init__(self, model: DeepMLF, loader: Loader, precision: str, pad_token_id: int) -> None:
+        self._loss = partial(language_loss, model, loader, precision, pad_token_id)
+        self._frozen: float | None = None
+
+    def metrics(self, prefixes: PrefixCache | None) -> dict[str, float]:
+        """Both, as the model is now; `prefixes` of the split's texts, if they are kept."""
+        if self._frozen is None:
+            self._frozen = self._loss(frozen=True)
+        return {LANGUAGE_LOSS: self._loss(prefixes=prefixes), FROZEN_LANGUAGE_LOSS: self._frozen}
 
 
 def by_head(output: DeepMLFOutput) -> dict[str, np.ndarray]:

@@ -1,5 +1,6 @@
 """The loss of DeepMLF: that of the labels on every head plus the next-token loss."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch.nn import functional as F
 
 from deepmlf.config import TrainingConfig
 from deepmlf.model.deepmlf import DeepMLF, DeepMLFOutput
+from deepmlf.training.ulgm.labels import Generated
 
 # Positions at most whose logits are held at a time. In float32 a CPU multiplies fewer rows more slowly; in bfloat16 it
 # makes no difference, and glibc keeps what is freed up to 32 MiB only.
@@ -97,14 +99,18 @@ def lm_loss(model: DeepMLF, output: DeepMLFOutput, input_ids: Tensor, pad_token_
     return loss
 
 
-def prediction_loss(outputs: Tensor, targets: Tensor) -> Tensor:
+def prediction_loss(outputs: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
     """Mean loss of a head: L1 of numbers, cross-entropy of classes.
 
     Args:
         outputs: [batch, 1] or [batch, classes], or with a dimension between of predictions for the same target.
         targets: [batch, 1], numbers or positions of classes.
+        weights: [batch, 1], of numbers: what each utterance's error counts.
     """
-    targets = targets.view(len(targets), *[1] * (outputs.ndim - 1)).expand(*outputs.shape[:-1], 1)
+    shape = len(targets), *[1] * (outputs.ndim - 1)
+    targets = targets.view(shape).expand(*outputs.shape[:-1], 1)
+    if weights is not None:
+        return (weights.view(shape) * (outputs - targets).abs()).mean()
     if outputs.shape[-1] == 1:
         return F.l1_loss(outputs, targets)
     return F.cross_entropy(outputs.flatten(0, -2), targets.flatten().long())
@@ -118,6 +124,7 @@ def compute_losses(
     weights: LossWeights,
     *,
     pad_token_id: int,
+    generated: Mapping[str, Generated] | None = None,
 ) -> dict[str, Tensor]:
     """All loss terms and their weighted ``total``, scalars.
 
@@ -132,15 +139,17 @@ def compute_losses(
         targets: [batch, 1].
         weights: λ and γ.
         pad_token_id: What the last token of a text predicts.
+        generated: Labels and their weights by auxiliary head; None trains all of them on `targets`.
     """
     losses = {"task": prediction_loss(output.task, targets)}
-    if output.fusion is not None:
-        losses["fusion"] = prediction_loss(output.fusion, targets)
-    losses |= {"av": prediction_loss(output.av, targets), "text": prediction_loss(output.text, targets)}
     total = losses["task"]
     for name in ("fusion", "av", "text"):
-        if name in losses:
-            total = total + getattr(weights, name) * losses[name]
+        outputs = getattr(output, name)
+        if outputs is None:  # no fusion tokens
+            continue
+        own = Generated(targets, None) if generated is None else generated[name]
+        losses[name] = prediction_loss(outputs, own.labels, own.weights)
+        total = total + getattr(weights, name) * losses[name]
     if weights.lm > 0:
         losses["lm"] = lm_loss(model, output, input_ids, pad_token_id)
         total = total + weights.lm * losses["lm"]

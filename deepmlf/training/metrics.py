@@ -1,18 +1,14 @@
 """Metrics by task: of published datasets by MMSA's definitions, of others the usual ones."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
 
-from deepmlf.data.task import Task
+from deepmlf.data.own_metrics import OwnMetrics
+from deepmlf.data.task import METRICS_OF, Direction, Task
 
-_NAMES = {
-    "mosi": ("Has0_acc_2", "Has0_F1_score", "Non0_acc_2", "Non0_F1_score", "Mult_acc_5", "Mult_acc_7", "MAE", "Corr"),
-    "sims": ("Mult_acc_2", "Mult_acc_3", "Mult_acc_5", "F1_score", "MAE", "Corr"),
-    "range": ("acc_2", "F1_score", "MAE", "RMSE", "Corr"),
-    "classes": ("accuracy", "weighted_F1", "macro_F1", "cross_entropy"),
-}
-"""By protocol; in reports they come in this order."""
 ATTENTION = "attention/"
 """Section of a report that has a list over frames for each MM block."""
 LOWER_IS_BETTER = frozenset({"MAE", "RMSE", "cross_entropy", "trained_parameters"})
@@ -27,8 +23,8 @@ _SIMS_BOUNDS = {
 
 
 def metric_names(task: Task) -> tuple[str, ...]:
-    """The metrics of a task."""
-    return _NAMES[task.metrics]
+    """The metrics of a task, the user's own last."""
+    return METRICS_OF[task.metrics] + tuple(task.own)
 
 
 def main_metric(task: Task) -> str:
@@ -41,14 +37,20 @@ def error_metric(task: Task) -> str:
     return "cross_entropy" if task.is_classification else "MAE"
 
 
-def direction_of(metric: str) -> Literal["minimize", "maximize"]:
-    """Which way a metric is better; with or without its section, as in ``valid/MAE``."""
-    return "minimize" if metric.rpartition("/")[2] in LOWER_IS_BETTER else "maximize"
+def direction_of(metric: str, own: Mapping[str, Direction] = MappingProxyType({})) -> Direction:
+    """Which way a metric is better.
+
+    Args:
+        metric: With or without its section, as in ``valid/MAE``.
+        own: The user's own; see `Task.own`.
+    """
+    name = metric.rpartition("/")[2]
+    return own.get(name) or ("minimize" if name in LOWER_IS_BETTER else "maximize")
 
 
-def is_better(metric: str, value: float, than: float | None) -> bool:
-    """Whether a metric's value beats another one, or is the first."""
-    return than is None or (value < than if direction_of(metric) == "minimize" else value > than)
+def is_better(value: float, than: float | None, direction: Direction) -> bool:
+    """Whether a value beats another one, or is the first."""
+    return than is None or (value < than if direction == "minimize" else value > than)
 
 
 def sentiment_classes(task: Task, values: np.ndarray) -> list[str]:
@@ -62,7 +64,9 @@ def sentiment_classes(task: Task, values: np.ndarray) -> list[str]:
     return [SENTIMENT_CLASSES[index] for index in classes]
 
 
-def compute_metrics(task: Task, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+def compute_metrics(
+    task: Task, predictions: np.ndarray, labels: np.ndarray, own: OwnMetrics | None = None
+) -> dict[str, float]:
     """All metrics of a task, unrounded.
 
     MOSI and MOSEI: ``Has0`` counts zero as positive-or-neutral against negative, ``Non0`` leaves labels of exactly zero
@@ -76,12 +80,17 @@ def compute_metrics(task: Task, predictions: np.ndarray, labels: np.ndarray) -> 
         task: The task.
         predictions: As `Task.values` gives them: numbers [N], or probabilities [N, classes].
         labels: [N]
+        own: The user's, if there are any.
+
+    Raises:
+        DataError: If one of the user's own cannot be computed.
     """
     if task.is_classification:
         metrics = _of_classes(predictions, labels.astype(int).ravel())
     else:
         metrics = _of_numbers(task, predictions.astype(np.float32).ravel(), labels.astype(np.float32).ravel())
-    return {name: metrics[name] for name in metric_names(task)}
+    found = {name: metrics[name] for name in METRICS_OF[task.metrics]}
+    return found if own is None else found | own.compute(predictions, labels)
 
 
 def _of_numbers(task: Task, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:

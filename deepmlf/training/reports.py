@@ -8,6 +8,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from deepmlf.data.task import Direction
 from deepmlf.training.checkpoints.files import METRICS
 from deepmlf.training.metrics import is_better
 
@@ -78,27 +79,29 @@ class EpochReport:
         """A measurement by its whole name."""
         return self.metrics.get(name, default)
 
-    def is_better(self, than: "EpochReport | None", metric: str) -> bool:
+    def is_better(self, than: "EpochReport | None", metric: str, direction: Direction) -> bool:
         """Whether this epoch of the whole model beats another one, or is the first that has the metric.
 
         Args:
             than: The best epoch so far.
             metric: Whole name of the metric that decides, e.g. ``valid/MAE``.
+            direction: The one in which it is better.
         """
         value = self.metrics.get(metric) if self.is_whole else None
-        return value is not None and is_better(metric, value, None if than is None else than.metrics[metric])
+        return value is not None and is_better(value, None if than is None else than.metrics[metric], direction)
 
 
-def best_epoch(reports: Iterable[EpochReport], metric: str) -> EpochReport | None:
+def best_epoch(reports: Iterable[EpochReport], metric: str, direction: Direction) -> EpochReport | None:
     """The first of a trial's epochs of the whole model that no other one beats; None if none has the metric.
 
     Args:
         reports: In their order.
         metric: Whole name of the metric that decides.
+        direction: The one in which it is better.
     """
     best: EpochReport | None = None
     for report in reports:
-        if report.is_better(best, metric):
+        if report.is_better(best, metric, direction):
             best = report
     return best
 

@@ -21,13 +21,13 @@ from deepmlf.training.av_stage import BestEncoder, has_stalled
 from deepmlf.training.checkpoints.files import BEST
 from deepmlf.training.checkpoints.save import CheckpointWriter, load_checkpoint, save_weights
 from deepmlf.training.curriculum import stages_of
-from deepmlf.training.forward import Head, build_model, language_loss, pooling, predict, predict_av, run_model
+from deepmlf.training.forward import Head, LanguageLosses, build_model, pooling, predict, predict_av, run_model
 from deepmlf.training.frame_attention import attention_over_frames
 from deepmlf.training.losses import LossWeights, compute_losses, prediction_loss
 from deepmlf.training.machine.memory import give_back_freed_memory
 from deepmlf.training.machine.prefetch import on_device
 from deepmlf.training.machine.speed import SpeedMeter, without_measurements
-from deepmlf.training.metrics import compute_metrics, error_metric, is_better, metric_names
+from deepmlf.training.metrics import compute_metrics, direction_of, error_metric, is_better, metric_names
 from deepmlf.training.optim import (
     clipped_parameters,
     count_in_use,
@@ -37,18 +37,11 @@ from deepmlf.training.optim import (
     start_stage,
     trained_parameters,
 )
-from deepmlf.training.reports import (
-    AV_REUSED,
-    FIDELITY,
-    FROZEN_LANGUAGE_LOSS,
-    LANGUAGE_LOSS,
-    MISSING_BLOCKS,
-    TRAINED_PARAMETERS,
-    VALID,
-)  # fmt: skip
+from deepmlf.training.reports import AV_REUSED, FIDELITY, MISSING_BLOCKS, TRAINED_PARAMETERS, VALID  # fmt: skip
 from deepmlf.training.stores.av_encoders import StoredEncoder
 from deepmlf.training.stores.av_key import key_of
 from deepmlf.training.stores.text_prefixes import PrefixCache, open_prefix_cache
+from deepmlf.training.ulgm.labels import UnimodalLabels
 
 Report = Callable[[dict[str, Any], Path | None], None]
 
@@ -126,9 +119,10 @@ class Trainer:
         self._clipped = clipped_parameters(self.parameters, config.training)
         self._best_av = BestEncoder(config.curriculum, self.model, self.parameters, self.optimizer)
         self.weights = LossWeights.from_config(config.training)
+        self.unimodal_labels = UnimodalLabels.of(config, self.dataset.info.task, self.train_loader, self.device)
         self.checkpoints = CheckpointWriter(out_dir, self.model, self.parameters, self.optimizer, keep)
         self.position = Position()
-        self._frozen_loss: float | None = None
+        self._language = LanguageLosses(self.model, self.valid_loader, config.training.precision, self.pad_token_id)
         self._meter = SpeedMeter(self.device, config.training.precision)
         self._lengths = np.array([len(tokens) for tokens in self.train_loader.tokens])
         self._mean_tokens = self._lengths[self.train_loader.rows].mean() + config.model.num_fusion_tokens
@@ -140,6 +134,8 @@ class Trainer:
                 metadata = load_checkpoint(resume_from, self.model, self.parameters, self.optimizer)
                 self.position = Position(**metadata)
                 self._best_av.resume(resume_from)
+                if self.unimodal_labels is not None:
+                    self.unimodal_labels.resume(resume_from, self.position.fusion_epoch)
                 report(self.position.metrics, resume_from)
             while "finished" not in self.position.metrics:
                 stage = self.stages[self.position.stage]
@@ -182,7 +178,8 @@ class Trainer:
 
     def _save_and_report(self, report: Report) -> None:
         with self._meter.phase("checkpoint"):
-            checkpoint = self.checkpoints.finish(self.position.epoch, asdict(self.position), self._best_av.parts)
+            parts = self._best_av.parts | (self.unimodal_labels.parts if self.unimodal_labels else {})
+            checkpoint = self.checkpoints.finish(self.position.epoch, asdict(self.position), parts)
         report(self.position.metrics, checkpoint)
 
     def _train_epoch(self, stage: Stage) -> tuple[dict[str, float], dict[str, float]]:
@@ -243,6 +240,7 @@ class Trainer:
         if not stage.is_fusion:
             loss = prediction_loss(output.text, batch.targets)
             return {"text": loss, "total": loss}
+        labels, epoch = self.unimodal_labels, self.position.fusion_epoch + 1
         return compute_losses(
             self.model,
             output,
@@ -250,6 +248,7 @@ class Trainer:
             batch.targets,
             self.weights,
             pad_token_id=self.pad_token_id,
+            generated=None if labels is None else labels.step(output.states, batch.index, epoch),
         )
 
     def _prefix_cache(self, loader: Loader) -> PrefixCache | None:
@@ -287,10 +286,15 @@ class Trainer:
             position.fusion_epoch += 1
             metrics[FIDELITY] = position.fusion_epoch
             metrics |= {f"{VALID}{name}": value for name, value in valid.items()} | self.model.gates()
-            metrics |= self._language()
+            if self.config.training.language_loss:
+                with self._meter.phase("validation"):
+                    metrics |= self._language.metrics(self._prefix_cache(self.valid_loader))
+            if self.unimodal_labels is not None:
+                metrics |= self.unimodal_labels.metrics(position.fusion_epoch)
             metrics[TRAINED_PARAMETERS] = count_in_use(self.model, self.parameters)
             selected = self.config.training.select_by
-            if stage.active_blocks is None and is_better(selected, valid[selected], position.best_value):
+            direction = direction_of(selected, self.dataset.info.task.own)
+            if stage.active_blocks is None and is_better(valid[selected], position.best_value, direction):
                 position.best_value, position.best_epoch = valid[selected], position.fusion_epoch
                 with self._meter.phase("validation"):
                     metrics |= attention_over_frames(self.model, self.valid_loader, self.config.training.precision)
@@ -310,17 +314,6 @@ class Trainer:
         self._advance(stage, metrics)
         position.metrics = metrics
 
-    def _language(self) -> dict[str, float]:
-        """Next-token losses on the validation split, of the model and of the language model by itself, if asked for."""
-        if not self.config.training.language_loss:
-            return {}
-        arguments = self.model, self.valid_loader, self.config.training.precision, self.pad_token_id
-        with self._meter.phase("validation"):
-            if self._frozen_loss is None:
-                self._frozen_loss = language_loss(*arguments, frozen=True)
-            own = language_loss(*arguments, prefixes=self._prefix_cache(self.valid_loader))
-        return {LANGUAGE_LOSS: own, FROZEN_LANGUAGE_LOSS: self._frozen_loss}
-
     def _validate(self, head: Head) -> dict[str, float]:
         """Metrics of the validation split by one head."""
         loader = self.valid_loader
@@ -338,7 +331,7 @@ class Trainer:
         if head != "av":
             self._meter.look_up(len(loader.labels), cached=prefixes is not None)
         task = self.dataset.info.task
-        return compute_metrics(task, task.values(outputs), loader.labels)
+        return compute_metrics(task, task.values(outputs), loader.labels, self.dataset.own_metrics)
 
     def _advance(self, stage: Stage, metrics: dict[str, Any]) -> None:
         position, patience = self.position, self.config.training.patience

@@ -1,12 +1,12 @@
 """What a search optimises: one metric, or two whose Pareto front it looks for."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from types import MappingProxyType
 
 from optuna.trial import FrozenTrial, TrialState
 
-from deepmlf.data.task import Task
+from deepmlf.data.task import Direction, Task
 from deepmlf.errors import SearchError
 from deepmlf.training.metrics import direction_of, is_better, metric_names
 from deepmlf.training.reports import TRAINED_PARAMETERS, VALID, EpochReport
@@ -18,7 +18,7 @@ class Objective:
 
     name: str
     """As trials report it, e.g. ``valid/MAE``."""
-    direction: Literal["minimize", "maximize"]
+    direction: Direction
 
     @property
     def short(self) -> str:
@@ -32,16 +32,16 @@ class Objective:
 
     def is_better(self, value: float, than: float | None) -> bool:
         """Whether `value` beats another one, or is the first."""
-        return is_better(self.name, value, than)
+        return is_better(value, than, self.direction)
 
     def best(self, values: Iterable[float]) -> float:
         """The best of some values."""
         return min(values) if self.direction == "minimize" else max(values)
 
 
-def make_objectives(names: Iterable[str]) -> tuple[Objective, ...]:
-    """Objectives with their directions, known by name."""
-    return tuple(Objective(name, direction_of(name)) for name in names)
+def make_objectives(names: Iterable[str], own: Mapping[str, Direction] = MappingProxyType({})) -> tuple[Objective, ...]:
+    """Objectives with their directions, known by name; those of the user's own metrics from `Task.own`."""
+    return tuple(Objective(name, direction_of(name, own)) for name in names)
 
 
 def check_objectives(names: list[str], dataset: str, task: Task) -> None:

@@ -11,9 +11,11 @@ from deepmlf.data.dataset import DatasetInfo
 from deepmlf.errors import SearchError
 from deepmlf.model import lm_store
 from deepmlf.places import Place
+from deepmlf.recipe import recipe_line, recipe_settings
 from deepmlf.training.baselines import baselines
 from deepmlf.training.metrics import main_metric
 from deepmlf.training.reports import VALID
+from deepmlf.training.ulgm.checks import check_ulgm
 from deepmlf.tune.cluster.connect import can_grow
 from deepmlf.tune.cluster.devices import check_asked, check_devices, settle_devices
 from deepmlf.tune.decide.curve_sampler import fault_of
@@ -30,7 +32,7 @@ from deepmlf.tune.settings import SearchSettings, experiment_name
 from deepmlf.tune.space.around import settings_around
 from deepmlf.tune.space.base import Base, check_given, make_base
 from deepmlf.tune.space.bound import BoundSpace, check_ranges, check_space
-from deepmlf.tune.space.load import load_space, space_for, space_of
+from deepmlf.tune.space.load import SearchSpace, load_space, space_for, space_of
 
 
 @dataclass(frozen=True)
@@ -77,11 +79,12 @@ def plan_search(settings: SearchSettings, material: Material | None = None) -> S
     material.dataset.require_labels("train", "valid")
     info = material.dataset.info
     check_objectives(settings.objectives, info.name, info.task)
-    fixed = source.base if settings.around is None else settings_around(settings.around)
-    base = make_base(settings.space, fixed, _own(settings), settings.overrides, settings.seed)
+    base = _base(settings, source, info.name)
     check_asked(settings.gpus_per_trial, base.config.training.device)
     space = BoundSpace(source, base, material.facts, tuple(info.missing))
     drawn = check_space(space, settings.space, settings.overrides, settings.seed)
+    for config in drawn:
+        check_ulgm(config.training, info.task, material.dataset.split("train").labels)
     settings = beyond_warmup(settings, max(config.training.warmup_of(settings.epochs) for config in drawn))
     _say_what_is_lost(settings, space)
     if exists(place):
@@ -101,6 +104,7 @@ def plan_search(settings: SearchSettings, material: Material | None = None) -> S
         language_model_fingerprint=material.first.fingerprint,
         language_models=dict(material.language_models) if settings.more_lms else {},
         data_fingerprint=info.fingerprint,
+        own_metrics=material.dataset.own_metrics,
         baselines=baselines(material.dataset),
         secret=secret,
     )
@@ -142,6 +146,9 @@ def plan_resume(
     name = experiment.folder.name
     if material.dataset.info.fingerprint != manifest.data_fingerprint:
         raise SearchError(f"{settings.data}: is not the dataset that {name} began with; start a new search")
+    own = material.dataset.own_metrics
+    if manifest.own_metrics_fingerprint != (own and own.fingerprint):
+        raise SearchError(f"{settings.data}: has other metrics of your own than {name} began with; start a new search")
     source = space_of(manifest.space_source, settings.space)
     missing = tuple(material.dataset.info.missing)
     space = BoundSpace(source, Base.of(manifest.base), material.facts, missing)
@@ -243,6 +250,15 @@ def beyond_warmup(settings: SearchSettings, warmup: float) -> SearchSettings:
             f"take at least {lowest}, or shorten training.warmup_epochs"
         )
     return settings.model_copy(update={"grace_period": max(lowest, settings.first_rung)})
+
+
+def _base(settings: SearchSettings, source: SearchSpace, dataset: str) -> Base:
+    """What all trials of a new search on a dataset of this name have in common."""
+    recipe = recipe_settings(settings.recipe, dataset)
+    if settings.recipe is not None:
+        say(settings, recipe_line(settings.recipe, dataset))
+    fixed = source.base if settings.around is None else settings_around(settings.around)
+    return make_base(settings.space, fixed, _own(settings), settings.overrides, settings.seed, recipe)
 
 
 def _own(settings: SearchSettings) -> dict[str, Any]:

@@ -111,6 +111,7 @@ def _plan(
             "grace_period": None,
             # An earlier version let a search name a GPU without asking Ray for one.
             "gpus_per_trial": settings.gpus_per_trial or (None if base.get("training.device") == "cuda" else 0.0),
+            "recipe": None,  # it is in the base, as it was when the search began
             "overrides": {key: value for key, value in settings.overrides.items() if key != _SEED},
             "study_storage": None,
             "warm_start": None,

@@ -39,6 +39,8 @@ class SearchSettings(BaseModel):
     name: str | None = None
     address: str | None = None
     seed: int = Field(0, ge=0, lt=SEED_LIMIT)
+    recipe: str | None = None
+    """A recipe whose settings hold where neither the space nor `overrides` says otherwise."""
     overrides: dict[str, Any] = {}
     around: str | None = None
     """A published setting, or an experiment whose best one is meant: fixed in place of the space's ``BASE``."""

@@ -17,6 +17,7 @@ def effective(**overrides: Any) -> EffectiveSetting:
     return effective_setting(TrialConfig.from_overrides(dotted), LAYERS)
 
 
+NO_HEAD_COUNTS = {"training__loss_av": 0.0, "training__loss_text": 0.0, "training__loss_fusion": 0.0}
 SAME = [
     # One block always sits after the last layer, wherever and however fusion is said to start.
     ({"model__fusion_depth": 1, "model__fusion_start": 0.2}, {"model__fusion_depth": 1, "model__fusion_start": 0.7}),
@@ -53,6 +54,11 @@ SAME = [
      {"model__fusion_depth": 2, "model__gate_init": [0.3, 0.0]}),
     ({"model__num_fusion_tokens": 0, "training__loss_fusion": 0.3}, {"model__num_fusion_tokens": 0}),
     ({"model__ffn_on": "fusion", "training__loss_lm": 0.3}, {"model__ffn_on": "fusion"}),
+    ({"training__ulgm_from_epoch": 4, "training__ulgm_limit": 2.0}, {}),
+    ({"training__ulgm": True, "training__ulgm_from_epoch": 3, "training__epochs": 3}, {"training__epochs": 3}),
+    ({"training__ulgm": True, **NO_HEAD_COUNTS}, NO_HEAD_COUNTS),
+    ({"training__ulgm": True, **NO_HEAD_COUNTS, "training__loss_fusion": 1.0, "model__num_fusion_tokens": 0},
+     {**NO_HEAD_COUNTS, "model__num_fusion_tokens": 0}),
 ]  # fmt: skip
 DIFFERENT = [
     ({"model__fusion_depth": 4}, {"model__fusion_depth": 5}),
@@ -74,6 +80,11 @@ DIFFERENT = [
     ({"curriculum__av_schedule": "plateau", "curriculum__av_plateau": 9}, {"curriculum__av_schedule": "plateau"}),
     ({"curriculum__av_patience": 3}, {}),
     ({"training__cosine_epochs": 150}, {}),
+    ({"training__ulgm": True}, {}),
+    ({"training__ulgm": True, "training__loss_av": 0.0, "training__loss_text": 0.0},
+     {"training__loss_av": 0.0, "training__loss_text": 0.0}),
+    ({"training__ulgm": True, "training__ulgm_from_epoch": 3}, {"training__ulgm": True}),
+    ({"training__ulgm": True, "training__ulgm_limit": 2.0}, {"training__ulgm": True}),
     ({"training__weight_decay": 1e-4}, {"training__weight_decay": 1.0001e-4}),
     ({"training__epochs": 4}, {"training__epochs": 5}),
     ({"model__gate": "tanh"}, {}),

@@ -24,7 +24,7 @@ from deepmlf.tune.messages import Served
 
 CHUNK = 8 * 2**20
 """Bytes of a file that are on their way at a time."""
-_FILES = ("*.json", "*.arrow", "*.safetensors", "tokenizer*", "vocab.*", "merges.txt")
+_FILES = ("metrics.py", "*.json", "*.arrow", "*.safetensors", "tokenizer*", "vocab.*", "merges.txt")
 _SAMPLES, _SAMPLE = 16, 2**16
 
 

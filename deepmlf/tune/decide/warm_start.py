@@ -13,7 +13,6 @@ from deepmlf.errors import SearchError
 from deepmlf.places import Place
 from deepmlf.tune.experiment.stored import StoredExperiment, open_experiment
 from deepmlf.tune.experiment.study import OVERRIDES, WARM_START, is_in_range
-from deepmlf.tune.objective import make_objectives
 from deepmlf.tune.settings import SearchSettings
 from deepmlf.tune.space.bound import BoundSpace
 
@@ -81,7 +80,7 @@ def _told(experiment: StoredExperiment, trial: FrozenTrial, settings: SearchSett
     reported = {step: value for step, value in trial.intermediate_values.items() if step <= settings.epochs}
     if not reported:
         raise ValueError(f"has no value of the first {settings.epochs} epochs")
-    best = make_objectives(settings.objectives)[0].best(reported.values())
+    best = experiment.objectives[0].best(reported.values())
     return {"state": TrialState.PRUNED, "values": [best], "intermediate_values": reported}
 
 

@@ -85,8 +85,8 @@ class ExperimentRecorder(DriverCallback):
     def _record(self, order: TrialOrder) -> TrialRecorder:
         if order.number not in self._records:
             folder = self._experiment / TRIALS / trial_name(order.number, order.terms.name)
-            first, names = self._objectives[0].name, [objective.name for objective in self._objectives]
-            record = TrialRecorder(folder, order.config, first, also_shown=names)
+            first, names = self._objectives[0], [objective.name for objective in self._objectives]
+            record = TrialRecorder(folder, order.config, first.name, first.direction, also_shown=names)
             record.start(shown_settings(order.config, order.overrides), self._base | order.overrides)
             self._records[order.number] = record
         return self._records[order.number]

@@ -12,6 +12,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from deepmlf.config import first_fault
+from deepmlf.data.own_metrics import OwnMetrics
+from deepmlf.data.task import Direction
 from deepmlf.earlier import overrides_of_all
 from deepmlf.errors import SearchError, first_line
 from deepmlf.files import new_file
@@ -43,6 +45,10 @@ class Manifest(BaseModel):
     language_models: dict[str, KnownLanguageModel] = {}
     """Sizes and fingerprints of all of them by name, where trials have one of several."""
     data_fingerprint: str
+    own_metrics: dict[str, Direction] = {}
+    """Of the user's, and which way each is better."""
+    own_metrics_fingerprint: str | None = None
+    """Of the file that computes them."""
     baselines: dict[str, dict[str, float]] = {}
     """Validation metrics of simple models, see `deepmlf.training.baselines`; none if a release up to 0.1 began it."""
     versions: dict[str, str]
@@ -85,6 +91,7 @@ class Manifest(BaseModel):
         language_model_fingerprint: str | None = None,
         language_models: dict[str, KnownLanguageModel] | None = None,
         data_fingerprint: str,
+        own_metrics: OwnMetrics | None = None,
         baselines: dict[str, dict[str, float]] | None = None,
         secret: str | None,
     ) -> "Manifest":
@@ -103,6 +110,8 @@ class Manifest(BaseModel):
             language_model_fingerprint=language_model_fingerprint,
             language_models=language_models or {},
             data_fingerprint=data_fingerprint,
+            own_metrics={} if own_metrics is None else own_metrics.directions,
+            own_metrics_fingerprint=None if own_metrics is None else own_metrics.fingerprint,
             baselines=baselines or {},
             versions={package: importlib.metadata.version(package) for package in _PACKAGES},
             git_commit=_git_commit(),

@@ -39,7 +39,7 @@ class StoredExperiment:
     @cached_property
     def objectives(self) -> tuple[Objective, ...]:
         """What its search optimises, with directions."""
-        return self.made_objectives or make_objectives(self.manifest.settings.objectives)
+        return self.made_objectives or make_objectives(self.manifest.settings.objectives, self.manifest.own_metrics)
 
     @cached_property
     def study(self) -> optuna.Study:

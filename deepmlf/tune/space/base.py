@@ -1,10 +1,11 @@
-"""What all trials of a search have in common: the search's own settings, the space's ``BASE`` and ``--set``.
+"""What all trials of a search have in common: a recipe, the space's ``BASE``, the search's own settings, ``--set``.
 
 No heavy imports: the CLI checks ``--set`` before it fetches a language model.
 """
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from deepmlf.config import TrialConfig
@@ -78,9 +79,17 @@ def _refuse(overrides: Iterable[str], option_of: Mapping[str, str], prefix: str 
 
 
 def make_base(
-    space: str, space_base: Mapping[str, Any], own: Mapping[str, Any], given: Mapping[str, Any], seed: int
+    space: str,
+    space_base: Mapping[str, Any],
+    own: Mapping[str, Any],
+    given: Mapping[str, Any],
+    seed: int,
+    recipe: Mapping[str, Any] = MappingProxyType({}),
 ) -> Base:
-    """Overrides common to all trials: ``--set`` wins over the space's ``BASE``, both over the seed of the search.
+    """Overrides common to all trials.
+
+    ``--set`` wins over the space's ``BASE``, that over the recipe; all of them over the seed of the search. What the
+    space draws, priors included, wins over the whole base.
 
     Args:
         space: What the user called the space, for messages.
@@ -89,6 +98,7 @@ def make_base(
         own: The values of `OPTION_OF`.
         given: Overrides of the command line, checked.
         seed: Of the search; trials train with it where nothing else says with which.
+        recipe: Settings of the recipe; of those of `OPTION_OF` the search's own stay.
 
     Raises:
         SearchError: For a ``BASE`` that cannot be.
@@ -98,7 +108,7 @@ def make_base(
             raise SearchError(
                 f"--space {space}: BASE: {name}={value!r}: is one for all trials of a search; use {OPTION_OF[name]}"
             )
-    base = {**space_base, **own, **given}
+    base = {**recipe, **space_base, **own, **given}
     base.setdefault(SEED, seed)
     try:
         return Base.of(base)

@@ -16,11 +16,11 @@ from deepmlf.errors import ConfigError, SearchError
 from deepmlf.model.deepmlf import DeepMLF
 from deepmlf.model.language_model import Family, LanguageModel, tiny_random
 from deepmlf.model.lm_store import LanguageModelFacts
+from deepmlf.recipe import CODE
 from deepmlf.tune.decide.samplers import grid_points
 from deepmlf.tune.plan import plan_search
 from deepmlf.tune.space.bound import check_ranges, check_space
 from deepmlf.tune.space.load import SearchSpace, known_spaces, load_space
-from search_spaces import _common
 from tests.tune.experiments import settings
 from tests.tune.parts import bound
 
@@ -177,9 +177,10 @@ def test_the_differences_that_the_docs_list_are_those_that_a_published_space_tak
     for name in ("published/mosi", "published/sims"):
         changed |= {name for name, value in load_space(name).base.items() if value != defaults[name]}
     assert listed <= changed
-    choices = {name for name in _common.AUTHORS if _common.AUTHORS[name] != defaults[name]}
-    by_prior = {"model.swiglu", "model.av_pooling", "training.cosine_epochs", "training.patience"}
-    assert choices | by_prior == listed
+    assert {name for name in CODE if CODE[name] != defaults[name]} | {
+        "training.cosine_epochs",
+        "training.patience",
+    } == (listed)
 
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")

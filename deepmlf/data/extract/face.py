@@ -50,10 +50,11 @@ class FaceFeatures:
         if vertices is None:
             return np.zeros(len(self.names), np.float32)
         middle, axes, distance = _head(vertices)
-        angles = Rotation.from_matrix(axes.T).as_euler("YXZ")
+        roll, yaw, pitch = Rotation.from_matrix(axes.T).as_euler("ZYX")
         place = (middle[:2] - np.array(picture.size) / 2) / picture.height
         landmarks = (vertices[_VERTICES] - middle) @ axes.T / distance
-        return np.concatenate([angles, place, [distance / picture.height], landmarks.ravel()]).astype(np.float32)
+        pose = (yaw, pitch, roll, *place, distance / picture.height)
+        return np.concatenate([pose, landmarks.ravel()]).astype(np.float32)
 
     def frames(self, rows: list[np.ndarray]) -> np.ndarray:
         """The features of a clip's pictures, [pictures, 210]; no frames if none of them shows a face."""

@@ -46,6 +46,7 @@ def write_clip(
     rate: int = 44_100,
     fps: int = 10,
     rotation: int = 0,
+    index_first: bool = False,
 ) -> Path:
     """Write a clip, in the form that its name says.
 
@@ -56,10 +57,11 @@ def write_clip(
         rate: Samples per second.
         fps: Pictures per second.
         rotation: By which a player turns the film against the clock, in degrees.
+        index_first: The index of an .mp4 file stands at its beginning, so that a part of the file can be played.
     """
     pictures = list(pictures)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options={"movflags": "faststart"} if index_first else {}) as container:
         film = heard = None
         if pictures:
             film = container.add_stream("mpeg4", rate=fps)

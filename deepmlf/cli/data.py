@@ -102,7 +102,10 @@ def data_extract(clips: Path, out: Path, fps: float, only: str | None, workers: 
     )
     for modality, names in result.absent.items():
         what = "have no sound of 60 ms" if modality == "audio" else "show no face"
-        tell(f"{len(names)} clips {what} ({names[0]}{', …' if names[1:] else ''}): their {modality} has no frames")
+        tell(
+            f"{len(names)} of {len(result.extracted)} clips {what} ({names[0]}{', …' if names[1:] else ''}): "
+            f"their {modality} has no frames"
+        )
     kept = f", {len(result.kept)} were there" if result.kept else ""
     click.echo(f"{out}: features of {len(result.extracted)} clips{kept}")
     emit(dataclasses.asdict(result), json_output)

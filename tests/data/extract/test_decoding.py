@@ -109,9 +109,7 @@ def halved(path: Path) -> None:
         ("a.mp4", lambda path: path.write_text("<html>not found</html>"), "cannot be decoded .Invalid data"),
     ],
 )
-def test_what_is_not_whole_is_refused(
-    tmp_path: Path, name: str, damage: Callable[[Path], None], message: str
-) -> None:
+def test_what_is_not_whole_is_refused(tmp_path: Path, name: str, damage: Callable[[Path], None], message: str) -> None:
     pictures = [] if name == "a.wav" else shades(30)
     index_first = name.startswith("index_first")  # cut within a frame of sound, it could not be decoded either
     path = write_clip(tmp_path / name, pictures, None if index_first else tone(3.0), index_first=index_first)

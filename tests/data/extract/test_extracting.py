@@ -3,11 +3,14 @@
 import json
 import os
 import sys
+import threading
 import zipfile
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
+from joblib.externals.loky import get_reusable_executor
 from PIL import Image
 
 from deepmlf.data.dataset import Dataset
@@ -131,8 +134,8 @@ def test_the_command_tells_what_is_absent(clips: Path, tmp_path: Path) -> None:
     result = deepmlf("data", "extract", clips, tmp_path, "--fps", "5", "--workers", "2")
     assert result.returncode == 0, result.stderr
     assert result.stdout == f"{tmp_path}: features of 5 clips\n"
-    assert "deepmlf: 1 clips have no sound of 60 ms (silent): their audio has no frames\n" in result.stderr
-    assert "deepmlf: 2 clips show no face (faceless, …): their vision has no frames\n" in result.stderr.replace(
+    assert "deepmlf: 1 of 5 clips have no sound of 60 ms (silent): their audio has no frames\n" in result.stderr
+    assert "deepmlf: 2 of 5 clips show no face (faceless, …): their vision has no frames\n" in result.stderr.replace(
         "radio", "faceless"
     )
     assert len(np.load(tmp_path / "vision" / "whole.npy")) == 3  # at 0, 0.2 and 0.4 s
@@ -174,6 +177,29 @@ def test_what_is_not_installed_is_named(
         with pytest.raises(DataError, match=message):
             extract_features(clips / "talk", tmp_path, modalities=(only,))
         assert not list(tmp_path.iterdir())
+
+
+def test_a_worker_that_dies_is_told(tmp_path: Path) -> None:
+    for number in range(20):
+        write_clip(tmp_path / "clips" / f"{number}.wav", (), tone(1.0))
+    get_reusable_executor().shutdown(wait=True)  # idle workers of another test
+    killer = threading.Thread(target=kill_a_worker, daemon=True)
+    killer.start()
+    with pytest.raises(DataError, match="a worker process died, .*; run again with fewer --workers: it goes on where"):
+        extract_features(tmp_path / "clips", tmp_path / "out", modalities=("audio",), workers=2)
+    killer.join()
+    there = list(written(tmp_path / "out"))
+    assert len(there) < 20
+    assert len(extract_features(tmp_path / "clips", tmp_path / "out", modalities=("audio",)).kept) == len(there)
+
+
+def kill_a_worker() -> None:
+    """As the kernel does when memory runs out."""
+    while True:
+        for child in psutil.Process().children():
+            if "loky" in " ".join(child.cmdline()) and "resource_tracker" not in " ".join(child.cmdline()):
+                child.kill()
+                return
 
 
 def test_models_are_those_that_were_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

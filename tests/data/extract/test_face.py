@@ -1,4 +1,4 @@
-"""A real face is found, its landmarks lie where a person sees them, and features do not depend on how a head is held."""
+"""A real face is found, its landmarks lie where a person sees them, and features forget how a head is held."""
 
 from pathlib import Path
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
-from PIL import Image
+from PIL import Image, ImageOps
 
 DETECTOR = "face_detection_full_range_sparse.tflite"
 MESH = "face_landmark.tflite"
@@ -67,11 +67,8 @@ class FaceMesh:
     def _detect(self, picture: Image.Image) -> np.ndarray | None:
         """Corners of the largest face's box, its eyes, four other points, [8, 2] in pixels; None if there is none."""
         side = max(picture.size)
-        corner = (np.array(picture.size) - side) / 2  # the picture in the middle of a black square
-        scale = side / _DETECTOR_SIDE
-        square = picture.transform(
-            (side, side), Image.Transform.AFFINE, (1, 0, corner[0], 0, 1, corner[1]), Image.Resampling.NEAREST
-        ).resize((_DETECTOR_SIDE, _DETECTOR_SIDE), Image.Resampling.BILINEAR)
+        corner = (np.array(picture.size) - side) / 2  # of a black square that has the picture in its middle
+        square = ImageOps.pad(picture, (_DETECTOR_SIDE, _DETECTOR_SIDE), Image.Resampling.BILINEAR, color=0)
         raw, scores = _run(self._detector, np.asarray(square, np.float32) / 127.5 - 1)
         certain = _sigmoid(scores[0, :, 0])
         chosen = np.flatnonzero(certain >= _IS_FACE)
@@ -82,7 +79,7 @@ class FaceMesh:
         found = raw[0, chosen].reshape(-1, 8, 2)  # middle, size, six points; all but the size from the anchor
         sizes = found[:, 1:2] / 2
         points = np.concatenate([found[:, :1] - sizes, found[:, :1] + sizes, found[:, 2:]], axis=1) + anchors[:, None]
-        return _largest(points, certain[chosen]) * scale + corner
+        return _largest(points, certain[chosen]) * (side / _DETECTOR_SIDE) + corner
 
 
 def _largest(points: np.ndarray, certain: np.ndarray) -> np.ndarray:

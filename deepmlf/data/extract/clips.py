@@ -37,7 +37,7 @@ def find_clips(folder: Path, say: Callable[[str], None]) -> list[Clip]:
 
     Args:
         folder: The folder.
-        say: Called with one line on files that are no clips by their names.
+        say: Called with one line on files that are no clips by their names, and on folders that are links.
 
     Raises:
         DataError: If there is no clip, or two would have the same features.
@@ -46,8 +46,11 @@ def find_clips(folder: Path, say: Callable[[str], None]) -> list[Clip]:
         raise DataError(f"{folder}: no such folder")
     found: dict[str, Path] = {}
     others: list[str] = []
+    links: list[str] = []
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
+        if path.is_symlink() and path.is_dir():
+            links.append(str(inside))
         if not path.is_file() or any(part.startswith(".") for part in inside.parts):
             continue
         if path.suffix.lower() not in _SUFFIXES:
@@ -62,6 +65,8 @@ def find_clips(folder: Path, say: Callable[[str], None]) -> list[Clip]:
         found[name] = path
     if others:
         say(f"{len(others)} files are no video or audio by their names and left out (the first is {others[0]})")
+    if links:
+        say(f"{len(links)} folders are links and not looked into (the first is {links[0]})")
     if not found:
         raise DataError(f"{folder}: holds no video or audio file ({', '.join(sorted(_SUFFIXES))})")
     return [Clip(path, name) for name, path in found.items()]

@@ -14,7 +14,7 @@ from deepmlf.data.extract.clips import find_clips
 from deepmlf.data.extract.models import face_models
 from deepmlf.data.extract.one_clip import Order, Outcome, extract, extractor_of
 from deepmlf.data.features import MODALITIES
-from deepmlf.errors import DataError
+from deepmlf.errors import DataError, first_line
 from deepmlf.files import new_file
 from deepmlf.progress import bar
 
@@ -104,7 +104,10 @@ def _check_installed(modalities: tuple[str, ...]) -> None:
 def _describe(out: Path, kinds: Mapping[str, dict[str, Any]]) -> None:
     """Write what the features are. Those of another kind that are there already are not to be mixed with them."""
     path = out / DESCRIPTION
-    described = json.loads(path.read_text()) if path.is_file() else {}
+    try:
+        described = json.loads(path.read_text()) if path.is_file() else {}
+    except ValueError as error:
+        raise DataError(f"{path}: not whole ({first_line(error)}); choose another folder, or delete this one") from None
     for modality, kind in kinds.items():
         there = described.setdefault(modality, kind)
         for key, value in kind.items():

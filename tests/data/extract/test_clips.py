@@ -31,6 +31,15 @@ def test_clips_are_files_of_video_and_audio_in_any_folder(tmp_path: Path) -> Non
     ]
 
 
+def test_folders_that_are_links_are_told(tmp_path: Path) -> None:
+    touch(tmp_path, "clips/a.mp4", "more/b.mp4")
+    (tmp_path / "clips" / "more").symlink_to(tmp_path / "more")
+    (tmp_path / "clips" / "c.mp4").symlink_to(tmp_path / "more" / "b.mp4")
+    told: list[str] = []
+    assert [clip.name for clip in find_clips(tmp_path / "clips", told.append)] == ["a", "c"]
+    assert told == ["1 folders are links and not looked into (the first is more)"]
+
+
 def test_two_clips_of_one_name_are_refused(tmp_path: Path) -> None:
     touch(tmp_path, "talk/7.mp4", "talk/7.wav")
     with pytest.raises(DataError, match="the features of 7.mp4 and 7.wav would both be in talk/7.npy; rename one"):

@@ -151,6 +151,9 @@ def test_features_of_two_kinds_are_not_mixed(clips: Path, tmp_path: Path) -> Non
     assert list(written(tmp_path)) == ["vision/7.npy"]
     result = extract_features(clips / "talk", tmp_path, modalities=("audio",))  # of which there were none
     assert result.extracted == ["7"]
+    (tmp_path / "features.json").write_text("{")
+    with pytest.raises(DataError, match="features.json: not whole .*; choose another folder, or delete this one"):
+        extract_features(clips / "talk", tmp_path)
 
 
 @pytest.mark.parametrize(

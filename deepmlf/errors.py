@@ -24,6 +24,10 @@ class LanguageModelError(DeepMLFError):
     """A language model that cannot be found or used."""
 
 
+class PackageIndexError(DeepMLFError):
+    """A package that the package index has not given."""
+
+
 class PlaceError(DeepMLFError):
     """Data, a language model or a device that workers cannot reach or use."""
 

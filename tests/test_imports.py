@@ -161,9 +161,15 @@ def test_no_test_imports_a_test_and_no_benchmark_does() -> None:
     assert {(file, name) for file, name in tests if re.match(r"tests\b.*\b(test_\w+|conftest)\b", name)} == set()
 
 
-def distributions_of(folder: str) -> set[str]:
-    """Distributions that the files of a folder import from, by their normalised names."""
-    names = {name.split(".")[0] for path in (ROOT / folder).rglob("*.py") for name in imports_of(path)}
+def distributions_of(folder: str, without: Path | None = None) -> set[str]:
+    """Distributions that the files of a folder import from, by their normalised names.
+
+    Args:
+        folder: In the project's.
+        without: A folder in it whose files do not count.
+    """
+    paths = [path for path in (ROOT / folder).rglob("*.py") if path.parent != without]
+    names = {name.split(".")[0] for path in paths for name in imports_of(path)}
     foreign = names - set(sys.stdlib_module_names) - {"deepmlf", "search_spaces", "benchmarks", "tests"}
     known = importlib.metadata.packages_distributions()
     return {known[name][0].lower().replace("_", "-") for name in foreign - {"google"}} | (
@@ -178,6 +184,8 @@ def test_what_is_imported_has_its_line_among_the_dependencies() -> None:
         return {re.split(r"[\[<>=!~; ]", line)[0].lower().replace("_", "-") for line in lines}
 
     needed = named(project["dependencies"])
-    assert distributions_of("deepmlf") | distributions_of("search_spaces") <= needed
+    clips = named(project["optional-dependencies"]["extract"])  # imported in one folder, where it is asked for
+    assert distributions_of("deepmlf", PACKAGE / "data" / "extract") | distributions_of("search_spaces") <= needed
+    assert distributions_of("deepmlf/data/extract") <= needed | clips
     extras = named([line for lines in project["optional-dependencies"].values() for line in lines])
     assert distributions_of("tests") | distributions_of("benchmarks") <= needed | extras

@@ -1,5 +1,6 @@
 """`deepmlf data` and `deepmlf lm`: what a search needs beside its settings."""
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,6 +97,46 @@ def data_metrics(folder: Path, source: Path, json_output: bool) -> None:
     task = add_metrics(folder, source).task
     click.echo(f"{folder}: " + ", ".join(f"{name} ({direction})" for name, direction in task.own.items()))
     emit({"metrics": task.own}, json_output)
+
+
+@data.command("extract")
+@click.argument("clips", type=PATH)
+@click.argument("out", type=PATH)
+@click.option("--fps", default=10.0, type=click.FloatRange(0, min_open=True), show_default=True,
+              help="Pictures of each second that are looked at, at most.")  # fmt: skip
+@click.option(
+    "--only", type=click.Choice(["audio", "vision"]), help="One modality alone, without the other's libraries."
+)
+@click.option("--workers", default=1, type=click.IntRange(1), show_default=True, help="Processes at the same time.")
+@as_json
+def data_extract(clips: Path, out: Path, fps: float, only: str | None, workers: int, json_output: bool) -> None:
+    """Extract features of video and audio files for `data import`; run again to go on."""
+    from deepmlf.data.extract.extracting import extract_features
+    from deepmlf.data.features import MODALITIES
+    from deepmlf.errors import DataError
+
+    result = extract_features(
+        clips,
+        out,
+        modalities=MODALITIES if only is None else (only,),
+        pictures_per_second=fps,
+        workers=workers,
+        progress=tell,
+    )
+    for modality, names in result.absent.items():
+        what = "have no sound of 60 ms" if modality == "audio" else "show no face"
+        tell(
+            f"{len(names)} of {len(result.extracted)} clips {what} ({names[0]}{', …' if names[1:] else ''}): "
+            f"their {modality} has no frames"
+        )
+    kept = f", {len(result.kept)} were there" if result.kept else ""
+    click.echo(f"{out}: features of {len(result.extracted)} clips{kept}")
+    emit(dataclasses.asdict(result), json_output)
+    if result.failed:
+        raise DataError(
+            f"{len(result.failed)} of {len(result.failed) + len(result.extracted) + len(result.kept)} clips failed, "
+            "as told above; mend them and run again, or leave their utterances out of the table"
+        )
 
 
 @data.command("synthetic")

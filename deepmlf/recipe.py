@@ -155,7 +155,10 @@ def recipe_settings(recipe: str | None, dataset: str) -> Settings:
 def recipe_line(recipe: str, dataset: str) -> str:
     """What to tell a person of a recipe that is taken."""
     if dataset in DATASETS:
-        return f"--recipe {recipe}: as published for {dataset}"
+        return (
+            f"--recipe {recipe}: as published for {dataset}, but for what was chosen for its language model "
+            "(fused layers, FFN, precision)"
+        )
     return (
         f"--recipe {recipe}: nothing is published for {dataset}; takes what {', '.join(DATASETS)} have in common, "
         "and the defaults for the rest"

@@ -54,7 +54,10 @@ def test_train_takes_the_recipe_below_what_is_set(small_data: Path, tmp_path: Pa
     command = ["train", small_data, "--config", tmp_path / "mine.toml", *TINY, "--out", tmp_path / "one"]
     told = deepmlf(*command, "--recipe", "authors")
     assert told.returncode == 0, told.stderr
-    assert "deepmlf: --recipe authors: as published for mosi\n" in told.stderr
+    assert (
+        "deepmlf: --recipe authors: as published for mosi, but for what was chosen for its language model (fused "
+        "layers, FFN, precision)\n"
+    ) in told.stderr
     config = TrialConfig.from_dict(json.loads((tmp_path / "one" / "config.json").read_text())).flat()
     asked = {"training.epochs": 1, "curriculum.av_epochs": 1, "model.dropout": 0.2, "training.batch_size": 16}
     expected = published("mosi") | asked

@@ -82,7 +82,7 @@ def test_a_recipe_is_told_and_an_unknown_one_refused(
     small_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made = plan(small_data, tmp_path, quiet=False)
-    assert "deepmlf: --recipe authors: as published for mosi\n" in capsys.readouterr().err
+    assert "deepmlf: --recipe authors: as published for mosi, but for what was chosen for " in capsys.readouterr().err
     assert made.experiment.manifest.settings.recipe == "authors"
     with pytest.raises(ConfigError, match="^--recipe mine: no such recipe; known recipes: authors$"):
         plan(small_data, tmp_path, recipe="mine")

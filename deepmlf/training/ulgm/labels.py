@@ -4,7 +4,7 @@ An utterance's words may be glad where its face is not, but a dataset has one la
 representation lies to the centre of positive utterances than to that of negative ones says how positive it is; where a
 modality says so more, or less, than the whole does, its label moves away from the task's.
 
-Formulas and the order of steps are those of Self-MM's released code.
+Formulas and the order of steps are those of its authors' code, as MMSA 2.2.1 has it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -77,8 +77,8 @@ class UnimodalLabels:
     """The generated labels of a trial's train utterances; they are the task's labels at first.
 
     In each fusion epoch an utterance is seen once: it is trained on what the epochs before made of its labels, then
-    they are updated, then its representations take part in the centres. All of that happens on the trial's device,
-    whose values are never asked for.
+    they are updated, then its representations take part in the centres of the batches to come. All of that happens on
+    the trial's device, whose values are never asked for.
 
     Args:
         training: Of the trial.
@@ -188,6 +188,7 @@ class UnimodalLabels:
         return {head: Generated(of[:, None], (of - task).abs().tanh()[:, None]) for head, of in labels.items()}
 
     def _update(self, seen: Mapping[str, Tensor], at: Tensor, epoch: int) -> None:
+        self._find_centres()
         distances = {name: relative_distance(seen[name], *self._centres[name]) for name in seen}
         task = self._labels[_TASK][at]
         for head in self._heads:
@@ -200,8 +201,11 @@ class UnimodalLabels:
                 self._memory[name] = states.new_zeros(len(self._rows), states.shape[1])
                 self._centres[name] = states.new_zeros(2, states.shape[1])
             self._memory[name][at] = states
+
+    def _find_centres(self) -> None:
+        for name, memory in self._memory.items():
             sides = torch.stack([self._labels[name] > 0, self._labels[name] < 0]).float()  # zero is on neither
             counts = sides.sum(1, keepdim=True)
-            means = sides @ self._memory[name] / counts.clamp(min=1)
+            means = sides @ memory / counts.clamp(min=1)
             # A side that the labels of a modality have left keeps the centre that it had.
             self._centres[name] = torch.where(counts > 0, means, self._centres[name])

@@ -128,9 +128,12 @@ def test_a_side_that_no_label_is_on_any_more_keeps_its_centre() -> None:
     ours = UnimodalLabels(ON, KNOWN["mosi"], labels, np.arange(2), CPU)
     states = {name: torch.tensor([[1.0], [-1.0]]) for name in NAMES}
     ours.step(states, torch.arange(2), 1)
+    ours.step(states, torch.arange(2), 2)
     ours._labels["av"].fill_(2.0)
-    ours._remember({"av": torch.tensor([[5.0], [7.0]])}, torch.arange(2))
-    assert ours._centres["av"].tolist() == [[6.0], [-1.0]]
+    ours.step(states | {"av": torch.tensor([[5.0], [7.0]])}, torch.arange(2), 3)
+    ours._labels["av"].fill_(2.0)
+    ours.step(states, torch.arange(2), 4)
+    assert ours.parts["ulgm"]["centres.av"].tolist() == [[6.0], [-1.0]]
 
 
 def test_a_step_needs_no_value_of_the_device() -> None:

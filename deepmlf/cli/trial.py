@@ -64,7 +64,7 @@ def train(
         _refuse_another(out, trial)
     tell(f"trains on {device_line(trainer.device, trial.training.device)}")
     (out / CONFIG).write_text(trial.to_json())
-    write_dashboard(out, [trial.training.select_by])
+    write_dashboard(out, [trial.training.select_by], has_gates=trial.model.gate != "none")
     recorder = TrialRecorder(out, trial, VALID + trial.training.select_by)
     recorder.start({name: value for name, value in trial.flat().items() if name in overrides}, overrides)
     with Progress(console=Console(stderr=True)) as progress:

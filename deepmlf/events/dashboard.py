@@ -20,6 +20,7 @@ from deepmlf.training.machine.speed import PHASES
 
 EVENTS_FILE = "events.out.tfevents.0000000000.experiment"
 """Comes before the events of any trial; one name, so that it is written once."""
+_GATES = "Gates by layer"
 _PARTS_OF_AN_EPOCH = tuple(phase for phase in PHASES if phase != "train")  # that has some of the others inside
 
 
@@ -52,13 +53,20 @@ class Parameter:
         return HParamInfo(name=self.name, type=DataType.Value(kind), differs=differs, **domain)
 
 
-def write_dashboard(folder: Path, objectives: Sequence[str], others: Callable[[], Iterable[Summary]] = tuple) -> None:
+def write_dashboard(
+    folder: Path,
+    objectives: Sequence[str],
+    others: Callable[[], Iterable[Summary]] = tuple,
+    *,
+    has_gates: bool = True,
+) -> None:
     """Write the Custom Scalars layout, and what else concerns no single trial, whole and once.
 
     Args:
         folder: The one that TensorBoard is started on.
         objectives: Names without their section, e.g. ``MAE``.
         others: Makes what else is written: `hparams_columns`.
+        has_gates: Whether any trial has gates, which the layout is to plot.
     """
     path = folder / EVENTS_FILE
     if path.exists():
@@ -68,7 +76,7 @@ def write_dashboard(folder: Path, objectives: Sequence[str], others: Callable[[]
     with new_file(path) as temporary, temporary.open("wb") as file:
         writer = RecordWriter(file)
         writer.write(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
-        for summary in (_layout(objectives), *others()):
+        for summary in (_layout(objectives, has_gates), *others()):
             writer.write(Event(wall_time=now, summary=summary).SerializeToString())
 
 
@@ -95,7 +103,7 @@ def hparams_columns(parameters: Iterable[Parameter], metrics: Sequence[str]) -> 
     return hparams_summary(EXPERIMENT_TAG, HParamsPluginData(experiment=experiment, version=PLUGIN_DATA_VERSION))
 
 
-def _layout(objectives: Sequence[str]) -> Summary:
+def _layout(objectives: Sequence[str], has_gates: bool) -> Summary:
     # The loss of the task head is its MAE, so that it is the train curve of the validation MAE.
     charts = {
         "Objective": {f"Validation {name}: each epoch, best": [f"valid/{name}", f"best/{name}"] for name in objectives},
@@ -104,7 +112,7 @@ def _layout(objectives: Sequence[str]) -> Summary:
             "Before fusion, validation error of one modality": ["unimodal/.*"],
         },
         "Loss": {"Terms": ["loss/.*"], "Weighted sum": ["train/loss"]},
-        "Gates by layer": {
+        _GATES: {
             "Cross-attention": [r"gate/\d+/attention"],
             "FFN": [r"gate/\d+/ffn"],
             "Best epoch's over depth (step: fused layer)": [f"{GATE_OVER_DEPTH}.*"],
@@ -120,6 +128,8 @@ def _layout(objectives: Sequence[str]) -> Summary:
             "Fusion epochs": ["fusion_epoch"],
         },
     }
+    if not has_gates:
+        del charts[_GATES]
     return custom_scalars(
         {
             title: {chart: ["Multiline", [f"{tag}$" for tag in tags]] for chart, tags in of_category.items()}

@@ -15,6 +15,7 @@ from deepmlf.training.reports import VALID
 from deepmlf.tune.objective import Objective
 from deepmlf.tune.space.bound import BoundSpace
 
+_GATE = "model.gate"
 _DRAWS = 200  # settings drawn to see what a space searches, its conditional parameters included
 
 
@@ -29,7 +30,8 @@ def write_columns(trials: Path, space: BoundSpace, objectives: tuple[Objective, 
     """
     first = [objective.short for objective in objectives if objective.name.startswith(VALID)]
     metrics = list(dict.fromkeys([*first, *metric_names(task)]))
-    write_dashboard(trials, first, lambda: [hparams_columns(parameters_of(space), metrics)])
+    has_gates = space.base.config.model.gate != "none" or any(p.name == _GATE for p in parameters_of(space))
+    write_dashboard(trials, first, lambda: [hparams_columns(parameters_of(space), metrics)], has_gates=has_gates)
 
 
 def shown_settings(config: TrialConfig, names: Iterable[str]) -> dict[str, Any]:

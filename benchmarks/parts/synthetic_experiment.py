@@ -152,7 +152,9 @@ def _curve(overrides: dict[str, Any], epochs: int, rng: np.random.Generator) -> 
     """What a trial would report epoch by epoch, of audiovisual stages first."""
     depth, tokens = overrides.get("model.fusion_depth", 5), overrides.get("model.num_fusion_tokens", 8)
     name = overrides.get("curriculum.name", "joint")
-    floor = 0.7 + 0.02 * abs(depth - 5) + 0.15 * abs(math.log(tokens / 12)) + _FLOORS[name] + rng.normal(0, 0.02)
+    floor = (
+        0.7 + 0.02 * abs(depth - 5) + 0.15 * abs(math.log(max(1, tokens) / 12)) + _FLOORS[name] + rng.normal(0, 0.02)
+    )
     parameters = 100_000 * depth + 64 * tokens
     alone = 2 if name in ("av_first", "av_frozen", "unimodal_first") else 0
     lines: list[dict[str, Any]] = []

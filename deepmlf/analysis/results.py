@@ -49,7 +49,7 @@ def results_of(experiment: StoredExperiment) -> pa.Table:
             "objective": trial.values[0] if trial.values else None,
             "cpus": search.cpus_per_trial,
             "gpus": search.gpus_per_trial or 0.0,
-        } | {name: json.dumps(v) if isinstance(v, list) else v for name, v in settings.items()}
+        } | settings
         reports = read_reports(trial_folder(experiment.folder, trial.number))
         seconds = seconds_spent(reports)
         fusion = [
@@ -62,7 +62,14 @@ def results_of(experiment: StoredExperiment) -> pa.Table:
         common["seconds_before_fusion"] = None if last is None else seconds_of(reports).before_fusion
         rows += [common | metrics for metrics in fusion] or [common | {FIDELITY: None, "seconds": last}]
     names = list(dict.fromkeys(name for row in rows for name in row))
-    return pa.table({name: [row.get(name) for row in rows] for name in names})
+    return pa.table({name: _column([row.get(name) for row in rows]) for name in names})
+
+
+def _column(values: list[Any]) -> list[Any]:
+    """Lists as text; where a setting is a list in some trials, all its values, as a column has one type."""
+    if not any(isinstance(value, list) for value in values):
+        return values
+    return [None if value is None else json.dumps(value) for value in values]
 
 
 def write_results(experiment: StoredExperiment, out: Path | None = None, table: pa.Table | None = None) -> str:

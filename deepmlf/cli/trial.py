@@ -72,8 +72,9 @@ def train(
         _refuse_another(out, trial)
     tell(f"trains on {device_line(trainer.device, trial.training.device)}")
     (out / CONFIG).write_text(trial.to_json())
-    write_dashboard(out, [trial.training.select_by])
     selected = trial.training.select_by
+    has = {"has_gates": trial.model.gate != "none", "has_language": trial.training.language_loss}
+    write_dashboard(out, [selected], **has)
     direction = direction_of(selected, trainer.dataset.info.task.own)
     recorder = TrialRecorder(out, trial, VALID + selected, direction)
     recorder.start({name: value for name, value in trial.flat().items() if name in overrides}, overrides)

@@ -20,6 +20,7 @@ from deepmlf.training.machine.speed import PHASES
 
 EVENTS_FILE = "events.out.tfevents.0000000000.experiment"
 """Comes before the events of any trial; one name, so that it is written once."""
+_GATES, _LANGUAGE = "Gates by layer", "Language"
 _PARTS_OF_AN_EPOCH = tuple(phase for phase in PHASES if phase != "train")  # that has some of the others inside
 
 
@@ -52,13 +53,22 @@ class Parameter:
         return HParamInfo(name=self.name, type=DataType.Value(kind), differs=differs, **domain)
 
 
-def write_dashboard(folder: Path, objectives: Sequence[str], others: Callable[[], Iterable[Summary]] = tuple) -> None:
+def write_dashboard(
+    folder: Path,
+    objectives: Sequence[str],
+    others: Callable[[], Iterable[Summary]] = tuple,
+    *,
+    has_gates: bool = True,
+    has_language: bool = False,
+) -> None:
     """Write the Custom Scalars layout, and what else concerns no single trial, whole and once.
 
     Args:
         folder: The one that TensorBoard is started on.
         objectives: Names without their section, e.g. ``MAE``.
         others: Makes what else is written: `hparams_columns`.
+        has_gates: Whether any trial has gates, which the layout is to plot.
+        has_language: Whether any trial reports next-token losses.
     """
     path = folder / EVENTS_FILE
     if path.exists():
@@ -68,7 +78,7 @@ def write_dashboard(folder: Path, objectives: Sequence[str], others: Callable[[]
     with new_file(path) as temporary, temporary.open("wb") as file:
         writer = RecordWriter(file)
         writer.write(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
-        for summary in (_layout(objectives), *others()):
+        for summary in (_layout(objectives, has_gates=has_gates, has_language=has_language), *others()):
             writer.write(Event(wall_time=now, summary=summary).SerializeToString())
 
 
@@ -95,7 +105,7 @@ def hparams_columns(parameters: Iterable[Parameter], metrics: Sequence[str]) -> 
     return hparams_summary(EXPERIMENT_TAG, HParamsPluginData(experiment=experiment, version=PLUGIN_DATA_VERSION))
 
 
-def _layout(objectives: Sequence[str]) -> Summary:
+def _layout(objectives: Sequence[str], *, has_gates: bool, has_language: bool) -> Summary:
     # The loss of the task head is its MAE, so that it is the train curve of the validation MAE.
     charts = {
         "Objective": {f"Validation {name}: each epoch, best": [f"valid/{name}", f"best/{name}"] for name in objectives},
@@ -104,8 +114,8 @@ def _layout(objectives: Sequence[str]) -> Summary:
             "Before fusion, validation error of one modality": ["unimodal/.*"],
         },
         "Loss": {"Terms": ["loss/.*"], "Weighted sum": ["train/loss"]},
-        "Language": {"Next-token loss on validation texts, beside the language model's own": ["language/.*"]},
-        "Gates by layer": {
+        _LANGUAGE: {"Next-token loss on validation texts, beside the language model's own": ["language/.*"]},
+        _GATES: {
             "Cross-attention": [r"gate/\d+/attention"],
             "FFN": [r"gate/\d+/ffn"],
             "Best epoch's over depth (step: fused layer)": [f"{GATE_OVER_DEPTH}.*"],
@@ -121,6 +131,9 @@ def _layout(objectives: Sequence[str]) -> Summary:
             "Fusion epochs": ["fusion_epoch"],
         },
     }
+    for title, is_there in ((_GATES, has_gates), (_LANGUAGE, has_language)):
+        if not is_there:
+            del charts[title]
     return custom_scalars(
         {
             title: {chart: ["Multiline", [f"{tag}$" for tag in tags]] for chart, tags in of_category.items()}

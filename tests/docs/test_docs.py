@@ -18,8 +18,11 @@ from deepmlf.analysis.standing import standing_of
 from deepmlf.cli import cli
 from deepmlf.data.dataset import Dataset
 from deepmlf.tune.experiment.stored import open_experiment
+from deepmlf.tune.space.bound import check_ranges, check_space
+from deepmlf.tune.space.load import load_space
 from tests.cluster.command_lines import parse
 from tests.data.mmsa_split import make_split
+from tests.tune.parts import bound
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "benchmarks" / "README.md"])
@@ -99,6 +102,16 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     examples = [text for page in PAGES for text in blocks(page, "python") if text.startswith("# mine.py")]
     (tmp_path / "mine.py").write_text(examples[0])
     return tmp_path
+
+
+def test_the_space_of_the_models_parts_draws_what_can_be_trained(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "search-spaces.md").read_text()
+    [example] = [block for _, block in _BLOCK.findall(text) if block.startswith("# mm_blocks.py")]
+    (tmp_path / "mm_blocks.py").write_text(example)
+    space = bound(load_space(str(tmp_path / "mm_blocks.py")))
+    drawn = check_space(space, "mm_blocks.py", {}, seed=0)
+    assert {config.model.num_fusion_tokens for config in drawn} == {0, 3, 6, 12}
+    assert check_ranges(space, "mm_blocks.py", seed=0) == []
 
 
 @pytest.mark.ray

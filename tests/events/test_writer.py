@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.api_pb2 import Status
 from tensorboard.plugins.hparams.metadata import EXPERIMENT_TAG, SESSION_END_INFO_TAG, SESSION_START_INFO_TAG
@@ -131,3 +132,12 @@ def test_columns_are_typed_and_written_once(tmp_path: Path) -> None:
     assert [metric.name.tag for metric in experiment.metric_infos] == [
         "best/Corr", "valid/Corr", "fusion_epoch", "model/trained_parameters", "best/MAE", "valid/MAE",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("has_gates", [True, False])
+def test_the_layout_plots_gates_where_there_are_any(tmp_path: Path, has_gates: bool) -> None:
+    write_dashboard(tmp_path, ["MAE"], has_gates=has_gates)
+    [layout] = load(tmp_path).Tensors("custom_scalars__config__")
+    shown = layout.tensor_proto.string_val[0]
+    assert (b"Gates by layer" in shown) == has_gates
+    assert b"Learning rates" in shown

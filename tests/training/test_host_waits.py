@@ -4,6 +4,7 @@ Tensors of the meta device have no values: whatever would wait for one raises.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -35,20 +36,19 @@ def batch_of(lengths: Sequence[int]) -> Batch:
     )
 
 
-def model_on(device: torch.device, family: Family) -> DeepMLF:
-    config = ModelConfig(
-        fusion_layers=(0, 2),
-        num_fusion_tokens=3,
-        softperm_text_features=0.3,
-        softperm_text_apply=1.0,
-        softperm_av_features=0.3,
-    )
+def model_on(device: torch.device, family: Family, **settings: Any) -> DeepMLF:
+    fixed = {
+        "fusion_layers": (0, 2), "num_fusion_tokens": 3, "softperm_text_features": 0.3, "softperm_text_apply": 1.0,
+        "softperm_av_features": 0.3, "embedding_noise": 5.0, "embedding_dropout": 0.1,
+    }  # fmt: skip
+    config = ModelConfig.model_validate(fixed | settings)
     return DeepMLF(tiny_random(family, device=str(device)), 5, 7, config).to(device).train()
 
 
+@pytest.mark.parametrize("settings", [{}, {"fusion_groups": "separate"}, {"num_fusion_tokens": 0}], ids=str)
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
-def test_a_step_needs_no_value_of_the_device(family: Family) -> None:
-    model, batch = model_on(META, family), batch_of([3, 9, 1, 4]).to(META)
+def test_a_step_needs_no_value_of_the_device(family: Family, settings: dict[str, Any]) -> None:
+    model, batch = model_on(META, family, **settings), batch_of([3, 9, 1, 4]).to(META)
     losses = compute_losses(
         model,
         run_model(model, batch, "float32"),

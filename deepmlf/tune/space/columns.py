@@ -29,7 +29,15 @@ def write_columns(trials: Path, space: BoundSpace, objectives: tuple[Objective, 
     """
     first = [objective.short for objective in objectives if objective.name.startswith(VALID)]
     metrics = list(dict.fromkeys([*first, *metric_names(task)]))
-    write_dashboard(trials, first, lambda: [hparams_columns(parameters_of(space), metrics)])
+    parameters, config = parameters_of(space), space.base.config
+    drawn = {parameter.name for parameter in parameters}
+    write_dashboard(
+        trials,
+        first,
+        lambda: [hparams_columns(parameters, metrics)],
+        has_gates=config.model.gate != "none" or "model.gate" in drawn,
+        has_language=config.training.language_loss or "training.language_loss" in drawn,
+    )
 
 
 def shown_settings(config: TrialConfig, names: Iterable[str]) -> dict[str, Any]:

@@ -1,13 +1,16 @@
 """The HParams columns of a search, found by drawing from its space."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from deepmlf.config import TrialConfig
+from deepmlf.data.task import KNOWN
 from deepmlf.events.dashboard import Parameter
 from deepmlf.model import lm_store
-from deepmlf.tune.space.columns import parameters_of, shown_settings
+from deepmlf.tune.objective import make_objectives
+from deepmlf.tune.space.columns import parameters_of, shown_settings, write_columns
 from deepmlf.tune.space.load import load_space
 from tests.tune.parts import bound
 
@@ -58,3 +61,21 @@ def test_a_whole_number_drawn_for_a_fraction_is_one() -> None:
         "model.dropout": (0.0, float),
         "model.fusion_layers": ([1], list),
     }
+
+
+@pytest.mark.parametrize(
+    ("base", "drawn", "has_gates"),
+    [({}, "", True), ({"model.gate": "none"}, "", False), ({"model.gate": "none"}, "model.gate", True),
+     ({"model.gate": "none"}, "model.gate_init", False)],
+)  # fmt: skip
+def test_a_search_in_which_no_trial_has_gates_plots_none(
+    tmp_path: Path, base: dict[str, Any], drawn: str, has_gates: bool
+) -> None:
+    choices = {"": [], "model.gate": ["none", "tanh"], "model.gate_init": [0.0, 1.0]}[drawn]
+
+    def space(trial: Any) -> dict[str, Any]:
+        return {drawn: trial.suggest_categorical(drawn, choices)} if drawn else {}
+
+    write_columns(tmp_path, bound(space, LM, base), make_objectives(["valid/MAE"]), KNOWN["mosi"])
+    [file] = tmp_path.iterdir()
+    assert (b"Gates by layer" in file.read_bytes()) == has_gates

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.trial_overhead import importable_by_workers
-from deepmlf.config import Stage, TrialConfig
+from deepmlf.config.trial import Stage, TrialConfig
 from deepmlf.data.batch import Batch
 from deepmlf.data.synthetic import make_synthetic
 from deepmlf.model.deepmlf import DeepMLFOutput, TextPrefix

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
-from deepmlf.config import ModelConfig, TrainingConfig
+from deepmlf.config.model import ModelConfig
+from deepmlf.config.trial import TrainingConfig
 from deepmlf.data.batch import Batch
 from deepmlf.model.deepmlf import DeepMLF
 from deepmlf.model.language_model import LanguageModel, dtype_of

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from deepmlf.config import TrialConfig
+from deepmlf.config.trial import TrialConfig
 from deepmlf.data.synthetic import make_synthetic
 from deepmlf.tune.search import run_search
 from deepmlf.tune.settings import SearchSettings

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from benchmarks.train_step import seconds
-from deepmlf.config import TrialConfig
+from deepmlf.config.trial import TrialConfig
 from deepmlf.data.batch import Batch
 from deepmlf.data.synthetic import make_synthetic
 from deepmlf.training.forward import predict, run_model

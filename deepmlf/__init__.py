@@ -15,7 +15,7 @@ from deepmlf.version import __version__ as __version__
 if TYPE_CHECKING:
     from deepmlf.analysis.experiment import Experiment, resume, search
     from deepmlf.analysis.verdict import confirm
-    from deepmlf.config import TrialConfig
+    from deepmlf.config.trial import TrialConfig
     from deepmlf.data.dataset import Dataset
     from deepmlf.data.formats.importing import import_dataset
     from deepmlf.errors import DeepMLFError
@@ -31,7 +31,7 @@ _WHERE = {
     "Dataset": "data.dataset:Dataset",
     "DeepMLF": "model.deepmlf:DeepMLF",
     "Predictor": "inference.predictor:Predictor",
-    "TrialConfig": "config:TrialConfig",
+    "TrialConfig": "config.trial:TrialConfig",
     "DeepMLFError": "errors:DeepMLFError",
 }
 

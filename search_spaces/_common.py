@@ -12,8 +12,8 @@ from typing import Any
 
 import optuna
 
+from deepmlf.config.recipe import CODE, SHARED, published
 from deepmlf.model.lm_store import LanguageModelFacts
-from deepmlf.recipe import CODE, SHARED, published
 from deepmlf.training.stores.av_key import OWN
 
 Settings = dict[str, Any]
@@ -211,7 +211,7 @@ def with_own_stage(prior: Settings) -> Settings:
 
 
 def published_base(configuration: str) -> Settings:
-    """``BASE`` of a dataset's space, by the name that its configuration has in `deepmlf.recipe.PUBLISHED`."""
+    """``BASE`` of a dataset's space, by the name that its configuration has in `deepmlf.config.recipe.PUBLISHED`."""
     return {name: published(configuration)[name] for name in _FIXED}
 
 
@@ -219,7 +219,7 @@ def published_prior(configuration: str, of_lm: Settings) -> Settings:
     """A published configuration as `suggest_all` draws it.
 
     Args:
-        configuration: Its name in `deepmlf.recipe.PUBLISHED`.
+        configuration: Its name in `deepmlf.config.recipe.PUBLISHED`.
         of_lm: What was chosen for its language model: fused layers, FFN and LoRA.
     """
     not_drawn = {*_FIXED, *_AUTHORS_AV, "training.epochs", "training.clip_av"}

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from deepmlf.config import TrialConfig
+from deepmlf.config.recipe import CODE, DATASETS, PUBLISHED, SHARED, published, recipe_settings
+from deepmlf.config.trial import TrialConfig
 from deepmlf.errors import ConfigError
-from deepmlf.recipe import CODE, DATASETS, PUBLISHED, SHARED, published, recipe_settings
 from deepmlf.tune.space.load import load_space
 from tests.command import deepmlf
 

@@ -16,7 +16,7 @@ from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from benchmarks.problems import Curve, Problem
-from deepmlf.config import TrialConfig
+from deepmlf.config.trial import TrialConfig
 from deepmlf.model.lm_store import LanguageModelFacts
 from deepmlf.training.reports import FIDELITY
 from deepmlf.tune.decide.orders import Orders

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from deepmlf.config import TrialConfig
+from deepmlf.config.trial import TrialConfig
 from deepmlf.files import new_file
 from deepmlf.places import Place
 from deepmlf.training.reports import FIDELITY, read_reports, seconds_of, seconds_spent

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from deepmlf.recipe import RECIPES
+from deepmlf.config.recipe import RECIPES
 
 PATH = click.Path(path_type=Path)
 

@@ -22,8 +22,8 @@ from deepmlf.cli.options import (
     verbose_option,
 )
 from deepmlf.cli.texts import limit_of_space, tell_cut_texts
-from deepmlf.config import SEED_LIMIT
-from deepmlf.overrides import read_overrides
+from deepmlf.config.overrides import read_overrides
+from deepmlf.config.trial import SEED_LIMIT
 
 if TYPE_CHECKING:  # they import what --help must not wait for
     from deepmlf.tune.experiment.stored import StoredExperiment

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from deepmlf.cli.options import tell
-from deepmlf.config import ModelConfig
+from deepmlf.config.model import ModelConfig
 from deepmlf.errors import LanguageModelError
 
 if TYPE_CHECKING:

@@ -19,10 +19,10 @@ from deepmlf.cli.options import (
     usable_device,
 )
 from deepmlf.cli.texts import tell_cut_texts
-from deepmlf.config import TrainingConfig, TrialConfig
+from deepmlf.config.overrides import read_overrides, read_toml
+from deepmlf.config.recipe import recipe_line, recipe_settings
+from deepmlf.config.trial import TrainingConfig, TrialConfig
 from deepmlf.errors import ConfigError
-from deepmlf.overrides import read_overrides, read_toml
-from deepmlf.recipe import recipe_line, recipe_settings
 
 if TYPE_CHECKING:  # it imports what --help must not wait for
     from deepmlf.data.task import Task
@@ -73,8 +73,8 @@ def train(
     tell(f"trains on {device_line(trainer.device, trial.training.device)}")
     (out / CONFIG).write_text(trial.to_json())
     selected = trial.training.select_by
-    has = {"has_gates": trial.model.gate != "none", "has_language": trial.training.language_loss}
-    write_dashboard(out, [selected], **has)
+    has_gates, has_language = trial.model.gate != "none", trial.training.language_loss
+    write_dashboard(out, [selected], has_gates=has_gates, has_language=has_language)
     direction = direction_of(selected, trainer.dataset.info.task.own)
     recorder = TrialRecorder(out, trial, VALID + selected, direction)
     recorder.start({name: value for name, value in trial.flat().items() if name in overrides}, overrides)
@@ -144,7 +144,7 @@ def _refuse_foreign(out: Path) -> None:
 
 def _as_begun(out: Path, trial: TrialConfig, given: dict[str, Any]) -> TrialConfig:
     """The trial with what one that an earlier version began in `out` reads, if nothing else was asked for."""
-    from deepmlf.earlier import SPECIAL_TOKENS
+    from deepmlf.config.earlier import SPECIAL_TOKENS
     from deepmlf.inference.predictor import read_trial_config
     from deepmlf.training.checkpoints.files import CONFIG
 

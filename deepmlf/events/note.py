@@ -5,8 +5,8 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from deepmlf.config import TrialConfig
-from deepmlf.overrides import as_override
+from deepmlf.config.overrides import as_override
+from deepmlf.config.trial import TrialConfig
 
 
 def train_command(overrides: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from deepmlf.config import TrialConfig
+from deepmlf.config.trial import TrialConfig
 from deepmlf.data.task import Direction
 from deepmlf.events.note import trial_note
 from deepmlf.events.writer import TrialWriter

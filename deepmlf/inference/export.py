@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from deepmlf.config import TrialConfig
+from deepmlf.config.trial import TrialConfig
 from deepmlf.inference.predictor import Predictor, read_trial_config, require_best
 from deepmlf.model.pretrained import refuse_occupied
 from deepmlf.places import Place

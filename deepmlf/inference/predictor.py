@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from deepmlf.config import TrialConfig
+from deepmlf.config.earlier import trial_config
+from deepmlf.config.trial import TrialConfig
 from deepmlf.data.dataset import Dataset, Split
 from deepmlf.data.loader import Loader
 from deepmlf.data.task import Task
-from deepmlf.earlier import trial_config
 from deepmlf.errors import CheckpointError, DataError
 from deepmlf.model.deepmlf import DeepMLF
 from deepmlf.model.language_model import dtype_of, load_tokenizer

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from deepmlf.config import ModelConfig
+from deepmlf.config.model import ModelConfig
 from deepmlf.data.batch import to_device
 from deepmlf.model.dropout import Dropout
 

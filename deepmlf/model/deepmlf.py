@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from deepmlf.config import ModelConfig
+from deepmlf.config.model import ModelConfig
 from deepmlf.data.batch import to_device
 from deepmlf.model.attention import (
     KeysAndValues,
@@ -292,17 +292,15 @@ class DeepMLF(nn.Module):
         text_rows: Tensor,
         logits: Tensor | None = None,
     ) -> DeepMLFOutput:
-        pooled_av = av.mean()
-        states = {"text": last, "av": pooled_av}
-        read = [last, pooled_av.to(last.dtype)]
+        states = {"text": last, "av": av.mean()}
         if self.fusion_head is not None:
-            states["fusion"] = fusion.mean(1)
-            read = [states["fusion"], *read]
+            states = {"fusion": fusion.mean(1)} | states
+        read = [state.to(last.dtype) for state in states.values()]
         states["task"] = self.task_head[:-1](torch.cat(read, dim=1))
         return DeepMLFOutput(
             task=self.task_head[-1](states["task"]),
             text=self.text_head(last),
-            av=self.av_head(pooled_av),
+            av=self.av_head(states["av"]),
             fusion=None if self.fusion_head is None else self.fusion_head(fusion),
             text_states=text,
             text_mask=text_mask,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deepmlf.config import ModelConfig
+from deepmlf.config.model import ModelConfig
 from deepmlf.model.av_encoder import AudioVisualStates
 from deepmlf.model.dropout import Dropout, dropout
 from deepmlf.model.language_model import LanguageModel

@@ -14,9 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from deepmlf.config import ModelConfig, first_fault
+from deepmlf.config.earlier import model_section, trained_on_section
+from deepmlf.config.model import ModelConfig
+from deepmlf.config.trial import first_fault
 from deepmlf.data.dataset import DatasetInfo
-from deepmlf.earlier import model_section, trained_on_section
 from deepmlf.errors import CheckpointError, LanguageModelError
 from deepmlf.files import new_folder
 from deepmlf.model import lm_store

@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from deepmlf.config import ModelConfig, first_fault
+from deepmlf.config.model import ModelConfig
+from deepmlf.config.trial import first_fault
 from deepmlf.errors import CheckpointError
 from deepmlf.model.deepmlf import DeepMLF
 from deepmlf.model.language_model import LanguageModel

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from deepmlf.config import CurriculumConfig
+from deepmlf.config.trial import CurriculumConfig
 from deepmlf.model.deepmlf import DeepMLF
 from deepmlf.model.weights import read_tensors
 from deepmlf.training.checkpoints.save import load_optimizer_state

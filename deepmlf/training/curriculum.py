@@ -2,7 +2,7 @@
 
 import math
 
-from deepmlf.config import LossTerm, Stage, TrialConfig
+from deepmlf.config.trial import LossTerm, Stage, TrialConfig
 
 _ALL_LOSSES: tuple[LossTerm, ...] = ("task", "fusion", "av", "text", "lm")
 

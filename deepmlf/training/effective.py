@@ -4,7 +4,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from deepmlf.config import ModelConfig, Stage, TrainingConfig, TrialConfig
+from deepmlf.config.model import ModelConfig
+from deepmlf.config.trial import Stage, TrainingConfig, TrialConfig
 from deepmlf.training.curriculum import stages_of
 from deepmlf.training.stores.av_key import OWN
 

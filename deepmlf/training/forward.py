@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deepmlf.config import TrialConfig
+from deepmlf.config.trial import TrialConfig
 from deepmlf.data.batch import Batch
 from deepmlf.data.dataset import Dataset
 from deepmlf.data.loader import Loader, TokensOf

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from deepmlf.config import TrainingConfig
+from deepmlf.config.trial import TrainingConfig
 from deepmlf.model.deepmlf import DeepMLF, DeepMLFOutput
 from deepmlf.training.ulgm.labels import Generated
 

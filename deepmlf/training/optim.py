@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from deepmlf.config import Part, Stage, TrainingConfig, TrialConfig
+from deepmlf.config.trial import Part, Stage, TrainingConfig, TrialConfig
 from deepmlf.model.deepmlf import DeepMLF
 
 _PLATEAU_FACTOR = 0.1

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deepmlf.config import Stage, TrialConfig
+from deepmlf.config.trial import Stage, TrialConfig
 from deepmlf.data.batch import Batch
 from deepmlf.data.dataset import Dataset
 from deepmlf.data.loader import Loader

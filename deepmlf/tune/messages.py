@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from deepmlf.config import TrialConfig
+from deepmlf.config.trial import TrialConfig
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from typing import Any
 
 from optuna.trial import FixedTrial, FrozenTrial
 
+from deepmlf.config.recipe import recipe_line, recipe_settings
 from deepmlf.data.dataset import DatasetInfo
 from deepmlf.errors import SearchError
 from deepmlf.model import lm_store
 from deepmlf.places import Place
-from deepmlf.recipe import recipe_line, recipe_settings
 from deepmlf.training.baselines import baselines
 from deepmlf.training.metrics import main_metric
 from deepmlf.training.reports import VALID
@@ -83,8 +83,9 @@ def plan_search(settings: SearchSettings, material: Material | None = None) -> S
     check_asked(settings.gpus_per_trial, base.config.training.device)
     space = BoundSpace(source, base, material.facts, tuple(info.missing))
     drawn = check_space(space, settings.space, settings.overrides, settings.seed)
+    labels = material.dataset.split("train").labels
     for config in drawn:
-        check_ulgm(config.training, info.task, material.dataset.split("train").labels)
+        check_ulgm(config.training, info.task, labels)
     settings = beyond_warmup(settings, max(config.training.warmup_of(settings.epochs) for config in drawn))
     _say_what_is_lost(settings, space)
     if exists(place):
@@ -96,19 +97,23 @@ def plan_search(settings: SearchSettings, material: Material | None = None) -> S
             Place.of(settings.warm_start), settings, space, info.fingerprint, material.first.fingerprint
         )
         say(settings, found)
-    manifest = Manifest.now(
+    manifest = _manifest(settings, space, material, secret)
+    return SearchPlan(StoredExperiment(place, manifest, secret), settings, info, space, queue, warm)
+
+
+def _manifest(settings: SearchSettings, space: BoundSpace, material: Material, secret: str | None) -> Manifest:
+    return Manifest.now(
         settings,
-        space_source=source.source,
-        base=base.overrides,
+        space_source=space.space.source,
+        base=space.base.overrides,
         language_model=space.lm,
         language_model_fingerprint=material.first.fingerprint,
         language_models=dict(material.language_models) if settings.more_lms else {},
-        data_fingerprint=info.fingerprint,
+        data_fingerprint=material.dataset.info.fingerprint,
         own_metrics=material.dataset.own_metrics,
         baselines=baselines(material.dataset),
         secret=secret,
     )
-    return SearchPlan(StoredExperiment(place, manifest, secret), settings, info, space, queue, warm)
 
 
 def plan_resume(

@@ -10,7 +10,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from deepmlf.config import SEED_LIMIT, TrialConfig
+from deepmlf.config.trial import SEED_LIMIT, TrialConfig
 from deepmlf.errors import SearchError
 from deepmlf.inference.evaluate import evaluate_trial
 from deepmlf.training.baselines import Baselines, baselines

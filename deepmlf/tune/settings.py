@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from deepmlf.config import SEED_LIMIT
+from deepmlf.config.trial import SEED_LIMIT
 from deepmlf.errors import SearchError
 
 DEFAULT_TRAIN = "deepmlf.training.trainer:train"

@@ -3,9 +3,9 @@
 import shlex
 from typing import Any
 
-from deepmlf.config import TrialConfig
+from deepmlf.config.overrides import read_overrides, read_toml
+from deepmlf.config.trial import TrialConfig
 from deepmlf.events.note import train_command, trial_note
-from deepmlf.overrides import read_overrides, read_toml
 
 OVERRIDES: dict[str, Any] = {
     "data.path": "sets/my data",

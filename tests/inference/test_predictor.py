@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from deepmlf.cli import cli
-from deepmlf.config import TrialConfig
+from deepmlf.config.trial import TrialConfig
 from deepmlf.data.dataset import Dataset, SplitData, write_dataset
 from deepmlf.data.loader import Loader
 from deepmlf.data.task import KNOWN

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from deepmlf.analysis.report.explain_page import explain_page
 from deepmlf.cli import cli
-from deepmlf.config import TrialConfig
+from deepmlf.config.trial import TrialConfig
 from deepmlf.data.dataset import Dataset
 from deepmlf.inference.explain import explain
 from deepmlf.inference.export import export_trial

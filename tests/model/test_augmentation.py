@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from deepmlf.config import ModelConfig
+from deepmlf.config.model import ModelConfig
 from deepmlf.model.augmentation import SoftPerm, TextAugmentation
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from deepmlf.config import ModelConfig
+from deepmlf.config.model import ModelConfig
 from deepmlf.errors import ConfigError, LanguageModelError
 from deepmlf.model import lm_store
 from deepmlf.model.attention import Packing

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
-from deepmlf.config import ModelConfig
+from deepmlf.config.model import ModelConfig
 from deepmlf.errors import LanguageModelError
 from deepmlf.model.attention import MaskedAttention
 from deepmlf.model.language_model import LanguageModel

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
-from deepmlf.config import ModelConfig
+from deepmlf.config.model import ModelConfig
 from deepmlf.model.attention import Packing
 from deepmlf.model.av_encoder import AudioVisualStates
 from deepmlf.model.language_model import LanguageModel

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from deepmlf.config import ModelConfig, TrialConfig
+from deepmlf.config.model import ModelConfig
+from deepmlf.config.trial import TrialConfig
 from deepmlf.errors import ConfigError
 from deepmlf.model.attention import attention_mask_of, fusion_mask_of
 from deepmlf.model.deepmlf import DeepMLF

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from deepmlf.config import ModelConfig
+from deepmlf.config.model import ModelConfig
 from deepmlf.data.dataset import Dataset
 from deepmlf.errors import CheckpointError, LanguageModelError
 from deepmlf.model import pretrained

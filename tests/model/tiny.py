@@ -2,7 +2,7 @@
 
 import torch
 
-from deepmlf.config import ModelConfig
+from deepmlf.config.model import ModelConfig
 from deepmlf.model.deepmlf import DeepMLF, DeepMLFOutput
 from deepmlf.model.language_model import Family, tiny_random
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from deepmlf.config import TrialConfig
+from deepmlf.config.trial import TrialConfig
 from deepmlf.training.machine.speed import without_measurements
 from deepmlf.training.trainer import train
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from deepmlf.config import TrialConfig
+from deepmlf.config.trial import TrialConfig
 from deepmlf.errors import CheckpointError
 from deepmlf.inference.evaluate import evaluate_trial
 from deepmlf.training.checkpoints.files import latest_checkpoint

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from deepmlf.config import TrialConfig
+from deepmlf.config.trial import TrialConfig
 from deepmlf.errors import ConfigError
 from deepmlf.training.effective import EffectiveSetting, effective_setting
 

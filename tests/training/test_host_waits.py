@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from deepmlf.config import ModelConfig
+from deepmlf.config.model import ModelConfig
 from deepmlf.data.batch import Batch
 from deepmlf.model.deepmlf import DeepMLF
 from deepmlf.model.language_model import Family, tiny_random

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from deepmlf.config import ModelConfig
+from deepmlf.config.model import ModelConfig
 from deepmlf.model.deepmlf import DeepMLF
 from deepmlf.model.language_model import Family, tiny_random
 from deepmlf.training.checkpoints.files import latest_checkpoint

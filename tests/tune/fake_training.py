@@ -17,7 +17,7 @@ from typing import Any
 from filelock import FileLock
 from tenacity import stop_after_delay
 
-from deepmlf.config import TrialConfig
+from deepmlf.config.trial import TrialConfig
 from deepmlf.errors import NonFiniteLossError
 from deepmlf.locks import locked
 from deepmlf.places import RemoteFolder

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deepmlf.config import TrialConfig
+from deepmlf.config.trial import TrialConfig
 from deepmlf.model.lm_store import LanguageModelFacts
 from deepmlf.tune.experiment.manifest import Manifest, write_manifest
 from deepmlf.tune.messages import SearchTerms, TrialOrder

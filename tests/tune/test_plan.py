@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from deepmlf import cli
-from deepmlf.config import TrialConfig
+from deepmlf.config.trial import TrialConfig
 from deepmlf.data.dataset import Dataset
 from deepmlf.errors import SearchError
 from deepmlf.model import lm_store

@@ -9,9 +9,9 @@ from optuna.trial import FixedTrial
 
 from deepmlf.analysis.report.page import analyze
 from deepmlf.analysis.verdict import confirm
-from deepmlf.config import TrialConfig
+from deepmlf.config.recipe import published
+from deepmlf.config.trial import TrialConfig
 from deepmlf.errors import ConfigError, SearchError
-from deepmlf.recipe import published
 from deepmlf.tune.experiment.stored import open_experiment
 from deepmlf.tune.plan import SearchPlan, plan_resume, plan_search
 from deepmlf.tune.search import run_search

@@ -8,7 +8,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from deepmlf.analysis.results import write_results
-from deepmlf.config import TrialConfig
+from deepmlf.config.trial import TrialConfig
 from deepmlf.training.trainer import Trainer
 from deepmlf.tune.experiment.stored import open_experiment
 from deepmlf.tune.search import run_search

@@ -21,10 +21,10 @@ from deepmlf.analysis.results import results_of, write_results
 from deepmlf.analysis.spending import failures_by_reason, rungs_of, spending_of
 from deepmlf.analysis.standing import Standing, show_standing, standing_of
 from deepmlf.analysis.verdict import verdict_line
-from deepmlf.config import TrialConfig
+from deepmlf.config.overrides import as_override
+from deepmlf.config.trial import TrialConfig
 from deepmlf.errors import ConfigError, SearchError, first_line
 from deepmlf.files import new_file, why_unwritable
-from deepmlf.overrides import as_override
 from deepmlf.places import Place
 from deepmlf.templates import templates_of
 from deepmlf.training.reports import TRAINED_PARAMETERS, VALID

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from deepmlf.config import Stage, TrialConfig
+from deepmlf.config.trial import Stage, TrialConfig
 
 _TRAINING = (
     "batch_size", "accumulation_steps", "min_lr", "warmup_epochs", "weight_decay", "clip_value", "seed",

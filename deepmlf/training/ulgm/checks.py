@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from deepmlf.config import TrainingConfig
+from deepmlf.config.trial import TrainingConfig
 from deepmlf.data.task import Task
 from deepmlf.errors import ConfigError
 

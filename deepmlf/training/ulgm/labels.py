@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deepmlf.config import TrainingConfig, TrialConfig
+from deepmlf.config.trial import TrainingConfig, TrialConfig
 from deepmlf.data.batch import to_device
 from deepmlf.data.loader import Loader
 from deepmlf.data.task import Task

@@ -16,7 +16,7 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from deepmlf.config import TrialConfig
+from deepmlf.config.trial import TrialConfig
 from deepmlf.errors import LanguageModelError, PlaceError, first_line
 from deepmlf.model import lm_store
 from deepmlf.places import Place, home, keep_copy

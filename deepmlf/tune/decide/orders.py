@@ -8,7 +8,7 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import BaseTrial
 
-from deepmlf.config import TrialConfig
+from deepmlf.config.trial import TrialConfig
 from deepmlf.errors import ConfigError
 from deepmlf.training.effective import EffectiveSetting
 from deepmlf.tune.decide.stages import SharedStages

@@ -6,7 +6,7 @@ from typing import Any
 import optuna
 from optuna import samplers
 
-from deepmlf.config import SEED_LIMIT
+from deepmlf.config.trial import SEED_LIMIT
 from deepmlf.errors import ConfigError, SearchError
 from deepmlf.training.effective import EffectiveSetting
 from deepmlf.tune.decide.curve_sampler import CurveSampler

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from optuna.distributions import BaseDistribution
 
-from deepmlf.config import TrialConfig
+from deepmlf.config.trial import TrialConfig
 from deepmlf.training.curriculum import stages_of
 from deepmlf.training.stores.av_key import is_of_fusion, is_of_stage, key_of
 from deepmlf.tune.decide.encoding import Number, place_of

@@ -11,10 +11,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from deepmlf.config import first_fault
+from deepmlf.config.earlier import overrides_of_all
+from deepmlf.config.trial import first_fault
 from deepmlf.data.own_metrics import OwnMetrics
 from deepmlf.data.task import Direction
-from deepmlf.earlier import overrides_of_all
 from deepmlf.errors import SearchError, first_line
 from deepmlf.files import new_file
 from deepmlf.model.lm_store import KnownLanguageModel, LanguageModelFacts

@@ -9,7 +9,7 @@ from pathlib import Path
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from deepmlf.config import TrialConfig
+from deepmlf.config.trial import TrialConfig
 from deepmlf.places import Place
 from deepmlf.training.effective import EffectiveSetting, effective_setting
 from deepmlf.training.reports import Seconds, read_reports, seconds_of

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from deepmlf.config import TrialConfig
-from deepmlf.earlier import trial_config
+from deepmlf.config.earlier import trial_config
+from deepmlf.config.trial import TrialConfig
 from deepmlf.errors import StorageError, first_line
 from deepmlf.places import Place, RemoteFolder, home
 from deepmlf.training.checkpoints.files import latest_checkpoint

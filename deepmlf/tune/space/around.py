@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from deepmlf.config import TrialConfig
+from deepmlf.config.trial import TrialConfig
 from deepmlf.errors import SearchError
 from deepmlf.tune.experiment.stored import open_experiment
 from deepmlf.tune.experiment.study import OVERRIDES

@@ -9,7 +9,8 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
-from deepmlf.config import ModelConfig, TrialConfig
+from deepmlf.config.model import ModelConfig
+from deepmlf.config.trial import TrialConfig
 from deepmlf.errors import ConfigError, SearchError
 from deepmlf.model.lm_store import LanguageModelFacts
 from deepmlf.training.effective import EffectiveSetting, effective_setting

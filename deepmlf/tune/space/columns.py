@@ -7,7 +7,7 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution
 
-from deepmlf.config import TrialConfig
+from deepmlf.config.trial import TrialConfig
 from deepmlf.data.task import Task
 from deepmlf.events.dashboard import Parameter, hparams_columns, write_dashboard
 from deepmlf.training.metrics import metric_names

@@ -16,7 +16,7 @@ from typing import Any
 
 from ray.tune.trainable import wrap_function
 
-from deepmlf.config import TrialConfig
+from deepmlf.config.trial import TrialConfig
 from deepmlf.data.dataset import Dataset
 from deepmlf.errors import (
     DataError,

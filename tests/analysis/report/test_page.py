@@ -17,8 +17,8 @@ from deepmlf.analysis.results import write_results
 from deepmlf.analysis.spending import failures_by_reason, rungs_of, spending_of
 from deepmlf.analysis.verdict import compare
 from deepmlf.cli import cli
-from deepmlf.config import TrialConfig
-from deepmlf.overrides import as_override, read_overrides
+from deepmlf.config.overrides import as_override, read_overrides
+from deepmlf.config.trial import TrialConfig
 from deepmlf.training.effective import effective_setting
 from deepmlf.tune.experiment.layout import trial_folder
 from deepmlf.tune.experiment.stored import open_experiment

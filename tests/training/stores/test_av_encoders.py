@@ -12,7 +12,7 @@ import torch
 from filelock import Timeout
 from safetensors.torch import load_file, save_file
 
-from deepmlf.config import TrialConfig
+from deepmlf.config.trial import TrialConfig
 from deepmlf.data.dataset import Dataset
 from deepmlf.training.checkpoints.files import latest_checkpoint
 from deepmlf.training.curriculum import stages_of

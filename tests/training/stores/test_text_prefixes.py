@@ -9,7 +9,7 @@ import torch
 from filelock import FileLock
 from safetensors.torch import load_file, save_file
 
-from deepmlf.config import TrialConfig
+from deepmlf.config.trial import TrialConfig
 from deepmlf.data.dataset import Dataset
 from deepmlf.data.loader import Loader
 from deepmlf.data.synthetic import make_synthetic

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from deepmlf.config import TrainingConfig
+from deepmlf.config.trial import TrainingConfig
 from deepmlf.data.task import KNOWN, Task
 from deepmlf.errors import ConfigError
 from deepmlf.training.losses import prediction_loss

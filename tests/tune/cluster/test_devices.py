@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deepmlf.config import TrialConfig
+from deepmlf.config.trial import TrialConfig
 from deepmlf.errors import ConfigError, PlaceError, SearchError
 from deepmlf.tune.cluster import devices
 from deepmlf.tune.cluster.devices import Devices, check_asked, settle_devices

@@ -9,7 +9,7 @@ import pytest
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
-from deepmlf.config import TrialConfig
+from deepmlf.config.trial import TrialConfig
 from deepmlf.errors import ConfigError
 from deepmlf.training.curriculum import whole_model_from
 from deepmlf.tune.objective import best_first, make_objectives

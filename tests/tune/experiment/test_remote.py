@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deepmlf.config import TrialConfig
+from deepmlf.config.trial import TrialConfig
 from deepmlf.data.dataset import Dataset
 from deepmlf.data.synthetic import make_synthetic
 from deepmlf.errors import DataError, LanguageModelError, SearchError

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from deepmlf.config import TrialConfig
+from deepmlf.config.trial import TrialConfig
 from deepmlf.data.task import KNOWN
 from deepmlf.events.dashboard import Parameter
 from deepmlf.model import lm_store

@@ -11,12 +11,13 @@ from typing import Any
 import optuna
 import pytest
 
-from deepmlf.config import ModelConfig, TrialConfig
+from deepmlf.config.model import ModelConfig
+from deepmlf.config.recipe import CODE
+from deepmlf.config.trial import TrialConfig
 from deepmlf.errors import ConfigError, SearchError
 from deepmlf.model.deepmlf import DeepMLF
 from deepmlf.model.language_model import Family, LanguageModel, tiny_random
 from deepmlf.model.lm_store import LanguageModelFacts
-from deepmlf.recipe import CODE
 from deepmlf.tune.decide.samplers import grid_points
 from deepmlf.tune.plan import plan_search
 from deepmlf.tune.space.bound import check_ranges, check_space

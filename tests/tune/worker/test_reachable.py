@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from deepmlf.config import TrialConfig
+from deepmlf.config.trial import TrialConfig
 from deepmlf.errors import PlaceError
 from deepmlf.model import lm_store
 from deepmlf.tune.messages import SearchHalted, TrialOrder

@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from deepmlf.config.model import Frozen
+from deepmlf.config.model import ModelConfig as ModelConfig
 from deepmlf.errors import ConfigError
-from deepmlf.model_config import Frozen
-from deepmlf.model_config import ModelConfig as ModelConfig
 
 Part = Literal["av_encoder", "fusion", "heads"]
 LossTerm = Literal["task", "fusion", "av", "text", "lm"]

@@ -7,7 +7,7 @@ exported models kept the range.
 from collections.abc import Mapping
 from typing import Any
 
-from deepmlf.config import TrialConfig
+from deepmlf.config.trial import TrialConfig
 
 SPECIAL_TOKENS = "model.special_tokens"
 

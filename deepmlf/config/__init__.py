@@ -1,0 +1,1 @@
+"""The configuration of a trial: its settings, recipes of them, and how people and earlier releases write them."""

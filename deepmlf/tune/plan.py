@@ -262,7 +262,10 @@ def _base(settings: SearchSettings, source: SearchSpace, dataset: str) -> Base:
     recipe = recipe_settings(settings.recipe, dataset)
     if settings.recipe is not None:
         say(settings, recipe_line(settings.recipe, dataset))
-    fixed = source.base if settings.around is None else settings_around(settings.around)
+    fixed = source.base
+    if settings.around is not None:
+        fixed, line = settings_around(settings.around)
+        say(settings, line)
     return make_base(settings.space, fixed, _own(settings), settings.overrides, settings.seed, recipe)
 
 

@@ -14,7 +14,7 @@ from deepmlf.tune.space.load import known_spaces, load_space
 _PUBLISHED = "published/"
 
 
-def settings_around(name: str) -> dict[str, Any]:
+def settings_around(name: str) -> tuple[dict[str, Any], str]:
     """What stays fixed in a search around a setting, in place of the space's ``BASE``.
 
     Args:
@@ -22,20 +22,27 @@ def settings_around(name: str) -> dict[str, Any]:
             experiment: then its best trial by its first objective, stopped ones included.
 
     Returns:
-        Overrides by dotted names, without the settings that a search itself decides and without the seed.
+        Overrides by dotted names, without the settings that a search itself decides and without the seed; and a line
+        that says where they are from.
 
     Raises:
         SearchError: If there is no such setting and no such experiment, or no trial of it has come to anything.
     """
     published = [space.removeprefix(_PUBLISHED) for space in known_spaces() if space.startswith(_PUBLISHED)]
     if name in published:
-        return load_space(_PUBLISHED + name).base
+        return load_space(_PUBLISHED + name).base, f"--around {name}: all that is not drawn is as published for {name}"
     try:
         experiment = open_experiment(name)
     except SearchError as error:
         raise SearchError(f"--around {error}; published settings: {', '.join(published)}") from None
-    best = best_first(experiment.trials(), experiment.objectives)
-    if not best:
+    ranked = best_first(experiment.trials(), experiment.objectives)
+    if not ranked:
         raise SearchError(f"--around {name}: none of its trials has come to anything yet")
-    settings = TrialConfig.from_overrides(experiment.manifest.base, json.loads(best[0].user_attrs[OVERRIDES])).flat()
-    return {setting: value for setting, value in settings.items() if setting not in {*DRAWN_BY_NONE, SEED}}
+    best, objective = ranked[0], experiment.objectives[0].name
+    config = TrialConfig.from_overrides(experiment.manifest.base, json.loads(best.user_attrs[OVERRIDES]))
+    line = (
+        f"--around {name}: all that is not drawn is as in trial {best.number} ({objective} {best.values[0]:.4f} on "
+        f"{config.data.path} with {config.model.language_model}, {config.training.epochs} fusion epochs)"
+    )
+    kept = {setting: value for setting, value in config.flat().items() if setting not in {*DRAWN_BY_NONE, SEED}}
+    return kept, line

@@ -26,7 +26,9 @@ def drawn(space: str, base: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", ["mosi", "mosei", "mosei_large", "sims"])
 def test_a_published_setting_is_that_of_its_space(name: str) -> None:
-    assert settings_around(name) == load_space(f"published/{name}").base
+    settings, line = settings_around(name)
+    assert settings == load_space(f"published/{name}").base
+    assert line == f"--around {name}: all that is not drawn is as published for {name}"
 
 
 def test_it_takes_the_place_of_the_base_and_the_command_line_wins(small_data: Path, tmp_path: Path) -> None:
@@ -43,7 +45,11 @@ def test_a_grid_varies_its_own_setting_around_the_best_trial_of_an_experiment(tm
     earlier = make_experiment(tmp_path, 12)
     opened = open_experiment(earlier)
     best = min((trial for trial in opened.trials() if trial.values), key=lambda trial: trial.values[0])
-    around = settings_around(str(earlier))
+    around, line = settings_around(str(earlier))
+    assert line == (
+        f"--around {earlier}: all that is not drawn is as in trial {best.number} (valid/MAE {best.values[0]:.4f} on "
+        " with smollm2-135m, 15 fusion epochs)"
+    )
     assert not {"data.path", "model.language_model", "training.epochs", "training.seed", "training.device"} & set(
         around
     )

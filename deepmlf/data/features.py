@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from deepmlf.data.frames import Frames
+from deepmlf.data.paging import Pages
 from deepmlf.data.values import entries, number_per_entry, numbers
 from deepmlf.errors import DataError
 from deepmlf.progress import bar
@@ -17,11 +19,10 @@ _LARGEST = float(np.sqrt(np.finfo(np.float32).max))
 
 @dataclass(frozen=True)
 class _Rows:
-    """A modality of a split; arrays of N."""
+    """Where the frames of a modality of a split lie; arrays of N."""
 
-    frames: list[np.ndarray]
-    """[total, features] each, as in the pickle."""
     total: np.ndarray
+    """Frames with padding."""
     first: np.ndarray
     """First frame that is not padding, i.e. holds more than zeros and NaN; 0 where there is none."""
     end: np.ndarray
@@ -29,8 +30,14 @@ class _Rows:
 
 
 def read_frames(
-    split: str, modality: str, data: Mapping[str, Any], count: int, dims: dict[str, int], say: Callable[[str], None]
-) -> list[np.ndarray]:
+    split: str,
+    modality: str,
+    data: Mapping[str, Any],
+    count: int,
+    dims: dict[str, int],
+    say: Callable[[str], None],
+    pages: Pages,
+) -> Sequence[np.ndarray]:
     """The frames of a modality, without padding.
 
     Padding is zero or NaN, behind or in front. Where lengths are given they decide how many frames an utterance has;
@@ -39,10 +46,11 @@ def read_frames(
     Args:
         split: Name of the split.
         modality: ``audio`` or ``vision``.
-        data: The split, with ``{modality}`` and maybe ``{modality}_lengths``.
+        data: The split, with ``{modality}`` and maybe ``{modality}_lengths``. Each row is asked for twice.
         count: Utterances.
         dims: Features per frame of each modality, as far as they are known; what is found is added.
         say: Called with one line on what was not taken as it is.
+        pages: Where what is found is written.
 
     Returns:
         `count` arrays [frames, features], float32, which share no memory with `data`.
@@ -52,7 +60,8 @@ def read_frames(
     """
     if data.get(modality) is None:
         return [np.zeros((0, dims.get(modality, 1)), np.float32)] * count
-    rows = _read_rows(split, modality, entries(split, modality, data[modality], count), dims)
+    values = entries(split, modality, data[modality], count)
+    rows = _find_padding(split, modality, values, dims)
     given = data.get(f"{modality}_lengths")
     place = f"split {split!r}, {modality}"
     if given is None:
@@ -61,42 +70,48 @@ def read_frames(
     else:
         starts, ends = _by_length(split, modality, rows, given, say)
     nan, inf = np.zeros((2, count), np.int64)
-    sequences = []
-    for row, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        window = rows.frames[row][start:end]
-        frames, nan[row], inf[row] = _clean(f"{place}, row {row}", modality, window, int(start))
+    sequences = Frames(pages, dims.get(modality, 1))
+    for row, (start, end) in enumerate(bar(zip(starts, ends, strict=True), f"{split} {modality}", count)):
+        where = f"{place}, row {row}"
+        window = _frames_of(values[row], where, modality, dims)[start:end]
+        frames, nan[row], inf[row] = _clean(where, modality, window, int(start))
         if given is None:
             frames = frames[rows.first[row] : rows.end[row]]
-        # Zeros alone are absent, whatever the length. A copy: a view would keep all of the pickle in memory.
-        sequences.append(np.array(frames if frames.any() else frames[:0], np.float32, order="C"))
-    for what, values in (("NaN", nan), ("-inf", inf)):
-        if values.any():
-            say(f"{place}: {values.sum()} values of {what} became 0 (in {np.count_nonzero(values)} of {count} rows)")
-    absent = sum(not len(frames) for frames in sequences)
+        sequences.append(frames if frames.any() else frames[:0])  # zeros alone are absent, whatever the length
+    for what, numbers_of in (("NaN", nan), ("-inf", inf)):
+        if numbers_of.any():
+            say(
+                f"{place}: {numbers_of.sum()} values of {what} became 0 (in {np.count_nonzero(numbers_of)} of {count} "
+                "rows)"
+            )
+    absent = sequences.lengths.count(0)
     if 0 < absent < count:
         say(f"{place}: {absent} of {count} utterances have no frames")
     return sequences
 
 
-def _read_rows(split: str, modality: str, values: Sequence[Any], dims: dict[str, int]) -> _Rows:
-    found = []
+def _find_padding(split: str, modality: str, values: Sequence[Any], dims: dict[str, int]) -> _Rows:
     spans = np.zeros((3, len(values)), np.int64)
-    for row, value in enumerate(bar(values, f"{split} {modality}")):
-        where = f"split {split!r}, {modality}, row {row}"
-        frames = numbers(value, where)
-        if frames.ndim < 2 and (frames.size == 0 or (frames.ndim == 0 and np.isnan(frames))):  # [] or None
-            frames = np.zeros((0, dims.get(modality, 0)))
-        elif frames.ndim != 2:
-            advice = f"; one vector per utterance is one frame, {modality}[:, None, :]" if frames.ndim == 1 else ""
-            raise DataError(f"{where}: must be [frames, features], but has {frames.ndim} axes{advice}")
-        elif frames.shape[1]:
+    for row, value in enumerate(bar(values, f"{split} {modality}: padding")):
+        frames = _frames_of(value, f"split {split!r}, {modality}, row {row}", modality, dims)
+        if frames.shape[1]:
             dim = dims.setdefault(modality, frames.shape[1])
             if frames.shape[1] != dim:
-                raise DataError(f"{where}: {frames.shape[1]} features, but {dim} before")
-        found.append(frames)
+                raise DataError(f"split {split!r}, {modality}, row {row}: {frames.shape[1]} features, but {dim} before")
         filled = np.flatnonzero(((frames != 0) & ~np.isnan(frames)).any(axis=1))
         spans[:, row] = (len(frames), filled[0], filled[-1] + 1) if len(filled) else (len(frames), 0, 0)
-    return _Rows(found, *spans)
+    return _Rows(*spans)
+
+
+def _frames_of(value: Any, where: str, modality: str, dims: Mapping[str, int]) -> np.ndarray:
+    """What stands in a row as [frames, features]."""
+    frames = numbers(value, where)
+    if frames.ndim == 2:
+        return frames
+    if frames.ndim < 2 and (frames.size == 0 or (frames.ndim == 0 and np.isnan(frames))):  # [] or None
+        return np.zeros((0, dims.get(modality, 0)))
+    advice = f"; one vector per utterance is one frame, {modality}[:, None, :]" if frames.ndim == 1 else ""
+    raise DataError(f"{where}: must be [frames, features], but has {frames.ndim} axes{advice}")
 
 
 def _tell_front(place: str, rows: _Rows, say: Callable[[str], None]) -> None:

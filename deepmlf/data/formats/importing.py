@@ -7,6 +7,7 @@ from deepmlf.data.dataset import DatasetInfo, check_out
 from deepmlf.data.formats.content import Content, task_of, write_content
 from deepmlf.data.formats.mmsa import read_mmsa
 from deepmlf.data.formats.table import is_table, read_table
+from deepmlf.data.paging import Pages
 from deepmlf.errors import DataError
 
 
@@ -58,9 +59,10 @@ def import_dataset(
     task = None if classification else task_of(dataset, label_range)
     source, out = Path(source), Path(out)
     check_out(out, force)
+    pages = Pages(out.parent)
     folders = {name: Path(folder) for name, folder in (("audio", audio), ("vision", vision)) if folder is not None}
     return write_content(
-        _read(source, folders, unlabelled=unlabelled, say=progress),
+        _read(source, folders, pages, unlabelled=unlabelled, say=progress),
         out,
         dataset,
         task,
@@ -69,12 +71,15 @@ def import_dataset(
         unlabelled=unlabelled,
         force=force,
         say=progress,
+        pages=pages,
     )
 
 
-def _read(source: Path, folders: Mapping[str, Path], *, unlabelled: bool, say: Callable[[str], None]) -> Content:
+def _read(
+    source: Path, folders: Mapping[str, Path], pages: Pages, *, unlabelled: bool, say: Callable[[str], None]
+) -> Content:
     if is_table(source):
         return read_table(source, folders, unlabelled=unlabelled, say=say)
     if folders:
         raise DataError(f"--{next(iter(folders))}: goes with a table; a pickle holds its features itself")
-    return read_mmsa(source, unlabelled=unlabelled, say=say)
+    return read_mmsa(source, pages, unlabelled=unlabelled, say=say)

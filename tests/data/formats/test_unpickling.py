@@ -13,13 +13,14 @@ import pytest
 import torch
 
 from deepmlf.data.formats.unpickling import load_pickle
+from deepmlf.data.paging import Pages
 from deepmlf.errors import DataError
 
 
 def read(tmp_path: Path, content: Any, protocol: int = 4) -> Any:
     path = tmp_path / "data.pkl"
     path.write_bytes(pickle.dumps(content, protocol))
-    return load_pickle(path)
+    return load_pickle(path, Pages(path.parent))
 
 
 class Python2Pickler(pickle._Pickler):  # type: ignore[name-defined]
@@ -59,7 +60,7 @@ def test_a_pickle_of_python_2_is_read(tmp_path: Path, protocol: int) -> None:
         Python2Pickler(file, protocol).dump(
             {"audio": values, "text": "caf\u00e9", "rows": np.array([b"a"]), "set": {1}}
         )
-    found = load_pickle(tmp_path / "data.pkl")
+    found = load_pickle(tmp_path / "data.pkl", Pages(tmp_path))
     assert set(found) == {b"audio", b"text", b"rows", b"set"}
     np.testing.assert_array_equal(found[b"audio"], values)
     assert (found[b"text"].decode(), found[b"rows"].tolist(), found[b"set"]) == ("caf\u00e9", [b"a"], {1})
@@ -101,4 +102,4 @@ def test_a_pickle_that_claims_more_than_memory_is_told(tmp_path: Path) -> None:
     path = tmp_path / "data.pkl"
     path.write_bytes(pickle.PROTO + b"\x04" + pickle.BINBYTES8 + struct.pack("<Q", 2**62))
     with pytest.raises(DataError, match=r"data\.pkl: (does not fit into memory|not a whole pickle)"):
-        load_pickle(path)
+        load_pickle(path, Pages(path.parent))

@@ -1,0 +1,87 @@
+"""Files mapped into memory, of which little stays resident, and temporary ones that vanish with the process."""
+
+import mmap
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from deepmlf.errors import DataError, first_line
+
+BLOCK = 1 << 23
+"""Bytes that are read, or stay mapped, at a time."""
+
+
+class Pages:
+    """Maps of files; as soon as a block of them has been read, none of it stays resident.
+
+    The kernel counts pages that were read as memory of the process until it needs them for something else: a large file
+    that is read once would look like one that is held.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Begin without any.
+
+        Args:
+            folder: On whose disk temporary files lie. It need not exist.
+        """
+        self._folder = folder.absolute()
+        self._maps: list[mmap.mmap] = []
+        self._touched = 0
+
+    def temporary(self) -> IO[bytes]:
+        """A file without a name, which is gone when it is closed or the process ends, however it does.
+
+        Raises:
+            DataError: If none can be made.
+        """
+        folder = next(path for path in (self._folder, *self._folder.parents) if path.is_dir())
+        try:
+            return tempfile.TemporaryFile(dir=folder)
+        except OSError as error:
+            raise DataError(f"{folder}: cannot be written ({error.strerror or first_line(error)})") from None
+
+    def map(self, file: IO[bytes]) -> mmap.mmap:
+        """A file that is not empty, for reading.
+
+        Raises:
+            OSError: If it cannot be mapped.
+        """
+        found = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._maps.append(found)
+        return found
+
+    def touch(self, count: int) -> None:
+        """Tell that so many bytes of the maps have been read."""
+        self._touched += count
+        if self._touched >= BLOCK:
+            self._touched = 0
+            for found in self._maps:
+                found.madvise(mmap.MADV_DONTNEED)
+
+    def pieces(self, buffer: Any) -> Iterator[memoryview]:
+        """The bytes of a buffer that may be a map, piece by piece."""
+        view = memoryview(buffer)
+        for start in range(0, len(view), BLOCK):
+            piece = view[start : start + BLOCK]
+            yield piece
+            self.touch(len(piece))
+
+
+class PagedRows(Sequence[Any]):
+    """The values of a sequence one at a time; arrays, which may lie in a map, come as copies in the machine's order."""
+
+    def __init__(self, values: Sequence[Any] | np.ndarray, pages: Pages) -> None:
+        self._values, self._pages = values, pages
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getitem__(self, row: Any) -> Any:
+        value = self._values[row]
+        if isinstance(value, np.ndarray):
+            self._pages.touch(value.nbytes)
+            value = np.array(value, value.dtype.newbyteorder("="))
+        return value

@@ -13,6 +13,8 @@ from deepmlf.errors import DataError
 from deepmlf.progress import bar
 
 MODALITIES = ("audio", "vision")
+EVERY_FRAME = object()
+"""As lengths of a modality: all frames of all utterances count, zeros too."""
 _LARGEST = float(np.sqrt(np.finfo(np.float32).max))
 """Beyond it (1.8e19) float32 cannot square a value, as every norm does."""
 
@@ -46,7 +48,8 @@ def read_frames(
     Args:
         split: Name of the split.
         modality: ``audio`` or ``vision``.
-        data: The split, with ``{modality}`` and maybe ``{modality}_lengths``. Each row is asked for twice.
+        data: The split, with ``{modality}`` and maybe ``{modality}_lengths``, numbers or `EVERY_FRAME`. Each row is
+            asked for twice.
         count: Utterances.
         dims: Features per frame of each modality, as far as they are known; what is found is added.
         say: Called with one line on what was not taken as it is.
@@ -67,6 +70,10 @@ def read_frames(
     if given is None:
         starts, ends = np.zeros_like(rows.total), rows.total
         _tell_front(place, rows, say)
+    elif given is EVERY_FRAME:
+        starts, ends = np.zeros_like(rows.total), rows.total
+        remedy = f"if those are padding, give the number of frames in a column '{modality}_lengths'"
+        _tell_padded(f"{place}: all frames count", rows, remedy, say)
     else:
         starts, ends = _by_length(split, modality, rows, given, say)
     nan, inf = np.zeros((2, count), np.int64)
@@ -140,13 +147,16 @@ def _by_length(
             f"{place}: {len(cut)} of {count} rows have frames other than zero beyond their length (the first is row "
             f"{cut[0]}), left out because {key!r} decides"
         )
-    padded = int(((rows.end > 0) & (rows.end - rows.first < rows.total)).sum())
-    if (lengths == rows.total).all() and 2 * padded > count:
-        say(
-            f"{place}: {key!r} counts all frames, though {padded} of {count} rows begin or end with zeros; "
-            f"if those are padding, leave {key!r} out"
-        )
+    if (lengths == rows.total).all():
+        _tell_padded(f"{place}: {key!r} counts all frames", rows, f"if those are padding, leave {key!r} out", say)
     return starts, ends
+
+
+def _tell_padded(what: str, rows: _Rows, remedy: str, say: Callable[[str], None]) -> None:
+    """Tell if zeros that count as frames look like padding."""
+    count, padded = len(rows.total), int(((rows.end > 0) & (rows.end - rows.first < rows.total)).sum())
+    if 2 * padded > count:
+        say(f"{what}, though {padded} of {count} rows begin or end with zeros; {remedy}")
 
 
 def _are_padded_in_front(rows: _Rows, lengths: np.ndarray) -> np.ndarray:

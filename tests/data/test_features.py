@@ -32,7 +32,7 @@ PAGES = Pages(Path(tempfile.gettempdir()))
 def read(audio: Any, lengths: Any = None, told: list[str] | None = None) -> list[np.ndarray]:
     data = {"audio": audio, "audio_lengths": lengths}
     say = [].append if told is None else told.append
-    return read_frames("train", "audio", data, len(audio), {}, say, PAGES)
+    return list(read_frames("train", "audio", data, len(audio), {}, say, PAGES))
 
 
 def assert_speech(found: list[np.ndarray]) -> None:

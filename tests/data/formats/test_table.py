@@ -1,8 +1,5 @@
 """Tables beside folders of features: the same data as a pickle's is the same dataset, and faults are told."""
 
-import csv
-import json
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,45 +13,7 @@ from deepmlf.data.dataset import Dataset
 from deepmlf.data.formats.importing import import_dataset
 from deepmlf.errors import DataError
 from tests.command import deepmlf
-
-Row = dict[str, Any]
-TEXTS = [
-    "I, for one, liked it",
-    'he said "well"',
-    "two\nlines",
-    "NA",
-    "",
-    "gut, wirklich gut",
-    "null",
-    "0012",
-    "a\u2028b",
-]
-FOLDERS = ("audio", "vision")
-
-
-def rows_of(folder: Path) -> list[Row]:
-    """Nine utterances, three of each split, whose features are written into two folders."""
-    generator, rows = np.random.default_rng(0), []
-    for number, text in enumerate(TEXTS):
-        split = ("train", "valid", "test")[number // 3]
-        rows.append({"id": f"00{number}", "split": split, "text": text, "label": round(number / 4 - 1, 2)})
-        for modality, dim in zip(FOLDERS, (3, 2), strict=True):
-            path = folder / modality / f"00{number}.npy"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            np.save(path, generator.normal(size=(2 + number % 3, dim)).astype(np.float32))
-    return rows
-
-
-def write_csv(path: Path, rows: list[Row], delimiter: str = ",") -> None:
-    with path.open("w", newline="", encoding="utf-8-sig") as file:
-        writer = csv.DictWriter(file, list(rows[0]), delimiter=delimiter)
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def write_lines(path: Path, rows: list[Row]) -> None:
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-
+from tests.data.utterances import FOLDERS, TEXTS, Row, rows_of, write_csv, write_lines
 
 WRITERS: dict[str, Callable[[Path, list[Row]], None]] = {
     "commas.csv": write_csv,
@@ -69,21 +28,6 @@ def imported(folder: Path, table: Path, **options: Any) -> Dataset:
     of_modalities = {modality: folder / modality for modality in FOLDERS}
     import_dataset(table, folder / "out", force=True, **(of_modalities | options))
     return Dataset.open(folder / "out")
-
-
-@pytest.fixture
-def pickled(tmp_path: Path) -> str:
-    """Fingerprint of the same data as a pickle in the layout of MMSA."""
-    rows, content = rows_of(tmp_path), {}
-    for split in ("train", "valid", "test"):
-        own = [row for row in rows if row["split"] == split]
-        frames = {of: [np.load(tmp_path / of / f"{row['id']}.npy") for row in own] for of in FOLDERS}
-        content[split] = {
-            "id": [row["id"] for row in own], "raw_text": [row["text"] for row in own],
-            "regression_labels": [row["label"] for row in own], **frames,
-        }  # fmt: skip
-    (tmp_path / "data.pkl").write_bytes(pickle.dumps(content))
-    return import_dataset(tmp_path / "data.pkl", tmp_path / "of_pickle").fingerprint
 
 
 @pytest.mark.parametrize("name", WRITERS)

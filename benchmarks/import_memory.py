@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 DIMS = {"audio": 74, "vision": 35}
 FRAMES = 500
@@ -52,6 +54,16 @@ def write_pickle(folder: Path, count: int, protocol: int) -> Source:
     return folder / "data.pkl", {}
 
 
+def write_fortran(folder: Path, count: int) -> Source:
+    content = dict(splits_of(count))
+    for split in content.values():
+        for modality in DIMS:
+            split[modality] = np.asfortranarray(split[modality])
+    with (folder / "data.pkl").open("wb") as file:
+        pickle.dump(content, file, 5)
+    return folder / "data.pkl", {}
+
+
 def write_compressed(folder: Path, count: int) -> Source:
     path, options = write_pickle(folder, count, 4)
     with path.open("rb") as plain, gzip.open(folder / "data.pkl.gz", "wb", compresslevel=1) as file:
@@ -76,6 +88,48 @@ def write_mag(folder: Path, count: int) -> Source:
     return folder / "data.pkl", {}
 
 
+def write_lists(folder: Path, count: int) -> Source:
+    content = dict(splits_of(count * 4 // 9))  # a number takes nine bytes instead of four
+    for split in content.values():
+        for modality in DIMS:
+            split[modality] = split[modality].tolist()
+    with (folder / "data.pkl").open("wb") as file:
+        pickle.dump(content, file)
+    return folder / "data.pkl", {}
+
+
+def columns_of(count: int) -> pa.Table:
+    """A table with features in columns, without their padding."""
+    tables = []
+    for name, split in splits_of(count * 4 // 3):
+        columns = {"id": split["id"], "text": split["raw_text"], "label": split["regression_labels"]}
+        table = pa.table(columns | {"split": [name] * len(split["id"])})
+        for modality, dim in DIMS.items():
+            lengths = split[f"{modality}_lengths"]
+            rows = (frames[:length] for frames, length in zip(split[modality], lengths, strict=True))
+            values = np.concatenate([frames.ravel() for frames in rows])
+            frames = pa.ListArray.from_arrays(np.arange(0, len(values) + 1, dim, np.int32), values)
+            offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+            table = table.append_column(modality, pa.ListArray.from_arrays(offsets, frames))
+        tables.append(table)
+    return pa.concat_tables(tables)
+
+
+def write_parquet(folder: Path, count: int) -> Source:
+    pq.write_table(columns_of(count), folder / "table.parquet")
+    return folder / "table.parquet", {}
+
+
+def write_saved(folder: Path, count: int) -> Source:
+    """In the form of ``save_to_disk``."""
+    table = columns_of(count)
+    with pa.ipc.new_stream(folder / "data.arrow", table.schema) as writer:
+        writer.write_table(table, max_chunksize=1000)
+    (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": "data.arrow"}]}))
+    (folder / "dataset_info.json").write_text(json.dumps({"features": {}}))
+    return folder, {}
+
+
 def write_folders(folder: Path, count: int) -> Source:
     lines = []
     for name, split in splits_of(count):
@@ -93,9 +147,13 @@ FORMS: dict[str, Callable[[Path, int], Source]] = {
     "pickle, protocol 4": lambda folder, count: write_pickle(folder, count, 4),
     "pickle, protocol 5": lambda folder, count: write_pickle(folder, count, 5),
     "pickle, protocol 2": lambda folder, count: write_pickle(folder, count, 2),
+    "pickle, Fortran order": write_fortran,
+    "pickle, lists of numbers": write_lists,
     "pickle of MAG-BERT": write_mag,
     "pickle, gzip": write_compressed,
     "table and folders": write_folders,
+    "Parquet, columns": write_parquet,
+    "Hugging Face datasets": write_saved,
 }
 
 

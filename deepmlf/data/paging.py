@@ -13,6 +13,9 @@ from deepmlf.errors import DataError, first_line
 BLOCK = 1 << 23
 """Bytes that are read, or stay mapped, at a time."""
 
+_SCATTERED = 8 * BLOCK
+"""Of arrays whose rows are no pieces of memory: the more at a time, the fewer visits to each page."""
+
 
 class Pages:
     """Maps of files; as soon as a block of them has been read, none of it stays resident.
@@ -75,13 +78,29 @@ class PagedRows(Sequence[Any]):
 
     def __init__(self, values: Sequence[Any] | np.ndarray, pages: Pages) -> None:
         self._values, self._pages = values, pages
+        self._is_scattered = isinstance(values, np.ndarray) and values.ndim > 1 and not values.flags.c_contiguous
+        self._first, self._some = 0, np.zeros(0)
 
     def __len__(self) -> int:
         return len(self._values)
 
     def __getitem__(self, row: Any) -> Any:
+        if self._is_scattered:
+            return self._row_among_others(row)
         value = self._values[row]
         if isinstance(value, np.ndarray):
             self._pages.touch(value.nbytes)
             value = np.array(value, value.dtype.newbyteorder("="))
         return value
+
+    def _row_among_others(self, row: int) -> np.ndarray:
+        """A row of an array in Fortran's order, where each is spread over all of its map: many are read at once."""
+        if not self._first <= row < self._first + len(self._some):
+            array = np.asarray(self._values)
+            rows = array[row : row + max(1, _SCATTERED * len(array) // array.nbytes)]
+            self._first, self._some = row, np.empty(rows.shape, array.dtype.newbyteorder("="))
+            for feature in range(rows.shape[-1]):
+                self._some[..., feature] = rows[..., feature]
+                self._pages.touch(BLOCK)
+        found: np.ndarray = self._some[row - self._first]
+        return found

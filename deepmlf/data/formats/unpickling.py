@@ -17,6 +17,8 @@ from deepmlf.data.paging import BLOCK, Pages
 from deepmlf.errors import DataError, first_line
 from deepmlf.progress import bar
 
+_FLOAT_SIZE = 9  # bytes, with the sign that it is one
+_FLOATS = 256
 _SMALL = 1024  # bytes; as much as it takes to know of an array where it lies
 
 # What numpy's own pickles name, in its old and new module layout; dict, list, str and numbers need no name at all.
@@ -107,6 +109,17 @@ class _ArrayUnpickler(_PythonUnpickler):
         else:
             self.append(str(self.read(count), "utf-8", "surrogatepass"))
 
+    def load_binfloat(self) -> None:
+        """All that follow each other: one at a time, features in lists would take several times as long as in C."""
+        start = self._file.tell() - 1
+        following = self._file[start : start + _FLOATS * _FLOAT_SIZE]
+        signs = following[: len(following) // _FLOAT_SIZE * _FLOAT_SIZE : _FLOAT_SIZE]
+        count = len(signs) - len(signs.lstrip(pickle.BINFLOAT))
+        if not count:
+            raise EOFError
+        self.stack.extend(struct.unpack(">" + count * "xd", following[: count * _FLOAT_SIZE]))
+        self._file.seek(start + count * _FLOAT_SIZE)
+
     def load_build(self) -> None:
         array, state = self.stack[-2:]
         if not (isinstance(array, np.ndarray) and isinstance(state, tuple) and isinstance(state[-1], memoryview)):
@@ -150,6 +163,7 @@ class _ArrayUnpickler(_PythonUnpickler):
     dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
     dispatch[pickle.BINSTRING[0]] = load_binstring
     dispatch[pickle.BINUNICODE[0]] = load_binunicode
+    dispatch[pickle.BINFLOAT[0]] = load_binfloat
     dispatch[pickle.BUILD[0]] = load_build
 
 

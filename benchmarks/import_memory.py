@@ -177,6 +177,26 @@ def size_of(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
+def measured(form: str, gigabytes: float, folder: Path) -> dict[str, Any]:
+    """What the import of a source of a form takes.
+
+    Args:
+        form: One of `FORMS`.
+        gigabytes: About its size, if its numbers were padded and in float32.
+        folder: An empty one, for the source and the dataset.
+    """
+    source = folder / "source"
+    source.mkdir()
+    made = FORMS[form](source, round(gigabytes * 1e9 / BYTES))
+    size = size_of(source)
+    code = (
+        "import json; from pathlib import PosixPath; from benchmarks.import_memory import measure; "
+        f"print(json.dumps(measure({made!r}, PosixPath({str(folder / 'out')!r}))))"
+    )
+    found = json.loads(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout)
+    return {"form": form, "gigabytes": round(size / 1e9, 2), "peak_share": round(found["bytes"] / size, 2), **found}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gigabytes", type=float, default=1.0)
@@ -185,16 +205,7 @@ def main() -> None:
     arguments = parser.parse_args()
     for form in arguments.forms:
         with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-            (Path(folder) / "source").mkdir()
-            made = FORMS[form](Path(folder) / "source", round(arguments.gigabytes * 1e9 / BYTES))
-            size = size_of(Path(folder) / "source")
-            code = (
-                "import json, sys; from pathlib import PosixPath; from benchmarks.import_memory import measure; "
-                f"print(json.dumps(measure({made!r}, PosixPath({str(Path(folder) / 'out')!r}))))"
-            )
-            found = json.loads(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout)
-            share = round(found["bytes"] / size, 2)
-            print(json.dumps({"form": form, "gigabytes": round(size / 1e9, 2), "peak_share": share, **found}))
+            print(json.dumps(measured(form, arguments.gigabytes, Path(folder))), flush=True)
 
 
 if __name__ == "__main__":

@@ -66,6 +66,7 @@ class _ArrayUnpickler(_PythonUnpickler):
 
     def __init__(self, file: mmap.mmap, pages: Pages) -> None:
         super().__init__(file, encoding="bytes")  # Python 2's
+        self._file_readline = self._line
         self._file, self._pages = file, pages
         self._spill: _Spill | None = None
         self._encoder = self._encode  # the one object that is on the stack, to be compared with
@@ -139,6 +140,12 @@ class _ArrayUnpickler(_PythonUnpickler):
         is_state = len(self.stack) == 4 and bool(outer) and isinstance(outer[0], np.ndarray)
         is_buffer = not self.stack and bool(outer) and getattr(outer[0], "__name__", "") == "_frombuffer"
         return self._view(count) if count >= _SMALL and (is_state or is_buffer) else self.read(count)
+
+    def _line(self) -> bytes:
+        line = self._file.readline()
+        if not line.endswith(b"\n"):  # half a name would be one that is not admitted
+            raise EOFError
+        return line
 
     def _view(self, count: int) -> memoryview:
         start = self._file.tell()

@@ -69,6 +69,16 @@ def test_zeros_are_frames_and_no_frames_are_absence(tmp_path: Path) -> None:
     assert "split 'train', audio: 1 of 3 utterances have no frames" in told
 
 
+def test_whole_numbers_beside_others_are_fine(tmp_path: Path) -> None:
+    rows = rows_of(tmp_path)
+    np.save(tmp_path / "audio" / "001.npy", np.array([[1, 2, 3]], np.int16))
+    np.save(tmp_path / "audio" / "002.npy", np.array([[0.5, 2, 3]], ">f8"))
+    write_csv(tmp_path / "t.csv", rows)
+    split = imported(tmp_path, tmp_path / "t.csv").split("train")
+    np.testing.assert_array_equal(split.audio(1), [[1, 2, 3]])
+    np.testing.assert_array_equal(split.audio(2), [[0.5, 2, 3]])
+
+
 def test_a_table_to_predict_needs_neither_labels_nor_splits(tmp_path: Path) -> None:
     rows = [{name: row[name] for name in ("id", "text")} for row in rows_of(tmp_path)]
     write_csv(tmp_path / "t.csv", rows)
@@ -121,6 +131,12 @@ FAULTS: dict[str, tuple[Callable[[Path, list[Row]], list[Row]], str]] = {
     "three dimensions": (with_array(np.ones((1, 2, 3))), r"002.npy: must be an array .*, but is \[1, 2, 3\]"),
     "other features": (with_array(np.ones((2, 4))), "split 'train', audio, row 2: 4 features, but 3 before"),
     "texts": (with_array(np.array([["a", "b", "c"]])), "split 'train', audio, row 2: must hold numbers"),
+    "strings beside": (changed(3, label="1,5"), "split 'valid', label, row 0: must hold numbers, but holds '1,5'"),
+    "complex": (with_array(np.ones((2, 3), complex)), "split 'train', audio, row 2: must hold real numbers, but holds"),
+    "archive": (
+        with_bytes(b"PK\x05\x06" + bytes(18)),
+        r"002.npy: must be an array \[frames, features\], but is several",
+    ),
     "infinity": (with_array(np.full((2, 3), np.inf)), r"split 'train', audio, row 2, frame 0: holds 6 values of \+inf"),
 }
 
@@ -184,8 +200,13 @@ def test_a_line_without_a_text_has_an_empty_one_and_is_told(tmp_path: Path) -> N
 
 def test_folders_must_be_there_and_go_with_a_table(tmp_path: Path, pickled: str) -> None:
     write_csv(tmp_path / "t.csv", rows_of(tmp_path))
-    with pytest.raises(DataError, match="--audio .*nowhere: no such folder"):
+    with pytest.raises(DataError, match="--audio .*nowhere: no such folder, nor a column of .*t.csv with arrays"):
         imported(tmp_path, tmp_path / "t.csv", audio=tmp_path / "nowhere")
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(DataError, match="--audio .*nothing: holds no .npy file; it must have one for each utterance"):
+        imported(tmp_path, tmp_path / "t.csv", audio=tmp_path / "nothing")
+    with pytest.raises(DataError, match="--vision text: column 'text' of .*t.csv holds no arrays"):
+        imported(tmp_path, tmp_path / "t.csv", vision="text")
     with pytest.raises(DataError, match="t.csv: No such file"):
         import_dataset(tmp_path / "gone" / "t.csv", tmp_path / "out")
     with pytest.raises(DataError, match="--audio: goes with a table; a pickle holds its features itself"):

@@ -76,30 +76,14 @@ def read_frames(
         _tell_padded(f"{place}: all frames count", rows, remedy, say)
     else:
         starts, ends = _by_length(split, modality, rows, given, say)
-    nan, inf = np.zeros((2, count), np.int64)
-    sequences = Frames(pages, dims.get(modality, 1))
-    for row, (start, end) in enumerate(bar(zip(starts, ends, strict=True), f"{split} {modality}", count)):
-        where = f"{place}, row {row}"
-        window = _frames_of(values[row], where, modality, dims)[start:end]
-        frames, nan[row], inf[row] = _clean(where, modality, window, int(start))
-        if given is None:
-            frames = frames[rows.first[row] : rows.end[row]]
-        sequences.append(frames if frames.any() else frames[:0])  # zeros alone are absent, whatever the length
-    for what, numbers_of in (("NaN", nan), ("-inf", inf)):
-        if numbers_of.any():
-            say(
-                f"{place}: {numbers_of.sum()} values of {what} became 0 (in {np.count_nonzero(numbers_of)} of {count} "
-                "rows)"
-            )
-    absent = sequences.lengths.count(0)
-    if 0 < absent < count:
-        say(f"{place}: {absent} of {count} utterances have no frames")
-    return sequences
+    return _write_windows(
+        place, modality, values, (starts, ends), None if given is not None else rows, dims, say, pages
+    )
 
 
 def _find_padding(split: str, modality: str, values: Sequence[Any], dims: dict[str, int]) -> _Rows:
     spans = np.zeros((3, len(values)), np.int64)
-    for row, value in enumerate(bar(values, f"{split} {modality}: padding")):
+    for row, value in enumerate(bar(values, f"split {split!r}, {modality}: padding")):
         frames = _frames_of(value, f"split {split!r}, {modality}, row {row}", modality, dims)
         if frames.shape[1]:
             dim = dims.setdefault(modality, frames.shape[1])
@@ -108,6 +92,36 @@ def _find_padding(split: str, modality: str, values: Sequence[Any], dims: dict[s
         filled = np.flatnonzero(((frames != 0) & ~np.isnan(frames)).any(axis=1))
         spans[:, row] = (len(frames), filled[0], filled[-1] + 1) if len(filled) else (len(frames), 0, 0)
     return _Rows(*spans)
+
+
+def _write_windows(
+    place: str,
+    modality: str,
+    values: Sequence[Any],
+    windows: tuple[np.ndarray, np.ndarray],
+    padded: _Rows | None,
+    dims: Mapping[str, int],
+    say: Callable[[str], None],
+    pages: Pages,
+) -> Frames:
+    """The frames between two ends of each row, and if `padded` says where padding is, without it."""
+    count = len(values)
+    nan, inf = np.zeros((2, count), np.int64)
+    sequences = Frames(pages, dims.get(modality, 1))
+    for row, (start, end) in enumerate(bar(zip(*windows, strict=True), place, count)):
+        where = f"{place}, row {row}"
+        window = _frames_of(values[row], where, modality, dims)[start:end]
+        frames, nan[row], inf[row] = _clean(where, modality, window, int(start))
+        if padded is not None:
+            frames = frames[padded.first[row] : padded.end[row]]
+        sequences.append(frames if frames.any() else frames[:0])  # zeros alone are absent, whatever the length
+    for what, found in (("NaN", nan), ("-inf", inf)):
+        if found.any():
+            say(f"{place}: {found.sum()} values of {what} became 0 (in {np.count_nonzero(found)} of {count} rows)")
+    absent = sequences.lengths.count(0)
+    if 0 < absent < count:
+        say(f"{place}: {absent} of {count} utterances have no frames")
+    return sequences
 
 
 def _frames_of(value: Any, where: str, modality: str, dims: Mapping[str, int]) -> np.ndarray:

@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow as pa
 
 from deepmlf.data.paging import BLOCK, Pages
-from deepmlf.errors import DataError, first_line
 
 
 class Frames(Sequence[np.ndarray]):
@@ -24,7 +23,7 @@ class Frames(Sequence[np.ndarray]):
         Raises:
             DataError: If none can be made.
         """
-        self._file = pages.temporary()
+        self._pages, self._file = pages, pages.temporary()
         self.dim = dim
         self._starts: list[int] = []  # in bytes
         self._size = 0
@@ -36,11 +35,7 @@ class Frames(Sequence[np.ndarray]):
         Raises:
             DataError: If the disk is full.
         """
-        try:
-            self._file.write(np.ascontiguousarray(frames, np.float32).data)
-            self._file.flush()
-        except OSError as error:
-            raise DataError(f"features cannot be written ({error.strerror or first_line(error)})") from None
+        self._pages.write(self._file, np.ascontiguousarray(frames, np.float32).data)
         self._starts.append(self._size)
         self.lengths.append(len(frames))
         self._size += 4 * len(frames) * self.dim

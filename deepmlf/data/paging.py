@@ -1,5 +1,6 @@
 """Files mapped into memory, of which little stays resident, and temporary ones that vanish with the process."""
 
+import contextlib
 import mmap
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -28,23 +29,45 @@ class Pages:
         """Begin without any.
 
         Args:
-            folder: On whose disk temporary files lie. It need not exist.
+            folder: Where temporary files lie, or if it is not there, in the next above it.
         """
-        self._folder = folder.absolute()
+        folder = folder.absolute()
+        self._folder = next(path for path in (folder, *folder.parents) if path.is_dir())
         self._maps: list[mmap.mmap] = []
         self._touched = 0
 
-    def temporary(self) -> IO[bytes]:
+    def temporary(self, size: int = 0) -> IO[bytes]:
         """A file without a name, which is gone when it is closed or the process ends, however it does.
+
+        Args:
+            size: Bytes that can be mapped before they are written.
 
         Raises:
             DataError: If none can be made.
         """
-        folder = next(path for path in (self._folder, *self._folder.parents) if path.is_dir())
         try:
-            return tempfile.TemporaryFile(dir=folder)
+            file = tempfile.TemporaryFile(dir=self._folder)
+            file.truncate(size)
+            return file
         except OSError as error:
-            raise DataError(f"{folder}: cannot be written ({error.strerror or first_line(error)})") from None
+            raise self._unwritable(error) from None
+
+    def write(self, file: IO[bytes], data: Any) -> None:
+        """Add to a temporary file; it can be read at once.
+
+        Raises:
+            DataError: If the disk is full.
+        """
+        try:
+            file.write(data)
+            file.flush()
+        except OSError as error:
+            with contextlib.suppress(OSError):  # it would try again to write what is left
+                file.close()
+            raise self._unwritable(error) from None
+
+    def _unwritable(self, error: OSError) -> DataError:
+        return DataError(f"{self._folder}: cannot be written ({error.strerror or first_line(error)})")
 
     def map(self, file: IO[bytes]) -> mmap.mmap:
         """A file that is not empty, for reading.

@@ -45,7 +45,7 @@ def read_saved(path: Path, pages: Pages, say: Callable[[str], None]) -> Table:
         raise DataError(f"{path}: none of its splits is one of {', '.join(SPLITS)}; found {', '.join(given)}")
     if left_out := [name for name in given if name not in folders.values()]:
         say(f"{path}: {', '.join(left_out)} left out; only {', '.join(SPLITS)} are imported")
-    tables = [_of_split(_open(path / name, pages), split) for split, name in folders.items()]
+    tables = [_of_split(_open(path / name, pages), split, path, say) for split, name in folders.items()]
     try:
         return of_arrow(str(path), pa.concat_tables(tables), pages)
     except pa.ArrowInvalid:
@@ -53,9 +53,10 @@ def read_saved(path: Path, pages: Pages, say: Callable[[str], None]) -> Table:
         raise DataError(f"{path}: its splits have different columns, {kinds}") from None
 
 
-def _of_split(table: pa.Table, split: str) -> pa.Table:
+def _of_split(table: pa.Table, split: str, path: Path, say: Callable[[str], None]) -> pa.Table:
     """The utterances of a split with its name in a column, which is what decides."""
     if "split" in table.column_names:
+        say(f"{path}: column split of {split!r} left out; the splits of the DatasetDict count")
         table = table.drop_columns("split")
     return table.append_column("split", pa.array([split] * len(table), pa.string()))
 

@@ -179,16 +179,16 @@ class _Spill:
 
     def __init__(self, size: int, pages: Pages) -> None:
         """Begin without any; what is added must be less than `size`, which is what is mapped."""
-        self._file, self._pages, self._end = pages.temporary(), pages, 0
-        self._file.truncate(size)
+        self._file, self._pages, self._end = pages.temporary(size), pages, 0
         self._map = pages.map(self._file)
 
     def add(self, text: memoryview) -> memoryview:
         """The bytes of a text in UTF-8 whose characters stand for bytes."""
         start, decoder = self._end, codecs.getincrementaldecoder("utf-8")()
         for piece in self._pages.pieces(text):
-            self._end += self._file.write(decoder.decode(piece).encode("latin1"))
-        self._file.flush()
+            contents = decoder.decode(piece).encode("latin1")
+            self._pages.write(self._file, contents)
+            self._end += len(contents)
         return memoryview(self._map)[start : self._end]
 
 
@@ -225,6 +225,5 @@ def _unpacked(file: BinaryIO, pages: Pages) -> Iterator[IO[bytes]]:
         return
     with pages.temporary() as plain:
         for piece in bar(iter(lambda: file.read(BLOCK), b""), "unpacking"):
-            plain.write(piece)
-        plain.flush()
+            pages.write(plain, piece)
         yield plain

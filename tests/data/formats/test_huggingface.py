@@ -105,11 +105,12 @@ def test_other_splits_and_columns_are_told(tmp_path: Path) -> None:
     saved = by_split(rows)
     saved["extra"] = saved["train"]
     saved["dev"] = saved["train"]
-    saved = saved.map(lambda row: row | {"speaker": "x"})
+    saved = saved.map(lambda row: row | {"speaker": "x", "split": "test"})
     told: list[str] = []
     imported(tmp_path, saved, progress=told.append)
     assert f"{tmp_path / 'saved'}: extra, dev left out; only train, valid, test are imported" in told
     assert f"{tmp_path / 'saved'}: columns speaker left out" in told
+    assert f"{tmp_path / 'saved'}: column split of 'train' left out; the splits of the DatasetDict count" in told
 
 
 def test_data_to_predict_needs_neither_labels_nor_splits(tmp_path: Path) -> None:

@@ -1,7 +1,11 @@
 """Import of MMSA pickles: real data, ragged sequences, and every refusal by its text."""
 
+import gzip
 import os
 import pickle
+import re
+import resource
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +85,21 @@ def test_a_folder_that_holds_no_temporary_files_is_told() -> None:
         path = write(folder / "data.pkl")
         with read_only(folder), pytest.raises(DataError, match=r": cannot be written \(Permission denied\)"):
             import_dataset(path, folder / "runs" / "out")
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize("compress", [bytes, gzip.compress])
+def test_a_disk_that_is_full_is_told(tmp_path: Path, compress: Callable[[bytes], bytes], protocol: int) -> None:
+    path = tmp_path / "data.pkl"
+    path.write_bytes(compress(pickle.dumps({name: make_split(300) for name in ("train", "valid", "test")}, protocol)))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))  # as if nothing more had room
+    try:
+        with pytest.raises(DataError, match=re.escape(f"{tmp_path}: cannot be written (File too large)")):
+            import_dataset(path, tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["data.pkl"]
 
 
 def test_given_lengths_decide(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ class Pages:
             DataError: If none can be made.
         """
         try:
-            file = tempfile.TemporaryFile(dir=self._folder)
+            file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 (its user closes it)
             file.truncate(size)
             return file
         except OSError as error:

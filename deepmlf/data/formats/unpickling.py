@@ -178,12 +178,16 @@ class _Spill:
     """A temporary file of bytes that stand as text in a pickle."""
 
     def __init__(self, size: int, pages: Pages) -> None:
-        """Begin without any; what is added must be less than `size`, which is what is mapped."""
+        """Begin without any; what is added must be no more than `size`, which is what is mapped."""
         self._file, self._pages, self._end = pages.temporary(size), pages, 0
+        self._left = size
         self._map = pages.map(self._file)
 
     def add(self, text: memoryview) -> memoryview:
         """The bytes of a text in UTF-8 whose characters stand for bytes."""
+        self._left -= len(text)
+        if self._left < 0:
+            raise ValueError("it has the same contents for several arrays")
         start, decoder = self._end, codecs.getincrementaldecoder("utf-8")()
         for piece in self._pages.pieces(text):
             contents = decoder.decode(piece).encode("latin1")

@@ -83,8 +83,8 @@ def read_frames(
 
 def _find_padding(split: str, modality: str, values: Sequence[Any], dims: dict[str, int]) -> _Rows:
     spans = np.zeros((3, len(values)), np.int64)
-    for row, value in enumerate(bar(values, f"split {split!r}, {modality}: padding")):
-        frames = _frames_of(value, f"split {split!r}, {modality}, row {row}", modality, dims)
+    for row in bar(range(len(values)), f"split {split!r}, {modality}: padding"):
+        frames = _frames_of(values[row], f"split {split!r}, {modality}, row {row}", modality, dims)
         if frames.shape[1]:
             dim = dims.setdefault(modality, frames.shape[1])
             if frames.shape[1] != dim:

@@ -26,8 +26,12 @@ def data() -> None:
 @click.option(
     "--dataset", default="mosi", show_default=True, help="Name; mosi, mosei and sims have known metrics and labels."
 )
-@click.option("--audio", type=PATH, help="Of a table: folder with ID.npy [frames, features] for each utterance.")
-@click.option("--vision", type=PATH, help="The same of vision.")
+@click.option(
+    "--audio",
+    type=PATH,
+    help="Of a table: column with an array [frames, features] for each utterance, or folder with ID.npy.",
+)
+@click.option("--vision", metavar="COLUMN|FOLDER", help="The same of vision.")
 @click.option("--label-range", type=(float, float), metavar="LOW HIGH", help="Labels are numbers from LOW to HIGH.")
 @click.option("--task", type=click.Choice(["regression", "classification"]), default="regression", show_default=True,
               help="Whether labels are numbers or classes.")  # fmt: skip
@@ -40,8 +44,8 @@ def data_import(
     source: Path,
     out: Path,
     dataset: str,
-    audio: Path | None,
-    vision: Path | None,
+    audio: str | None,
+    vision: str | None,
     label_range: tuple[float, float] | None,
     task: str,
     lowercase: bool,
@@ -50,7 +54,7 @@ def data_import(
     force: bool,
     json_output: bool,
 ) -> None:
-    """Import an MMSA pickle, or a table (CSV, TSV, Parquet, JSON lines) beside folders of features."""
+    """Import an MMSA pickle, a table (CSV, TSV, Parquet, JSON lines), or a folder of Hugging Face's datasets."""
     if label_range is not None and task == "classification":
         raise click.UsageError("--label-range is of numbers, --task classification of classes; give one of them")
     from deepmlf.data.dataset import Dataset

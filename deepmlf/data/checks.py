@@ -8,6 +8,7 @@ import numpy as np
 
 from deepmlf.data.dataset import SplitData
 from deepmlf.data.features import MODALITIES
+from deepmlf.data.frames import lengths_of
 from deepmlf.data.statistics import mean_and_std, odd_features
 from deepmlf.data.task import Task
 from deepmlf.errors import DataError
@@ -73,31 +74,37 @@ def tell_oddities(splits: Mapping[str, SplitData], dims: tuple[int, int], say: S
         dims: Features per audio and per vision frame.
         say: Called with one line each.
     """
+    contents = {name: _contents(split) for name, split in splits.items()}
     for one, other in combinations(splits, 2):
-        _tell_shared(one, splits[one], other, splits[other], say)
+        _tell_shared((one, other), (splits[one].ids, splits[other].ids), (contents[one], contents[other]), say)
     for modality, dim in zip(MODALITIES, dims, strict=True):
-        frames: dict[str, list[np.ndarray]] = {name: getattr(split, modality) for name, split in splits.items()}
-        have = [name for name in frames if any(map(len, frames[name]))]
-        lack = [name for name in frames if frames[name] and name not in have]
+        frames: dict[str, Sequence[np.ndarray]] = {name: getattr(split, modality) for name, split in splits.items()}
+        have = [name for name in frames if any(lengths_of(frames[name]))]
+        lack = [name for name in frames if len(frames[name]) and name not in have]
         if have and lack:
             say(f"no utterance of {' and '.join(lack)} has {modality}, though those of {' and '.join(have)} have")
         _tell_scales(modality, frames, dim, say)
 
 
-def _tell_shared(one: str, first: SplitData, other: str, second: SplitData, say: Say) -> None:
+def _tell_shared(
+    names: tuple[str, str],
+    ids: tuple[Sequence[str], Sequence[str]],
+    contents: tuple[Sequence[bytes | None], Sequence[bytes | None]],
+    say: Say,
+) -> None:
     """Utterances of two splits that are the same, by their ids or, under other ids, by text and frames."""
-    known, contents = set(first.ids), set(_contents(first))
-    by_id = [name for name in second.ids if name in known]
+    known, hashes = set(ids[0]), set(contents[0])
+    by_id = [name for name in ids[1] if name in known]
     same = [
         name
-        for name, content in zip(second.ids, _contents(second), strict=True)
-        if content is not None and content in contents and name not in known
+        for name, content in zip(ids[1], contents[1], strict=True)
+        if content is not None and content in hashes and name not in known
     ]
-    for names, how in ((by_id, "by their ids"), (same, "by their texts and features, under other ids")):
-        if names:
+    for found, how in ((by_id, "by their ids"), (same, "by their texts and features, under other ids")):
+        if found:
             say(
-                f"{len(names)} of {len(second.ids)} utterances of {other!r} are in {one!r}, too, {how} (the first is "
-                f"{names[0]!r}): results on {other!r} would be of data that is not new"
+                f"{len(found)} of {len(ids[1])} utterances of {names[1]!r} are in {names[0]!r}, too, {how} (the first "
+                f"is {found[0]!r}): results on {names[1]!r} would be of data that is not new"
             )
 
 
@@ -119,7 +126,7 @@ def _tell_scales(modality: str, frames: Mapping[str, Sequence[np.ndarray]], dim:
             f"the feature's standard deviation {odd.std:.2g}, without it about {odd.std_of_others:.2g}: scaled by it, "
             "all other values are the same; mend or clip it"
         )
-    if not any(map(len, frames["train"])):
+    if not any(lengths_of(frames["train"])):
         return
     means, stds = (np.array(values) for values in mean_and_std(frames["train"], dim))
     for split in ("valid", "test"):

@@ -4,22 +4,25 @@ import hashlib
 import math
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from deepmlf.data.frames import Frames, lengths_of
 from deepmlf.data.own_metrics import FILE, OwnMetrics, read_own_metrics
+from deepmlf.data.paging import Pages
 from deepmlf.data.statistics import mean_and_std
 from deepmlf.data.task import KNOWN, METRICS_OF, Task
 from deepmlf.errors import DataError, first_line
 from deepmlf.files import new_file, new_folder
 from deepmlf.places import Place
+from deepmlf.progress import bar
 
 SPLITS = ("train", "valid", "test")
 _BINS = 10.0  # of a histogram of labels, one fewer than it has numbers
@@ -56,15 +59,15 @@ class DatasetInfo(BaseModel):
 
 @dataclass(frozen=True)
 class SplitData:
-    """One split in memory, to be written."""
+    """One split, to be written."""
 
     ids: list[str]
     texts: list[str]
     labels: np.ndarray
     """[N], numbers or positions among the task's classes, NaN where there is none."""
-    audio: list[np.ndarray]
+    audio: Sequence[np.ndarray]
     """N arrays [frames, audio_dim], frames may be 0."""
-    vision: list[np.ndarray]
+    vision: Sequence[np.ndarray]
 
 
 class Split:
@@ -221,6 +224,7 @@ def write_dataset(
     *,
     task: Task | None = None,
     force: bool = False,
+    pages: Pages | None = None,
 ) -> DatasetInfo:
     """Write a dataset folder, whole or not at all.
 
@@ -232,6 +236,7 @@ def write_dataset(
         lowercase: Lower-case the texts.
         task: What the labels are; None for ``mosi``, ``mosei`` and ``sims``, whose labels are known.
         force: Replace a dataset that is in `out`.
+        pages: Where frames that are on disk are mapped.
 
     Raises:
         DataError: If `out` holds something already or cannot be written.
@@ -239,29 +244,38 @@ def write_dataset(
     check_out(out, force)
     try:
         with new_folder(out.absolute()) as folder:
-            info = _write(folder, name, splits, dims, lowercase, task or KNOWN[name])
+            info = _write(folder, name, splits, dims, lowercase, task or KNOWN[name], pages or Pages(out))
     except OSError as error:
         raise DataError(f"{out}: cannot be written ({error.strerror or error})") from None
     return info
 
 
 def _write(
-    folder: Path, name: str, splits: Mapping[str, SplitData], dims: tuple[int, int], lowercase: bool, task: Task
+    folder: Path,
+    name: str,
+    splits: Mapping[str, SplitData],
+    dims: tuple[int, int],
+    lowercase: bool,
+    task: Task,
+    pages: Pages,
 ) -> DatasetInfo:
     # The classes, without which the positions among them say little; what is known of a name needs no telling.
     told = "" if task == KNOWN.get(name) else task.model_dump_json(exclude={"own"})
     digest = hashlib.sha256(f"{name}{dims}{told}".encode())
-    for split in SPLITS:
-        batch = _record_batch(splits[split], lowercase)
+    for split in bar(SPLITS, "writing"):
+        batch = _record_batch(splits[split], lowercase, pages)
         for column in batch.columns:
             for buffer in column.buffers():
-                digest.update(buffer if buffer is not None else b"")
-        with pa.OSFile(str(folder / f"{split}.arrow"), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
-            writer.write_batch(batch)
+                for piece in pages.pieces(buffer if buffer is not None else b""):
+                    digest.update(piece)
+        with (folder / f"{split}.arrow").open("wb") as file:
+            sink = pa.PythonFile(_Sink(file, pages), mode="w")
+            with pa.ipc.new_file(sink, batch.schema) as writer:
+                writer.write_batch(batch)
     audio_mean, audio_std = mean_and_std(splits["train"].audio, dims[0])
     vision_mean, vision_std = mean_and_std(splits["train"].vision, dims[1])
-    every = {
-        modality: [sequence for split in splits.values() for sequence in getattr(split, modality)]
+    lengths = {
+        modality: [count for split in splits.values() for count in lengths_of(getattr(split, modality))]
         for modality in ("audio", "vision")
     }
     info = DatasetInfo(
@@ -274,7 +288,7 @@ def _write(
         audio_std=audio_std,
         vision_mean=vision_mean,
         vision_std=vision_std,
-        missing=[modality for modality, sequences in every.items() if not any(len(s) for s in sequences)],
+        missing=[modality for modality, counts in lengths.items() if not any(counts)],
         lowercase=lowercase,
         task=task,
     )
@@ -282,22 +296,40 @@ def _write(
     return info
 
 
-def _record_batch(data: SplitData, lowercase: bool) -> pa.RecordBatch:
+class _Sink:
+    """What Arrow writes into a file, which may come from a map, piece by piece."""
+
+    closed = False
+
+    def __init__(self, file: IO[bytes], pages: Pages) -> None:
+        self._file, self._pages = file, pages
+        self.tell, self.flush = file.tell, file.flush
+
+    def write(self, buffer: Any) -> None:
+        for piece in self._pages.pieces(buffer):
+            self._file.write(piece)
+
+
+def _record_batch(data: SplitData, lowercase: bool, pages: Pages) -> pa.RecordBatch:
     texts = [text.lower() for text in data.texts] if lowercase else data.texts
     columns = {
         "id": pa.array(data.ids, pa.string()),
         "text": pa.array(texts, pa.string()),
         "label": pa.array(np.asarray(data.labels, np.float32)),
-        "audio": _ragged(data.audio),
-        "vision": _ragged(data.vision),
+        "audio": _ragged(data.audio, pages),
+        "vision": _ragged(data.vision, pages),
     }
     return pa.record_batch(list(columns.values()), names=list(columns))
 
 
-def _ragged(sequences: list[np.ndarray]) -> pa.LargeListArray:
-    offsets = np.concatenate([[0], np.cumsum([sequence.size for sequence in sequences])]).astype(np.int64)
-    values = np.concatenate([np.asarray(s, np.float32).ravel() for s in sequences]) if sequences else np.zeros(0)
-    return pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(values.astype(np.float32)))
+def _ragged(sequences: Sequence[np.ndarray], pages: Pages) -> pa.LargeListArray:
+    if isinstance(sequences, Frames):
+        sizes, values = np.array(sequences.lengths, np.int64) * sequences.dim, sequences.values(pages)
+    else:
+        sizes = np.array([sequence.size for sequence in sequences], np.int64)
+        values = np.concatenate([np.asarray(s, np.float32).ravel() for s in sequences]) if sequences else np.zeros(0)
+        values = pa.array(values.astype(np.float32))
+    return pa.LargeListArray.from_arrays(pa.array(np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)), values)
 
 
 def words_of(text: str) -> list[str]:

@@ -6,22 +6,25 @@ from typing import Any
 
 import numpy as np
 
+from deepmlf.data.frames import Frames
+from deepmlf.data.paging import Pages
 from deepmlf.data.values import entries, number_per_entry, numbers
 from deepmlf.errors import DataError
 from deepmlf.progress import bar
 
 MODALITIES = ("audio", "vision")
+EVERY_FRAME = object()
+"""As lengths of a modality: all frames of all utterances count, zeros too."""
 _LARGEST = float(np.sqrt(np.finfo(np.float32).max))
 """Beyond it (1.8e19) float32 cannot square a value, as every norm does."""
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """A modality of a split; arrays of N."""
+    """Where the frames of a modality of a split lie; arrays of N."""
 
-    frames: list[np.ndarray]
-    """[total, features] each, as in the pickle."""
     total: np.ndarray
+    """Frames with padding."""
     first: np.ndarray
     """First frame that is not padding, i.e. holds more than zeros and NaN; 0 where there is none."""
     end: np.ndarray
@@ -29,8 +32,14 @@ class _Rows:
 
 
 def read_frames(
-    split: str, modality: str, data: Mapping[str, Any], count: int, dims: dict[str, int], say: Callable[[str], None]
-) -> list[np.ndarray]:
+    split: str,
+    modality: str,
+    data: Mapping[str, Any],
+    count: int,
+    dims: dict[str, int],
+    say: Callable[[str], None],
+    pages: Pages,
+) -> Sequence[np.ndarray]:
     """The frames of a modality, without padding.
 
     Padding is zero or NaN, behind or in front. Where lengths are given they decide how many frames an utterance has;
@@ -39,10 +48,12 @@ def read_frames(
     Args:
         split: Name of the split.
         modality: ``audio`` or ``vision``.
-        data: The split, with ``{modality}`` and maybe ``{modality}_lengths``.
+        data: The split, with ``{modality}`` and maybe ``{modality}_lengths``, numbers or `EVERY_FRAME`. Each row is
+            asked for twice.
         count: Utterances.
         dims: Features per frame of each modality, as far as they are known; what is found is added.
         say: Called with one line on what was not taken as it is.
+        pages: Where what is found is written.
 
     Returns:
         `count` arrays [frames, features], float32, which share no memory with `data`.
@@ -52,51 +63,76 @@ def read_frames(
     """
     if data.get(modality) is None:
         return [np.zeros((0, dims.get(modality, 1)), np.float32)] * count
-    rows = _read_rows(split, modality, entries(split, modality, data[modality], count), dims)
+    values = entries(split, modality, data[modality], count)
+    rows = _find_padding(split, modality, values, dims)
     given = data.get(f"{modality}_lengths")
     place = f"split {split!r}, {modality}"
     if given is None:
         starts, ends = np.zeros_like(rows.total), rows.total
         _tell_front(place, rows, say)
+    elif given is EVERY_FRAME:
+        starts, ends = np.zeros_like(rows.total), rows.total
+        remedy = f"if those are padding, give the number of frames in a column '{modality}_lengths'"
+        _tell_padded(f"{place}: all frames count", rows, remedy, say)
     else:
         starts, ends = _by_length(split, modality, rows, given, say)
+    return _write_windows(
+        place, modality, values, (starts, ends), None if given is not None else rows, dims, say, pages
+    )
+
+
+def _find_padding(split: str, modality: str, values: Sequence[Any], dims: dict[str, int]) -> _Rows:
+    spans = np.zeros((3, len(values)), np.int64)
+    for row in bar(range(len(values)), f"split {split!r}, {modality}: padding"):
+        frames = _frames_of(values[row], f"split {split!r}, {modality}, row {row}", modality, dims)
+        if frames.shape[1]:
+            dim = dims.setdefault(modality, frames.shape[1])
+            if frames.shape[1] != dim:
+                raise DataError(f"split {split!r}, {modality}, row {row}: {frames.shape[1]} features, but {dim} before")
+        filled = np.flatnonzero(((frames != 0) & ~np.isnan(frames)).any(axis=1))
+        spans[:, row] = (len(frames), filled[0], filled[-1] + 1) if len(filled) else (len(frames), 0, 0)
+    return _Rows(*spans)
+
+
+def _write_windows(
+    place: str,
+    modality: str,
+    values: Sequence[Any],
+    windows: tuple[np.ndarray, np.ndarray],
+    padded: _Rows | None,
+    dims: Mapping[str, int],
+    say: Callable[[str], None],
+    pages: Pages,
+) -> Frames:
+    """The frames between two ends of each row, and if `padded` says where padding is, without it."""
+    count = len(values)
     nan, inf = np.zeros((2, count), np.int64)
-    sequences = []
-    for row, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        window = rows.frames[row][start:end]
-        frames, nan[row], inf[row] = _clean(f"{place}, row {row}", modality, window, int(start))
-        if given is None:
-            frames = frames[rows.first[row] : rows.end[row]]
-        # Zeros alone are absent, whatever the length. A copy: a view would keep all of the pickle in memory.
-        sequences.append(np.array(frames if frames.any() else frames[:0], np.float32, order="C"))
-    for what, values in (("NaN", nan), ("-inf", inf)):
-        if values.any():
-            say(f"{place}: {values.sum()} values of {what} became 0 (in {np.count_nonzero(values)} of {count} rows)")
-    absent = sum(not len(frames) for frames in sequences)
+    sequences = Frames(pages, dims.get(modality, 1))
+    for row, (start, end) in enumerate(bar(zip(*windows, strict=True), place, count)):
+        where = f"{place}, row {row}"
+        window = _frames_of(values[row], where, modality, dims)[start:end]
+        frames, nan[row], inf[row] = _clean(where, modality, window, int(start))
+        if padded is not None:
+            frames = frames[padded.first[row] : padded.end[row]]
+        sequences.append(frames if frames.any() else frames[:0])  # zeros alone are absent, whatever the length
+    for what, found in (("NaN", nan), ("-inf", inf)):
+        if found.any():
+            say(f"{place}: {found.sum()} values of {what} became 0 (in {np.count_nonzero(found)} of {count} rows)")
+    absent = sequences.lengths.count(0)
     if 0 < absent < count:
         say(f"{place}: {absent} of {count} utterances have no frames")
     return sequences
 
 
-def _read_rows(split: str, modality: str, values: Sequence[Any], dims: dict[str, int]) -> _Rows:
-    found = []
-    spans = np.zeros((3, len(values)), np.int64)
-    for row, value in enumerate(bar(values, f"{split} {modality}")):
-        where = f"split {split!r}, {modality}, row {row}"
-        frames = numbers(value, where)
-        if frames.ndim < 2 and (frames.size == 0 or (frames.ndim == 0 and np.isnan(frames))):  # [] or None
-            frames = np.zeros((0, dims.get(modality, 0)))
-        elif frames.ndim != 2:
-            advice = f"; one vector per utterance is one frame, {modality}[:, None, :]" if frames.ndim == 1 else ""
-            raise DataError(f"{where}: must be [frames, features], but has {frames.ndim} axes{advice}")
-        elif frames.shape[1]:
-            dim = dims.setdefault(modality, frames.shape[1])
-            if frames.shape[1] != dim:
-                raise DataError(f"{where}: {frames.shape[1]} features, but {dim} before")
-        found.append(frames)
-        filled = np.flatnonzero(((frames != 0) & ~np.isnan(frames)).any(axis=1))
-        spans[:, row] = (len(frames), filled[0], filled[-1] + 1) if len(filled) else (len(frames), 0, 0)
-    return _Rows(found, *spans)
+def _frames_of(value: Any, where: str, modality: str, dims: Mapping[str, int]) -> np.ndarray:
+    """What stands in a row as [frames, features]."""
+    frames = numbers(value, where)
+    if frames.ndim == 2:
+        return frames
+    if frames.ndim < 2 and (frames.size == 0 or (frames.ndim == 0 and np.isnan(frames))):  # [] or None
+        return np.zeros((0, dims.get(modality, 0)))
+    advice = f"; one vector per utterance is one frame, {modality}[:, None, :]" if frames.ndim == 1 else ""
+    raise DataError(f"{where}: must be [frames, features], but has {frames.ndim} axes{advice}")
 
 
 def _tell_front(place: str, rows: _Rows, say: Callable[[str], None]) -> None:
@@ -125,13 +161,16 @@ def _by_length(
             f"{place}: {len(cut)} of {count} rows have frames other than zero beyond their length (the first is row "
             f"{cut[0]}), left out because {key!r} decides"
         )
-    padded = int(((rows.end > 0) & (rows.end - rows.first < rows.total)).sum())
-    if (lengths == rows.total).all() and 2 * padded > count:
-        say(
-            f"{place}: {key!r} counts all frames, though {padded} of {count} rows begin or end with zeros; "
-            f"if those are padding, leave {key!r} out"
-        )
+    if (lengths == rows.total).all():
+        _tell_padded(f"{place}: {key!r} counts all frames", rows, f"if those are padding, leave {key!r} out", say)
     return starts, ends
+
+
+def _tell_padded(what: str, rows: _Rows, remedy: str, say: Callable[[str], None]) -> None:
+    """Tell if zeros that count as frames look like padding."""
+    count, padded = len(rows.total), int(((rows.end > 0) & (rows.end - rows.first < rows.total)).sum())
+    if 2 * padded > count:
+        say(f"{what}, though {padded} of {count} rows begin or end with zeros; {remedy}")
 
 
 def _are_padded_in_front(rows: _Rows, lengths: np.ndarray) -> np.ndarray:

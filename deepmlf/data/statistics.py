@@ -1,12 +1,13 @@
 """What scales features: mean and standard deviation, and the features in which a few odd values decide both."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from deepmlf.data.frames import blocks_of, lengths_of
+
 _STD_FLOOR = 1e-6  # a feature that never changes is not scaled up to noise
-_BLOCK = 16  # features at a time: in float64, all of them would need more memory than the pickle
 _ODD_SHARE = 1000  # at most one in so many values, at either end, can be odd
 _SQUEEZED = 10.0  # as many times wider than all other values together
 
@@ -31,11 +32,8 @@ def mean_and_std(sequences: Sequence[np.ndarray], dim: int) -> tuple[list[float]
         sequences: Arrays [frames, dim].
         dim: Features.
     """
-    means, stds = np.zeros(dim), np.ones(dim)
-    for start, values in _blocks(sequences, dim):
-        part, std = slice(start, start + values.shape[1]), values.std(0)
-        means[part], stds[part] = values.mean(0), np.where(std < _STD_FLOOR, 1.0, std)
-    return means.tolist(), stds.tolist()
+    mean, std = _moments(sequences, dim)
+    return mean.tolist(), np.where(std < _STD_FLOOR, 1.0, std).tolist()
 
 
 def odd_features(sequences: Sequence[np.ndarray], dim: int) -> list[OddFeature]:
@@ -47,28 +45,54 @@ def odd_features(sequences: Sequence[np.ndarray], dim: int) -> list[OddFeature]:
         sequences: Arrays [frames, dim].
         dim: Features.
     """
-    found = []
-    ends = np.cumsum([len(frames) for frames in sequences])
-    for start, values in _blocks(sequences, dim):
-        odd = max(1, len(values) // _ODD_SHARE)
-        if len(values) <= 2 * odd:
-            continue
-        ordered = np.partition(values, (odd, len(values) - odd - 1), axis=0)
-        usual = ordered[len(values) - odd - 1] - ordered[odd]
-        std = values.std(0)
-        for column in np.flatnonzero((usual > 0) & (std > _SQUEEZED * usual)):
-            worst = int(np.abs(values[:, column] - np.median(values[:, column])).argmax())
-            row = int(np.searchsorted(ends, worst, side="right"))
-            others = np.sort(values[:, column])[odd : len(values) - odd].std()
-            frame = worst - int(ends[row] - len(sequences[row]))
-            value = float(values[worst, column])
-            found.append(OddFeature(start + int(column), float(std[column]), float(others), row, frame, value))
+    lengths = lengths_of(sequences)
+    count = sum(lengths)
+    odd = max(1, count // _ODD_SHARE)
+    if count <= 2 * odd:
+        return []
+    lowest, highest = _extremes(sequences, odd + 1)
+    usual = highest.min(0) - lowest.max(0)
+    std = _moments(sequences, dim)[1]
+    ends, found = np.cumsum(lengths), []
+    for column in np.flatnonzero((usual > 0) & (std > _SQUEEZED * usual)):
+        values = np.concatenate([block[:, column] for block in blocks_of(sequences)]).astype(np.float64)
+        worst = int(np.abs(values - np.median(values)).argmax())
+        others = np.sort(values)[odd : count - odd].std()
+        row = int(np.searchsorted(ends, worst, side="right"))
+        frame = worst - int(ends[row] - lengths[row])
+        found.append(OddFeature(int(column), float(std[column]), float(others), row, frame, float(values[worst])))
     return found
 
 
-def _blocks(sequences: Sequence[np.ndarray], dim: int) -> Iterator[tuple[int, np.ndarray]]:
-    """The first feature of each block, and the block's values [frames of all sequences, features], float64."""
-    filled = [frames for frames in sequences if len(frames)]
-    for start in range(0, dim if filled else 0, _BLOCK):
-        part = slice(start, start + _BLOCK)
-        yield start, np.concatenate([frames[:, part] for frames in filled]).astype(np.float64)
+def _moments(sequences: Sequence[np.ndarray], dim: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each feature, [dim]; 0 and 1 without a frame."""
+    count = sum(lengths_of(sequences))
+    if not count:
+        return np.zeros(dim), np.ones(dim)
+    mean = _sum(block.astype(np.float64) for block in blocks_of(sequences)) / count
+    # Deviations, not squares: where values are large and alike, those would lose all digits.
+    return mean, np.sqrt(_sum((block - mean) ** 2 for block in blocks_of(sequences)) / count)
+
+
+def _sum(blocks: Iterable[np.ndarray]) -> np.ndarray:
+    """The sum over all rows, added up in the order of one array that holds them all."""
+    total = None
+    for block in blocks:
+        if total is not None:
+            block[0] += total
+        total = block.sum(0)
+    assert total is not None
+    return total
+
+
+def _extremes(sequences: Sequence[np.ndarray], count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The smallest and the largest values of each feature in any order, [count, features] each; there are more."""
+    lowest = highest = None
+    for block in blocks_of(sequences):
+        low = block if lowest is None else np.concatenate([lowest, block])
+        high = block if highest is None else np.concatenate([highest, block])
+        lowest = np.partition(low, count - 1, axis=0)[:count] if len(low) > count else low
+        highest = np.partition(high, -count, axis=0)[-count:] if len(high) > count else high
+    assert lowest is not None
+    assert highest is not None
+    return lowest.astype(np.float64), highest.astype(np.float64)

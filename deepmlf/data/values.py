@@ -23,7 +23,8 @@ def entries(split: str, key: str, values: Any, count: int | None = None) -> Sequ
     Raises:
         DataError: If they are no sequence, or there are more or fewer.
     """
-    is_sequence = isinstance(values, list | tuple) or (isinstance(values, np.ndarray) and values.ndim > 0)
+    is_array = isinstance(values, np.ndarray) and values.ndim > 0
+    is_sequence = is_array or (isinstance(values, Sequence) and not isinstance(values, str | bytes | bytearray))
     if not is_sequence:
         raise DataError(f"split {split!r}: {key!r} must hold a value per utterance, but holds {_kind(values)}")
     if count is not None and len(values) != count:

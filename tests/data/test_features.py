@@ -1,11 +1,14 @@
 """Where an utterance's frames lie among its padding, and what they may hold."""
 
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from deepmlf.data.features import read_frames
+from deepmlf.data.paging import Pages
 from deepmlf.errors import DataError
 
 TOTAL, DIM = 9, 2
@@ -23,10 +26,13 @@ def padded(in_front: list[bool], padding: float = 0.0) -> np.ndarray:
     return array
 
 
+PAGES = Pages(Path(tempfile.gettempdir()))
+
+
 def read(audio: Any, lengths: Any = None, told: list[str] | None = None) -> list[np.ndarray]:
     data = {"audio": audio, "audio_lengths": lengths}
     say = [].append if told is None else told.append
-    return read_frames("train", "audio", data, len(audio), {}, say)
+    return list(read_frames("train", "audio", data, len(audio), {}, say, PAGES))
 
 
 def assert_speech(found: list[np.ndarray]) -> None:
@@ -108,7 +114,7 @@ def test_a_row_may_have_no_frames(empty: Any) -> None:
 
 @pytest.mark.parametrize("data", [{}, {"audio": None}, {"audio": None, "audio_lengths": None}])
 def test_a_modality_may_be_absent(data: dict[str, Any]) -> None:
-    assert [len(frames) for frames in read_frames("train", "audio", data, 3, {}, print)] == [0, 0, 0]
+    assert [len(frames) for frames in read_frames("train", "audio", data, 3, {}, print, PAGES)] == [0, 0, 0]
 
 
 def test_what_could_not_be_computed_becomes_zero_and_is_counted() -> None:

@@ -10,6 +10,7 @@ from deepmlf.data.checks import check_labels, tell_oddities
 from deepmlf.data.dataset import SPLITS, DatasetInfo, SplitData, write_dataset
 from deepmlf.data.features import MODALITIES, read_frames
 from deepmlf.data.formats.labels import class_names, read_classes, read_numbers
+from deepmlf.data.paging import Pages
 from deepmlf.data.task import KNOWN, Task
 from deepmlf.data.values import entries, read_ids, read_texts
 from deepmlf.errors import DataError
@@ -51,6 +52,7 @@ def write_content(
     unlabelled: bool,
     force: bool,
     say: Callable[[str], None],
+    pages: Pages,
 ) -> DatasetInfo:
     """Check the splits and write the dataset. What was read of them is let go.
 
@@ -64,6 +66,7 @@ def write_content(
         unlabelled: Splits and labels may be missing.
         force: Replace a dataset that is in `out`.
         say: Called with one line on what was not taken as it is, or looks odd.
+        pages: Where frames are kept until all is known that the dataset tells of them.
 
     Raises:
         DataError: With the split, key and row at fault.
@@ -76,7 +79,7 @@ def write_content(
     splits: dict[str, SplitData] = {}
     for name in SPLITS:
         if name in content:
-            splits[name] = _read_split(name, content.pop(name), key, task, dims, unlabelled, say)
+            splits[name] = _read_split(name, content.pop(name), key, task, dims, unlabelled, say, pages)
         else:
             splits[name] = SplitData([], [], np.zeros(0, np.float32), [], [])
     if not unlabelled:
@@ -84,7 +87,7 @@ def write_content(
         check_labels(task, labels, say, is_range_given=is_range_given)
     sizes = (dims.get("audio", 1), dims.get("vision", 1))
     tell_oddities(splits, sizes, say)
-    return write_dataset(out, dataset, splits, sizes, lowercase, task=task, force=force)
+    return write_dataset(out, dataset, splits, sizes, lowercase, task=task, force=force, pages=pages)
 
 
 def task_of(dataset: str, label_range: tuple[float, float] | None) -> Task:
@@ -126,6 +129,7 @@ def _read_split(
     dims: dict[str, int],
     unlabelled: bool,
     say: Callable[[str], None],
+    pages: Pages,
 ) -> SplitData:
     has_labels = data.get(key_of_labels) is not None or not unlabelled
     for key in (*_KEYS, key_of_labels) if has_labels else _KEYS:
@@ -145,7 +149,7 @@ def _read_split(
         labels = read_classes(split, key_of_labels, data[key_of_labels], count, task.classes, unlabelled=unlabelled)
     elif has_labels:
         labels = read_numbers(split, key_of_labels, data[key_of_labels], count, task, unlabelled=unlabelled)
-    frames = {modality: read_frames(split, modality, data, count, dims, say) for modality in MODALITIES}
+    frames = {modality: read_frames(split, modality, data, count, dims, say, pages) for modality in MODALITIES}
     return SplitData(ids, texts, labels.astype(np.float32), frames["audio"], frames["vision"])
 
 

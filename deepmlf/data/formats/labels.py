@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from deepmlf.data.task import Task
-from deepmlf.data.values import entries, number_per_entry, read_name
+from deepmlf.data.values import entries, number_per_entry, plain, read_name
 from deepmlf.errors import DataError
 
 _REMEDY = "leave the utterance out, or import with --unlabelled what is to be predicted only"
@@ -27,7 +27,11 @@ def read_numbers(split: str, key: str, given: Any, count: int, task: Task, *, un
     Raises:
         DataError: If one is no number of the range, or there are more or fewer than utterances.
     """
-    labels = number_per_entry(split, key, entries(split, key, given))
+    try:
+        labels = number_per_entry(split, key, entries(split, key, given))
+    except DataError as error:
+        names = any(isinstance(plain(label), str | bytes) for label in entries(split, key, given))
+        raise DataError(f"{error}{'; --task classification takes names of classes' if names else ''}") from None
     if labels.ndim == 2 and len(labels) == count and labels.shape[1] > 1 and labels.size != count:
         raise DataError(
             f"split {split!r}: a row of {key!r} must have one label, but has {labels.shape[1]}; "

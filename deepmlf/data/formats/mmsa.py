@@ -4,25 +4,30 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from deepmlf.data.dataset import SPLITS
+from deepmlf.data.features import MODALITIES
 from deepmlf.data.formats.content import CLASSES, USED, VALID_NAMES, Content
 from deepmlf.data.formats.mag import is_mag, read_mag
 from deepmlf.data.formats.unpickling import load_pickle
+from deepmlf.data.paging import PagedRows, Pages
 from deepmlf.errors import DataError
 
 
-def read_mmsa(path: Path, *, unlabelled: bool, say: Callable[[str], None]) -> Content:
+def read_mmsa(path: Path, pages: Pages, *, unlabelled: bool, say: Callable[[str], None]) -> Content:
     """The splits of a pickle by their names, each with what is used of it alone: the rest makes room.
 
     Args:
         path: The pickle, ``{"train" | "valid" | "test": {...}}``; gzip, bzip2 or xz may have compressed it.
+        pages: Where its arrays are mapped.
         unlabelled: Splits may be missing.
         say: Called with one line on what was not taken as it is.
 
     Raises:
         DataError: If it is no such pickle.
     """
-    content = load_pickle(path)
+    content = load_pickle(path, pages)
     if not isinstance(content, Mapping):
         raise DataError(f"{path}: must hold a dict of splits, but got {type(content).__name__}")
     if any(isinstance(key, bytes) for key in content):
@@ -50,12 +55,17 @@ def read_mmsa(path: Path, *, unlabelled: bool, say: Callable[[str], None]) -> Co
             )
     if left_out := [key for key in content if key not in SPLITS]:
         say(f"{path}: {', '.join(left_out)} left out; only {', '.join(SPLITS)} are imported")
-    return {name: _used(_with_text_keys(content[name])) for name in found}
+    return {name: _used(_with_text_keys(content[name]), pages) for name in found}
 
 
-def _used(split: Mapping[str, Any]) -> dict[str, Any]:
+def _used(split: Mapping[str, Any], pages: Pages) -> dict[str, Any]:
     """What may be used of a split, and of the rest the keys."""
-    return {key: value if key in USED or key in CLASSES else None for key, value in split.items()}
+    used = {key: value if key in USED or key in CLASSES else None for key, value in split.items()}
+    for modality in MODALITIES:
+        value = used.get(modality)
+        if isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim):
+            used[modality] = PagedRows(value, pages)
+    return used
 
 
 def _with_text_keys(content: Mapping[Any, Any]) -> dict[str, Any]:

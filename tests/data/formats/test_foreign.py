@@ -19,6 +19,7 @@ import pytest
 import torch
 
 from deepmlf.data.formats.unpickling import load_pickle
+from deepmlf.data.paging import Pages
 from deepmlf.errors import DataError
 
 
@@ -85,7 +86,7 @@ def test_a_foreign_file_is_named(tmp_path: Path, write: Callable[[Path], object]
     path = tmp_path / "MOSI.pkl"
     write(path)
     with pytest.raises(DataError, match=message) as caught:
-        load_pickle(path)
+        load_pickle(path, Pages(path.parent))
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
 
@@ -95,14 +96,14 @@ def test_a_compressed_pickle_is_read(tmp_path: Path, compress: Callable[[bytes],
     path = tmp_path / "MOSI.pkl.gz"
     content = {"a": np.random.default_rng(0).normal(size=500)}
     path.write_bytes(compress(pickle.dumps(content)))
-    np.testing.assert_array_equal(load_pickle(path)["a"], content["a"])
+    np.testing.assert_array_equal(load_pickle(path, Pages(path.parent))["a"], content["a"])
     path.write_bytes(path.read_bytes()[:-2000])
     with pytest.raises(DataError, match=r"not a whole pickle \(it ends too early\); fetch or write it again"):
-        load_pickle(path)
+        load_pickle(path, Pages(path.parent))
 
 
 def test_a_folder_and_nothing_are_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no.pkl: No such file or directory"):
-        load_pickle(tmp_path / "no.pkl")
+        load_pickle(tmp_path / "no.pkl", Pages(tmp_path))
     with pytest.raises(DataError, match="Is a directory"):
-        load_pickle(tmp_path)
+        load_pickle(tmp_path, Pages(tmp_path))

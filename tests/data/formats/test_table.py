@@ -1,8 +1,5 @@
 """Tables beside folders of features: the same data as a pickle's is the same dataset, and faults are told."""
 
-import csv
-import json
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,45 +13,7 @@ from deepmlf.data.dataset import Dataset
 from deepmlf.data.formats.importing import import_dataset
 from deepmlf.errors import DataError
 from tests.command import deepmlf
-
-Row = dict[str, Any]
-TEXTS = [
-    "I, for one, liked it",
-    'he said "well"',
-    "two\nlines",
-    "NA",
-    "",
-    "gut, wirklich gut",
-    "null",
-    "0012",
-    "a\u2028b",
-]
-FOLDERS = ("audio", "vision")
-
-
-def rows_of(folder: Path) -> list[Row]:
-    """Nine utterances, three of each split, whose features are written into two folders."""
-    generator, rows = np.random.default_rng(0), []
-    for number, text in enumerate(TEXTS):
-        split = ("train", "valid", "test")[number // 3]
-        rows.append({"id": f"00{number}", "split": split, "text": text, "label": round(number / 4 - 1, 2)})
-        for modality, dim in zip(FOLDERS, (3, 2), strict=True):
-            path = folder / modality / f"00{number}.npy"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            np.save(path, generator.normal(size=(2 + number % 3, dim)).astype(np.float32))
-    return rows
-
-
-def write_csv(path: Path, rows: list[Row], delimiter: str = ",") -> None:
-    with path.open("w", newline="", encoding="utf-8-sig") as file:
-        writer = csv.DictWriter(file, list(rows[0]), delimiter=delimiter)
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def write_lines(path: Path, rows: list[Row]) -> None:
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-
+from tests.data.utterances import FOLDERS, TEXTS, Row, rows_of, write_csv, write_lines
 
 WRITERS: dict[str, Callable[[Path, list[Row]], None]] = {
     "commas.csv": write_csv,
@@ -69,21 +28,6 @@ def imported(folder: Path, table: Path, **options: Any) -> Dataset:
     of_modalities = {modality: folder / modality for modality in FOLDERS}
     import_dataset(table, folder / "out", force=True, **(of_modalities | options))
     return Dataset.open(folder / "out")
-
-
-@pytest.fixture
-def pickled(tmp_path: Path) -> str:
-    """Fingerprint of the same data as a pickle in the layout of MMSA."""
-    rows, content = rows_of(tmp_path), {}
-    for split in ("train", "valid", "test"):
-        own = [row for row in rows if row["split"] == split]
-        frames = {of: [np.load(tmp_path / of / f"{row['id']}.npy") for row in own] for of in FOLDERS}
-        content[split] = {
-            "id": [row["id"] for row in own], "raw_text": [row["text"] for row in own],
-            "regression_labels": [row["label"] for row in own], **frames,
-        }  # fmt: skip
-    (tmp_path / "data.pkl").write_bytes(pickle.dumps(content))
-    return import_dataset(tmp_path / "data.pkl", tmp_path / "of_pickle").fingerprint
 
 
 @pytest.mark.parametrize("name", WRITERS)
@@ -123,6 +67,16 @@ def test_zeros_are_frames_and_no_frames_are_absence(tmp_path: Path) -> None:
     np.testing.assert_array_equal(split.audio(0), [[0, 0, 0], [1, 2, 3], [0, 0, 0]])
     assert split.audio(1).shape == (0, 3)
     assert "split 'train', audio: 1 of 3 utterances have no frames" in told
+
+
+def test_whole_numbers_beside_others_are_fine(tmp_path: Path) -> None:
+    rows = rows_of(tmp_path)
+    np.save(tmp_path / "audio" / "001.npy", np.array([[1, 2, 3]], np.int16))
+    np.save(tmp_path / "audio" / "002.npy", np.array([[0.5, 2, 3]], ">f8"))
+    write_csv(tmp_path / "t.csv", rows)
+    split = imported(tmp_path, tmp_path / "t.csv").split("train")
+    np.testing.assert_array_equal(split.audio(1), [[1, 2, 3]])
+    np.testing.assert_array_equal(split.audio(2), [[0.5, 2, 3]])
 
 
 def test_a_table_to_predict_needs_neither_labels_nor_splits(tmp_path: Path) -> None:
@@ -177,6 +131,12 @@ FAULTS: dict[str, tuple[Callable[[Path, list[Row]], list[Row]], str]] = {
     "three dimensions": (with_array(np.ones((1, 2, 3))), r"002.npy: must be an array .*, but is \[1, 2, 3\]"),
     "other features": (with_array(np.ones((2, 4))), "split 'train', audio, row 2: 4 features, but 3 before"),
     "texts": (with_array(np.array([["a", "b", "c"]])), "split 'train', audio, row 2: must hold numbers"),
+    "strings beside": (changed(3, label="1,5"), "split 'valid', label, row 0: must hold numbers, but holds '1,5'"),
+    "complex": (with_array(np.ones((2, 3), complex)), "split 'train', audio, row 2: must hold real numbers, but holds"),
+    "archive": (
+        with_bytes(b"PK\x05\x06" + bytes(18)),
+        r"002.npy: must be an array \[frames, features\], but is several",
+    ),
     "infinity": (with_array(np.full((2, 3), np.inf)), r"split 'train', audio, row 2, frame 0: holds 6 values of \+inf"),
 }
 
@@ -240,8 +200,13 @@ def test_a_line_without_a_text_has_an_empty_one_and_is_told(tmp_path: Path) -> N
 
 def test_folders_must_be_there_and_go_with_a_table(tmp_path: Path, pickled: str) -> None:
     write_csv(tmp_path / "t.csv", rows_of(tmp_path))
-    with pytest.raises(DataError, match="--audio .*nowhere: no such folder"):
+    with pytest.raises(DataError, match="--audio .*nowhere: no such folder, nor a column of .*t.csv with arrays"):
         imported(tmp_path, tmp_path / "t.csv", audio=tmp_path / "nowhere")
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(DataError, match="--audio .*nothing: holds no .npy file; it must have one for each utterance"):
+        imported(tmp_path, tmp_path / "t.csv", audio=tmp_path / "nothing")
+    with pytest.raises(DataError, match="--vision text: column 'text' of .*t.csv holds no arrays"):
+        imported(tmp_path, tmp_path / "t.csv", vision="text")
     with pytest.raises(DataError, match="t.csv: No such file"):
         import_dataset(tmp_path / "gone" / "t.csv", tmp_path / "out")
     with pytest.raises(DataError, match="--audio: goes with a table; a pickle holds its features itself"):

@@ -13,13 +13,14 @@ import pytest
 import torch
 
 from deepmlf.data.formats.unpickling import load_pickle
+from deepmlf.data.paging import Pages
 from deepmlf.errors import DataError
 
 
 def read(tmp_path: Path, content: Any, protocol: int = 4) -> Any:
     path = tmp_path / "data.pkl"
     path.write_bytes(pickle.dumps(content, protocol))
-    return load_pickle(path)
+    return load_pickle(path, Pages(path.parent))
 
 
 class Python2Pickler(pickle._Pickler):  # type: ignore[name-defined]
@@ -59,10 +60,81 @@ def test_a_pickle_of_python_2_is_read(tmp_path: Path, protocol: int) -> None:
         Python2Pickler(file, protocol).dump(
             {"audio": values, "text": "caf\u00e9", "rows": np.array([b"a"]), "set": {1}}
         )
-    found = load_pickle(tmp_path / "data.pkl")
+    found = load_pickle(tmp_path / "data.pkl", Pages(tmp_path))
     assert set(found) == {b"audio", b"text", b"rows", b"set"}
     np.testing.assert_array_equal(found[b"audio"], values)
     assert (found[b"text"].decode(), found[b"rows"].tolist(), found[b"set"]) == ("caf\u00e9", [b"a"], {1})
+
+
+LARGE = np.random.default_rng(1).normal(size=(5, 40, 7))
+
+
+def large_arrays() -> dict[str, np.ndarray]:
+    structured = np.zeros(200, [("a", "<f4"), ("b", "S3")])
+    structured["a"] = np.arange(200)
+    return {
+        "float64": LARGE,
+        "float32": LARGE.astype(np.float32),
+        "big end first": LARGE.astype(">f8"),
+        "Fortran": np.asfortranarray(LARGE),
+        "two axes": LARGE[0].repeat(3, 0),
+        "whole": np.arange(900).reshape(30, 30),
+        "texts": np.array([f"text {row}" for row in range(100)]),
+        "structured": structured,
+    }
+
+
+def lies_in_a_map(array: np.ndarray) -> bool:
+    """Whether an array is a view of memory that no array holds."""
+    base: object = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    return isinstance(base, memoryview)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_large_arrays_are_what_they_were_and_lie_in_the_file(tmp_path: Path, protocol: int) -> None:
+    given = large_arrays()
+    listed = np.empty(2, object)
+    listed[:] = [given["float32"], given["two axes"]]
+    found = read(tmp_path, {**given, "again": given["float64"], "listed": listed}, protocol)
+    assert found["again"] is found["float64"]
+    for name, array in given.items():
+        assert found[name].dtype.newbyteorder("=") == array.dtype.newbyteorder("=")
+        np.testing.assert_array_equal(found[name], array)
+        assert lies_in_a_map(found[name]) == (protocol >= 2), name
+    assert found["Fortran"].flags.f_contiguous
+    for array, other in zip(listed, found["listed"], strict=True):
+        np.testing.assert_array_equal(other, array)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_what_is_large_and_no_array_is_read_as_it_is(tmp_path: Path, protocol: int) -> None:
+    content = ["\u00e9" * 5000, b"\xff" * 5000, bytearray(b"\xfe" * 5000), [float(n) / 7 for n in range(3000)], 0.5]
+    found = read(tmp_path, content, protocol)
+    assert found == content
+    assert [type(value) for value in found] == [str, bytes, bytearray, list, float]
+
+
+@pytest.mark.parametrize("protocol", [1, 2])
+def test_large_arrays_of_python_2_are_read(tmp_path: Path, protocol: int) -> None:
+    with (tmp_path / "data.pkl").open("wb") as file:
+        Python2Pickler(file, protocol).dump({"audio": LARGE, "again": [LARGE], "text": "a" * 3000})
+    found = load_pickle(tmp_path / "data.pkl", Pages(tmp_path))
+    np.testing.assert_array_equal(found[b"audio"], LARGE)
+    assert found[b"again"][0] is found[b"audio"]
+    assert found[b"text"] == b"a" * 3000
+    assert lies_in_a_map(found[b"audio"])
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_a_pickle_is_cut_wherever_it_is(tmp_path: Path, protocol: int) -> None:
+    whole = pickle.dumps({"audio": LARGE, "rows": [1.5] * 9, "text": "caf\u00e9"}, protocol)
+    path = tmp_path / "data.pkl"
+    for end in [*range(1, 200), *range(200, len(whole) - 200, 997), *range(len(whole) - 200, len(whole))]:
+        path.write_bytes(whole[:end])
+        with pytest.raises(DataError, match=r"data\.pkl: not a whole pickle \("):
+            load_pickle(path, Pages(tmp_path))
 
 
 class Evil:
@@ -101,4 +173,4 @@ def test_a_pickle_that_claims_more_than_memory_is_told(tmp_path: Path) -> None:
     path = tmp_path / "data.pkl"
     path.write_bytes(pickle.PROTO + b"\x04" + pickle.BINBYTES8 + struct.pack("<Q", 2**62))
     with pytest.raises(DataError, match=r"data\.pkl: (does not fit into memory|not a whole pickle)"):
-        load_pickle(path)
+        load_pickle(path, Pages(path.parent))

@@ -108,7 +108,7 @@ def test_a_search_is_refused_before_it_starts(small_data: Path, tmp_path: Path) 
     with pytest.raises(SearchError, match=r"training\.device=cpu: uses no GPU, but --gpus-per-trial is 1"):
         plan_search(asked)
     with pytest.raises(ConfigError, match=r"^training\.device: is one for all trials of a search; use --gpus-per"):
-        check_drawn({"training.device": "cuda"})
+        check_drawn({"training.device": "cuda"}, ["tiny-random"])
 
 
 def test_a_worker_trains_on_what_its_trial_holds(small_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,8 @@ from tests.tune.parts import TERMS
 
 def order_of(data: Path, lm: Path, fingerprint: str | None) -> TrialOrder:
     config = TrialConfig.from_overrides({"data.path": str(data), "model.language_model": str(lm)})
-    terms = TERMS.model_copy(update={"language_model": fingerprint})
+    known = {} if fingerprint is None else {str(lm): fingerprint}
+    terms = TERMS.model_copy(update={"language_models": known})
     return TrialOrder(number=0, config=config, overrides={}, terms=terms)
 
 

@@ -124,10 +124,13 @@ def known(name: str) -> KnownLanguageModel:
     Raises:
         LanguageModelError: As `facts`.
     """
+    return KnownLanguageModel(facts(name), fingerprint(name), _parameters(name))
+
+
+def _parameters(name: str) -> int:
     if name == TINY_RANDOM:
-        return KnownLanguageModel(_TINY_RANDOM_FACTS, TINY_RANDOM_FINGERPRINT, _TINY_RANDOM_PARAMETERS)
-    shapes = [weight.shape for weight in weights_of(resolve(name)).values()]
-    return KnownLanguageModel(facts(name), fingerprint(name), sum(map(math.prod, shapes)))
+        return _TINY_RANDOM_PARAMETERS
+    return sum(math.prod(weight.shape) for weight in weights_of(resolve(name)).values())
 
 
 def get(name: str, *, progress: Say = lambda message: None) -> Path:

@@ -186,7 +186,7 @@ def test_the_best_epoch_and_the_parameters_are_those_of_the_whole_model(
     reports = [EpochReport(metrics) for metrics in run(tmp_path, small_data, **settings)]
     assert [report.get("curriculum/missing_blocks") for report in reports] == [2, 1, 1, None, None, None]
     assert [report.is_whole for report in reports] == [False] * 3 + [True] * 3
-    best = best_epoch(reports, "valid/MAE")
+    best = best_epoch(reports, "valid/MAE", "minimize")
     assert best is not None
     assert best.fidelity == 6
     assert json.loads((tmp_path / "best" / "state.json").read_text())["fusion_epoch"] == 6

@@ -40,7 +40,7 @@ class Lease:
         self.lost = False
 
     def __enter__(self) -> "Lease":
-        other = self._read()
+        other = self._seen()
         if other is not None and not self._is_dead(other):
             self._wait_for(other)
         self._renew()
@@ -57,7 +57,7 @@ class Lease:
         if not self._quiet:
             print(f"deepmlf: seeing whether the driver on {other['host']} is still there", file=sys.stderr)
         started = time.monotonic()
-        while (found := self._read()) is not None:
+        while (found := self._seen()) is not None:
             if found["beat"] != other["beat"]:
                 raise SearchError(
                     f"{self._remote.uri}: another driver is running this search, on {found['host']} "
@@ -78,9 +78,27 @@ class Lease:
             pass  # somebody else's, alive
         return False
 
+    def _seen(self) -> dict[str, Any] | None:
+        """The lease that is there; one that is torn is that of a driver of which nothing is known."""
+        try:
+            return self._read()
+        except ValueError:
+            return {"id": "", "host": "an unknown machine", "pid": 0, "beat": ""}
+
     def _read(self) -> dict[str, Any] | None:
+        """The lease that is there.
+
+        Raises:
+            OSError: If the storage does not answer.
+            ValueError: If it is torn, as where it is just being written.
+        """
         content = self._remote.read(LEASE)
-        return None if content is None else json.loads(content)
+        if content is None:
+            return None
+        found = json.loads(content)
+        if not isinstance(found, dict) or not {"id", "host", "pid", "beat"} <= found.keys():
+            raise ValueError("no lease")
+        return found
 
     def _renew(self) -> None:
         self._remote.upload(json.dumps(self._own | {"beat": uuid.uuid4().hex}).encode(), LEASE)
@@ -93,5 +111,5 @@ class Lease:
                     self.lost = True
                     return
                 self._renew()
-            except OSError:
-                continue  # storage that does not answer now may do so later
+            except (OSError, ValueError):
+                continue  # storage that does not answer now, or not as it was written, may do so later

@@ -60,6 +60,35 @@ def test_a_driver_whose_lease_was_taken_sends_nothing_more(
     assert remote.read(LEASE) == TAKEN
 
 
+@pytest.mark.parametrize("torn", [b"", b'{"id": "x", "ho', b"{}{}", b"{}", b"[1]", b"\xff"])
+def test_a_torn_lease_is_neither_lost_nor_the_end_of_its_renewal(
+    s3: S3, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], torn: bytes
+) -> None:
+    monkeypatch.setattr(lease, "BEAT_SECONDS", 0.1)
+    monkeypatch.setattr(lease, "PATIENCE_SECONDS", 1.0)
+    remote = RemoteFolder(s3.uri("torn"))
+    remote.upload(torn, LEASE)
+    started = time.monotonic()
+    with Lease(remote) as held:
+        assert time.monotonic() - started >= 1.0
+        assert "seeing whether the driver on an unknown machine is still there" in capsys.readouterr().err
+        reads, torn_reads = held._read, [ValueError] * 3
+
+        def torn_at_first() -> dict[str, object] | None:
+            if torn_reads:
+                raise torn_reads.pop()
+            return reads()
+
+        held._read = torn_at_first  # type: ignore[method-assign]  # a read that meets a write
+        deadline = time.monotonic() + 20
+        while torn_reads and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not held.lost
+        with pytest.raises(SearchError, match="another driver is running this search"):
+            Lease(remote, quiet=True).__enter__()  # it is renewed all the same
+        _take(remote, held)
+
+
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_search_that_another_driver_took_over_stops_and_says_so(

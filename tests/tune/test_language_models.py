@@ -15,6 +15,7 @@ from deepmlf.model.language_model import tiny_random
 from deepmlf.tune.experiment.manifest import write_manifest
 from deepmlf.tune.experiment.stored import open_experiment
 from deepmlf.tune.plan import plan_resume, plan_search
+from deepmlf.tune.search import run_search
 from deepmlf.tune.settings import SearchSettings
 from tests.model.small_lm import make_folder
 from tests.tune.experiments import settings
@@ -126,3 +127,22 @@ def test_parameters_are_counted_by_headers(lms: list[str]) -> None:
     width, words, positions = 8, 3, 32
     layer = 12 * width**2 + 13 * width
     assert lm_store.known(lms[1]).parameters == layer + (words + positions) * width + 2 * width
+
+
+@pytest.mark.ray
+def test_a_guided_search_learns_over_all_models(
+    ray_cluster: None, tmp_path: Path, small_data: Path, lms: list[str]
+) -> None:
+    tokens = "trial.suggest_int('model.num_fusion_tokens', 2, 12)"
+    (tmp_path / "tokens.py").write_text(
+        f"BASE = {BASE}\ndef space(trial):\n    return {{'model.num_fusion_tokens': {tokens}}}\n"
+    )
+    search = asked(
+        small_data, tmp_path, lms, space=str(tmp_path / "tokens.py"), sampler="auto", scheduler="asha", epochs=9
+    )
+    summary = run_search(search.model_copy(update={"trials": 14}))
+    assert summary.states["FAIL"] == 0
+    drawn = [trial.params for trial in open_experiment(tmp_path / "search").trials()]
+    assert len(drawn) == 14
+    assert {params["model.language_model"] for params in drawn} == set(lms)
+    assert all("model.num_fusion_tokens" in params for params in drawn)

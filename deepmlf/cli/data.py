@@ -28,7 +28,7 @@ def data() -> None:
 )
 @click.option(
     "--audio",
-    type=PATH,
+    metavar="COLUMN|FOLDER",
     help="Of a table: column with an array [frames, features] for each utterance, or folder with ID.npy.",
 )
 @click.option("--vision", metavar="COLUMN|FOLDER", help="The same of vision.")

@@ -65,6 +65,7 @@ def test_a_grid_over_three_models_is_trained_reported_and_confirmed(
     rows = re.findall(r'<th scope="row">(narrow|wider|tiny-random) \(', asked_of)
     assert rows[:3] == ["narrow", "wider", "tiny-random"]  # by size
     assert "valid/MAE against parameters of the language model" in page
+    assert f" with {', '.join(lms)}" in page
     assert "valid/MAE against seconds of a fusion epoch" in page
     confirmed = experiment.confirm(top=2, seeds=2)
     assert len(confirmed["settings"]) == 2

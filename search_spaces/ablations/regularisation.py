@@ -24,7 +24,7 @@ _NONE: dict[str, Any] = {
     "training.weight_decay": 0.0,
 }
 _KINDS: dict[str, dict[str, Any]] = {
-    "none": {},
+    "nothing": {},
     "SoftPerm": {
         "model.softperm_text_apply": 0.25,
         "model.softperm_text_features": 0.3,

@@ -226,7 +226,7 @@ def test_each_word_of_an_ablation_stands_for_another_model(name: str, word: str,
     configs = [on_lm.config_of(on_lm.sample(optuna.trial.FixedTrial(point))) for point in points]
     assert len({on_lm.effective(config) for config in configs}) == len(points)
     [plain] = [config for config, point in zip(configs, points, strict=True)
-               if point[word] in ("as it is", "none") and point["training.seed"] == 0]  # fmt: skip
+               if point[word] in ("as it is", "nothing") and point["training.seed"] == 0]  # fmt: skip
     for config, point in zip(configs, points, strict=True):
         changed = {setting for setting, value in config.flat().items() if value != plain.flat()[setting]}
         assert changed - {"training.seed"} <= CHANGED[point[word]]
@@ -241,7 +241,7 @@ CHANGED: dict[str, set[str]] = {
     "tanh gates": {"model.gate"},
     "nearly closed gates": {"model.gate_init"},
     "FFN on fusion tokens alone": {"model.ffn_on"},
-    "none": set(),
+    "nothing": set(),
     "SoftPerm": {"model.softperm_text_apply", "model.softperm_text_features", "model.softperm_av_features"},
     "embedding dropout": {"model.embedding_dropout"},
     "embedding noise": {"model.embedding_noise"},

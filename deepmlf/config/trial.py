@@ -11,8 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from deepmlf.config.model import Frozen
-from deepmlf.config.model import ModelConfig as ModelConfig
+from deepmlf.config.model import Frozen, ModelConfig
 from deepmlf.errors import ConfigError
 
 Part = Literal["av_encoder", "fusion", "heads"]

@@ -89,30 +89,24 @@ class GroupedCrossAttention(GatedCrossAttention):
         self.vision_key, self.vision_value = (nn.Linear(av_width, width, bias=False) for _ in range(2))
 
     def _attended(self, query: Tensor, av: AudioVisualStates) -> Tensor:
-        audio, vision, shared = query.split(self.group_sizes, dim=2)
-        of_audio, of_vision = self._own_frames(av)
-        attended = [
-            self._attend(audio, self.audio_key, self.audio_value, of_audio),
-            self._attend(vision, self.vision_key, self.vision_value, of_vision),
-            self._attend(shared, self.key, self.value, av),
-        ]
-        return torch.cat(attended, dim=2)
+        return torch.cat([self._attend(*group) for group in self._groups(query, av)], dim=2)
 
     def _weights(self, query: Tensor, av: AudioVisualStates) -> Tensor:
-        audio, vision, shared = query.split(self.group_sizes, dim=2)
-        of_audio, of_vision = self._own_frames(av)
-        weights = [
-            self._weigh(audio, self.audio_key, of_audio),
-            self._weigh(vision, self.vision_key, of_vision),
-            self._weigh(shared, self.key, av),
-        ]
-        return torch.cat(weights, dim=2)
+        groups = self._groups(query, av)
+        return torch.cat([self._weigh(own, key, frames) for own, key, _, frames in groups], dim=2)
 
-    @staticmethod
-    def _own_frames(av: AudioVisualStates) -> tuple[AudioVisualStates, AudioVisualStates]:
+    def _groups(
+        self, query: Tensor, av: AudioVisualStates
+    ) -> list[tuple[Tensor, nn.Linear, nn.Linear, AudioVisualStates]]:
+        """Queries of each group, and the keys, values and frames that they attend to."""
         if av.audio is None or av.vision is None:
             raise ValueError("`av` must have the frames of audio and of vision, but has joint ones alone")
-        return av.audio, av.vision
+        audio, vision, shared = query.split(self.group_sizes, dim=2)
+        return [
+            (audio, self.audio_key, self.audio_value, av.audio),
+            (vision, self.vision_key, self.vision_value, av.vision),
+            (shared, self.key, self.value, av),
+        ]
 
 
 class LoRA(nn.Module):

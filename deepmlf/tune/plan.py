@@ -157,21 +157,19 @@ def plan_resume(
     source = space_of(manifest.space_source, settings.space)
     missing = tuple(material.dataset.info.missing)
     space = BoundSpace(source, Base.of(manifest.base), material.facts, missing)
-    _check_language_models(manifest, material, space)
+    _check_language_models(manifest, material, space, name)
     if manifest.language_model_fingerprint is None:
         say(settings, f"{name}: does not say which weights {settings.lm} had, so it goes on with those of now")
     return SearchPlan(experiment, settings, material.dataset.info, space)
 
 
-def _check_language_models(manifest: Manifest, material: Material, space: BoundSpace) -> None:
-    """Refuse other language models than those that a search began with."""
-    known = manifest.language_model_fingerprint
-    is_first = space.lm == manifest.language_model and known in (None, material.first.fingerprint)
-    others = [lm for lm, begun in manifest.language_models.items() if material.language_models.get(lm) != begun]
-    for other in others if is_first else [manifest.settings.lm]:
-        raise SearchError(
-            f"{other}: is not the language model that {manifest.settings.name} began with; start a new search"
-        )
+def _check_language_models(manifest: Manifest, material: Material, space: BoundSpace, name: str) -> None:
+    """Refuse other language models than those that the search of a name began with."""
+    first, begun = manifest.settings.lm, manifest.fingerprints
+    for lm, found in zip(manifest.settings.all_lms, material.language_models.values(), strict=True):
+        is_same = begun.get(lm) in (None, found.fingerprint)
+        if not is_same or (lm == first and space.lm != manifest.language_model):
+            raise SearchError(f"{lm}: is not the language model that {name} began with; start a new search")
 
 
 def with_devices(plan: SearchPlan) -> SearchPlan:

@@ -129,7 +129,10 @@ def _measure(plan: SearchPlan, best: list[FrozenTrial]) -> Measured:
     with serving(config.data.path, plan.settings.all_lms, plan.settings.address) as served:
         metrics = map_on_cluster(
             partial(_test_metrics, served, device),
-            [(_config_of(plan, trial), str(plan.experiment.place_of_trial(trial.number))) for trial in finished],
+            [
+                (plan.experiment.config_of(trial), str(plan.experiment.place_of_trial(trial.number)))
+                for trial in finished
+            ],
             "measuring on test",
             cpus=plan.settings.cpus_per_trial,
             gpus=gpus,
@@ -138,10 +141,6 @@ def _measure(plan: SearchPlan, best: list[FrozenTrial]) -> Measured:
     for trial, values in zip(finished, metrics, strict=True):
         measured[trial.params[_TRIAL]][trial.params[_SEED]] = values
     return measured
-
-
-def _config_of(plan: SearchPlan, trial: FrozenTrial) -> TrialConfig:
-    return TrialConfig.from_overrides(plan.space.base.overrides, json.loads(trial.user_attrs[OVERRIDES]))
 
 
 def _test_metrics(served: Served, device: str, retrained: tuple[TrialConfig, str]) -> dict[str, float]:

@@ -8,7 +8,6 @@ from optuna.distributions import BaseDistribution
 from optuna.study import Study
 from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 
-from deepmlf.config.trial import TrialConfig
 from deepmlf.errors import SearchError
 from deepmlf.places import Place
 from deepmlf.tune.experiment.stored import StoredExperiment, open_experiment
@@ -88,7 +87,7 @@ def _check_same_setting(
     experiment: StoredExperiment, trial: FrozenTrial, space: BoundSpace, overrides: dict[str, Any]
 ) -> None:
     """Raise ValueError, with the first setting that differs, if a trial trained something else than it would here."""
-    there = TrialConfig.from_overrides(experiment.manifest.base, json.loads(trial.user_attrs[OVERRIDES])).flat()
+    there = experiment.config_of(trial).flat()
     here = space.config_of(overrides).flat()
     for name, value in there.items():
         if name not in _MAY_DIFFER and value != here[name]:

@@ -58,12 +58,15 @@ class StoredExperiment:
         """Its trials as they are now: asked for, and not taken over from an earlier experiment."""
         return [trial for trial in own_trials(self.study) if trial.state != TrialState.WAITING]
 
+    def config_of(self, trial: FrozenTrial) -> TrialConfig:
+        """The configuration of one of its trials, of which the space has made something."""
+        return TrialConfig.from_overrides(self.manifest.base, json.loads(trial.user_attrs[OVERRIDES]))
+
     def setting_of(self, trial: FrozenTrial) -> EffectiveSetting | None:
         """What one of its trials trains; None if no configuration could be made of what was drawn."""
-        drawn = trial.user_attrs.get(OVERRIDES)
-        if drawn is None:
+        if OVERRIDES not in trial.user_attrs:
             return None
-        config = TrialConfig.from_overrides(self.manifest.base, json.loads(drawn))
+        config = self.config_of(trial)
         return effective_setting(config, self.manifest.sizes_of(config.model.language_model).num_layers)
 
     def seconds_of(self, trials: Iterable[FrozenTrial]) -> Seconds:

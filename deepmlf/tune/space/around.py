@@ -1,12 +1,9 @@
 """The setting that a search is made around: that published for a dataset, or the best of an earlier experiment."""
 
-import json
 from typing import Any
 
-from deepmlf.config.trial import TrialConfig
 from deepmlf.errors import SearchError
 from deepmlf.tune.experiment.stored import open_experiment
-from deepmlf.tune.experiment.study import OVERRIDES
 from deepmlf.tune.objective import best_first
 from deepmlf.tune.space.base import DRAWN_BY_NONE, SEED
 from deepmlf.tune.space.load import known_spaces, load_space
@@ -39,7 +36,7 @@ def settings_around(name: str) -> tuple[dict[str, Any], str]:
     if not ranked:
         raise SearchError(f"--around {name}: none of its trials has come to anything yet")
     best, objective = ranked[0], experiment.objectives[0].name
-    config = TrialConfig.from_overrides(experiment.manifest.base, json.loads(best.user_attrs[OVERRIDES]))
+    config = experiment.config_of(best)
     line = (
         f"--around {name}: all that is not drawn is as in trial {best.number} ({objective} {best.values[0]:.4f} on "
         f"{config.data.path} with {config.model.language_model}, {config.training.epochs} fusion epochs)"

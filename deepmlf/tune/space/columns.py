@@ -9,7 +9,7 @@ from optuna.distributions import BaseDistribution
 
 from deepmlf.config.trial import TrialConfig
 from deepmlf.data.task import Task
-from deepmlf.events.dashboard import Parameter, hparams_columns, write_dashboard
+from deepmlf.events.dashboard import EVENTS_FILE, Parameter, hparams_columns, write_dashboard
 from deepmlf.training.metrics import metric_names
 from deepmlf.training.reports import VALID
 from deepmlf.tune.objective import Objective
@@ -27,6 +27,8 @@ def write_columns(trials: Path, space: BoundSpace, objectives: tuple[Objective, 
         objectives: They come first.
         task: The dataset's.
     """
+    if (trials / EVENTS_FILE).exists():  # a resume need not draw again to find what trials differ in
+        return
     first = [objective.short for objective in objectives if objective.name.startswith(VALID)]
     metrics = list(dict.fromkeys([*first, *metric_names(task)]))
     parameters, config = parameters_of(space), space.base.config

@@ -9,6 +9,7 @@ import pytest
 from deepmlf.config.recipe import CODE, DATASETS, PUBLISHED, SHARED, published, recipe_settings
 from deepmlf.config.trial import TrialConfig
 from deepmlf.errors import ConfigError
+from deepmlf.inference.predictor import read_trial_config
 from deepmlf.tune.space.load import load_space
 from tests.command import deepmlf
 
@@ -58,7 +59,7 @@ def test_train_takes_the_recipe_below_what_is_set(small_data: Path, tmp_path: Pa
         "deepmlf: --recipe authors: as published for mosi, but for what was chosen for its language model (fused "
         "layers, FFN, precision)\n"
     ) in told.stderr
-    config = TrialConfig.from_dict(json.loads((tmp_path / "one" / "config.json").read_text())).flat()
+    config = read_trial_config(tmp_path / "one").flat()
     asked = {"training.epochs": 1, "curriculum.av_epochs": 1, "model.dropout": 0.2, "training.batch_size": 16}
     expected = published("mosi") | asked
     assert {name: config[name] for name in expected} == expected
@@ -79,7 +80,7 @@ def test_train_tells_that_nothing_is_published_for_a_dataset(small_data: Path, t
         "deepmlf: --recipe authors: nothing is published for holidays; takes what mosi, mosei, sims have in common, "
         "and the defaults for the rest\n"
     ) in told.stderr
-    config = TrialConfig.from_dict(json.loads((tmp_path / "one" / "config.json").read_text())).flat()
+    config = read_trial_config(tmp_path / "one").flat()
     defaults = TrialConfig().flat()
     assert config["training.accumulation"] == "sum"
     for name in ("training.cosine_epochs", "training.patience", "training.weight_decay"):

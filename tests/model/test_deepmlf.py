@@ -9,7 +9,7 @@ from deepmlf.model.av_encoder import pool_frames
 from deepmlf.model.deepmlf import DeepMLF
 from deepmlf.model.language_model import Family, tiny_random
 from deepmlf.training.losses import LossWeights, compute_losses
-from tests.model.tiny import FAMILIES, assert_same, make_batch, make_model
+from tests.model.tiny import FAMILIES, assert_same, close_gates, make_batch, make_model
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -38,9 +38,7 @@ def test_outputs_do_not_depend_on_padding_or_company(family: Family, pooling: st
 @pytest.mark.parametrize("family", FAMILIES)
 def test_closed_gates_give_the_language_model_back_bit_for_bit(family: Family) -> None:
     model = make_model(family).eval()
-    for name, parameter in model.named_parameters():
-        if name.endswith(("attention_gate", "ffn_gate")):
-            parameter.data.fill_(float("-inf"))
+    close_gates(model)
     batch = make_batch([6, 6], [4, 4])
     with torch.no_grad():
         states = model(**batch, plain=True).text_states

@@ -15,6 +15,7 @@ from deepmlf.model.deepmlf import DeepMLF
 from deepmlf.model.language_model import LanguageModel, load_language_model
 from deepmlf.model.lm.check import SUPPORTED
 from tests.model.families import builder
+from tests.model.tiny import close_gates
 
 MAX_TEXT, TOKENS, LENGTHS = 40, 8, (3, 40, 17)
 TAKEN = (
@@ -51,9 +52,7 @@ def closed(folder: Path, **settings: object) -> DeepMLF:
     config = ModelConfig.model_validate(fixed | settings)
     torch.manual_seed(0)
     model = DeepMLF(load_language_model(str(folder)), 5, 7, config).eval()
-    for name, parameter in model.named_parameters():
-        if name.endswith(("attention_gate", "ffn_gate")):
-            parameter.data.fill_(float("-inf"))
+    close_gates(model)
     return model
 
 

@@ -13,7 +13,7 @@ from deepmlf.model.attention import attention_mask_of, fusion_mask_of
 from deepmlf.model.deepmlf import DeepMLF
 from deepmlf.model.language_model import Family
 from deepmlf.training.losses import LossWeights, compute_losses
-from tests.model.tiny import FAMILIES, assert_same, make_batch, make_model
+from tests.model.tiny import FAMILIES, assert_same, close_gates, make_batch, make_model
 
 SEPARATE = {"fusion_groups": "separate", "num_fusion_tokens": 7}
 AUDIO, VISION, SHARED = slice(0, 2), slice(2, 4), slice(4, 7)
@@ -173,9 +173,7 @@ def test_without_fusion_tokens_the_text_attends(family: Family) -> None:
 def test_with_the_ffn_on_fusion_tokens_the_text_is_the_language_models(family: Family) -> None:
     model, authors = make_model(family, ffn_on="fusion").eval(), make_model(family).eval()
     closed = make_model(family).eval()
-    for name, parameter in closed.named_parameters():
-        if name.endswith(("attention_gate", "ffn_gate")):
-            parameter.data.fill_(float("-inf"))
+    close_gates(closed)
     batch = make_batch([6, 3], [4, 2])
     with torch.no_grad():
         text, own, all_of_it = (one(**batch).text_states for one in (model, closed, authors))

@@ -37,6 +37,13 @@ def make_batch(
     }  # fmt: skip
 
 
+def close_gates(model: DeepMLF) -> None:
+    """Shut every MM block, so that the language model is left."""
+    for name, parameter in model.named_parameters():
+        if name.endswith(("attention_gate", "ffn_gate")):
+            parameter.data.fill_(float("-inf"))
+
+
 def assert_same(first: DeepMLFOutput, second: DeepMLFOutput, row: slice = slice(None)) -> None:
     """Hold every head's outputs, or those of some utterances, against another pass's."""
     for name in ("task", "text", "av", "fusion"):

@@ -25,7 +25,8 @@ from benchmarks.trial_overhead import importable_by_workers
 from deepmlf.config.trial import Stage, TrialConfig
 from deepmlf.data.batch import Batch
 from deepmlf.data.synthetic import make_synthetic
-from deepmlf.model.deepmlf import DeepMLFOutput, TextPrefix
+from deepmlf.model.decode import TextPrefix
+from deepmlf.model.deepmlf import DeepMLFOutput
 from deepmlf.model.language_model import load_language_model
 from deepmlf.training.losses import compute_losses, next_token_targets
 from deepmlf.training.metrics import compute_metrics

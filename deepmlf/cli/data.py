@@ -225,12 +225,24 @@ def lm() -> None:
 def lm_get(name: str, json_output: bool) -> None:
     """Fetch or convert a language model: a hub id, a folder, a .gguf file, or smollm2-135m."""
     from deepmlf.model import lm_store
+    from deepmlf.model.lm_store import UNCOMPARED
     from deepmlf.progress import steps
 
+    compared: list[object] = []
+
+    def compare(folder: Path) -> object:
+        from deepmlf.model.admission import compare
+
+        compared.append(compare(folder))
+        return compared[0]
+
     with steps() as say:
-        folder = lm_store.get(name, progress=say)
+        folder = lm_store.get(name, progress=say, compare=compare)
         fingerprint = lm_store.fingerprint(name)
+    how = str(compared[0] or UNCOMPARED) if compared else lm_store.read_as(name)
     found = lm_store.present(name)  # another model may stand in
     click.echo(f"{found}: {folder}, fingerprint {fingerprint[:12]}")
-    layers = lm_store.facts(name).num_layers
-    emit({"name": found, "folder": str(folder), "layers": layers, "fingerprint": fingerprint}, json_output)
+    if how is not None:
+        click.echo(f"runs {how}")
+    said = {"name": found, "folder": str(folder), "layers": lm_store.facts(name).num_layers}
+    emit(said | {"fingerprint": fingerprint, "read_as": how}, json_output)

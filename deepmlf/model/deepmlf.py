@@ -7,18 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from deepmlf.config.model import ModelConfig
-from deepmlf.data.batch import to_device
-from deepmlf.model.attention import (
-    KeysAndValues,
-    MaskedAttention,
-    Packing,
-    attention_mask_of,
-    fusion_mask_of,
-    with_a_token,
-)
+from deepmlf.errors import ConfigError
 from deepmlf.model.augmentation import TextAugmentation
 from deepmlf.model.av_encoder import AudioVisualEncoder, AudioVisualStates
+from deepmlf.model.decode import Blocks, TextPrefix, decode_packed, decode_padded, decode_sequences, text_prefix
 from deepmlf.model.language_model import LanguageModel
+from deepmlf.model.lm.attention import fusion_mask_of, with_a_token
+from deepmlf.model.lm.packing import Packing
 from deepmlf.model.mm_block import MMBlock
 from deepmlf.model.pretrained import (
     LanguageModelRecord,
@@ -57,21 +52,6 @@ class DeepMLFOutput:
     """[batch, seq + n, vocab], on request."""
 
 
-@dataclass(frozen=True)
-class TextPrefix:
-    """The packed text of a batch after the first fused LM layer, and what that layer and those below left behind."""
-
-    states: Tensor
-    """[rows, d]"""
-    keys_and_values: list[KeysAndValues]
-    """One pair for each layer up to the first fused one."""
-
-    def to(self, device: torch.device) -> "TextPrefix":
-        """The same prefix on a device."""
-        pairs = [(to_device(keys, device), to_device(values, device)) for keys, values in self.keys_and_values]
-        return TextPrefix(to_device(self.states, device), pairs)
-
-
 class DeepMLF(nn.Module):
     """Deep multimodal fusion into a frozen decoder LM (arXiv:2504.11082).
 
@@ -106,13 +86,18 @@ class DeepMLF(nn.Module):
         config.check_fits(language_model.num_layers, width)
         if language_model.positions is not None:
             config.check_positions(language_model.positions.count, language_model.positions.within)
+        self._fusion_mask = fusion_mask_of(config.group_sizes)
+        if self._fusion_mask is not None and not language_model.packs:
+            raise ConfigError(
+                "model.fusion_groups='separate': this language model attends by its own code, in which each token sees "
+                "all before it; leave it at 'shared'"
+            )
         self.fusion_layers = config.resolve_fusion_layers(language_model.num_layers)
         self.active_layers = self.fusion_layers
         # First, so that with the same seed its initial weights do not depend on the fusion that is built after it.
         self.av_encoder = AudioVisualEncoder(audio_dim, vision_dim, config)
         self.av_head = nn.Linear(config.av_width, outputs)
         self.fusion_tokens = nn.Parameter(torch.randn(n, width) * 0.02, requires_grad=n > 0)
-        self._fusion_mask = fusion_mask_of(config.group_sizes)
         modalities = ("audio", "vision") if config.fusion_groups == "separate" else ()
         # The encoder's own norm is of joint frames; these are no part of it, so that its stage is any trial's.
         self.modality_norms = nn.ModuleDict({name: nn.LayerNorm(config.av_width) for name in modalities})
@@ -170,19 +155,24 @@ class DeepMLF(nn.Module):
             )
         text_mask = with_a_token(attention_mask)
         av = self._encode(audio, vision, audio_lengths, vision_lengths)
-        if not (plain or lm_logits):
-            packing = self._packing(text_mask, text_lengths)
-            if prefix is None:
-                embedded = self.text_augmentation(self.language_model.embed(input_ids), text_mask)
-                prefix = self._prefix(embedded, packing)
-            text, fusion = self._decode_packed(prefix, packing, av)
+        lm, blocks, tokens = self.language_model, self._blocks(), self.fusion_tokens
+        packing = None if plain or lm_logits else self._packing(text_mask, text_lengths)
+        if packing is not None and prefix is not None:
+            text, fusion = decode_packed(lm, blocks, tokens, prefix, packing, av)
             return self._heads(text, fusion, text[packing.last_rows], av, text_mask, packing.text_rows)
-        embedded = self.text_augmentation(self.language_model.embed(input_ids), text_mask)
-        text, fusion = self._decode_padded(embedded, text_mask, av)
-        logits = self.language_model.logits(torch.cat([text, fusion], dim=1)) if lm_logits else None
-        last = text[torch.arange(len(text), device=text.device), text_mask.sum(1) - 1]
-        rows = text_mask.flatten().nonzero()[:, 0]
-        return self._heads(text.flatten(0, 1)[rows], fusion, last, av, text_mask, rows, logits)
+        embedded = self.text_augmentation(lm.embed(input_ids), text_mask)
+        if packing is None:
+            text, fusion = self._decode_padded(embedded, text_mask, av)
+            logits = lm.logits(torch.cat([text, fusion], dim=1)) if lm_logits else None
+            last = text[torch.arange(len(text), device=text.device), text_mask.sum(1) - 1]
+            rows = text_mask.flatten().nonzero()[:, 0]
+            return self._heads(text.flatten(0, 1)[rows], fusion, last, av, text_mask, rows, logits)
+        if lm.packs:
+            prefix = text_prefix(lm, self.active_layers[0], embedded, packing)
+            text, fusion = decode_packed(lm, blocks, tokens, prefix, packing, av)
+        else:
+            text, fusion = decode_sequences(lm, blocks, tokens, embedded, packing, av)
+        return self._heads(text, fusion, text[packing.last_rows], av, text_mask, packing.text_rows)
 
     def _encode(
         self, audio: Tensor, vision: Tensor, audio_lengths: Tensor | None, vision_lengths: Tensor | None
@@ -195,92 +185,41 @@ class DeepMLF(nn.Module):
         return replace(av, audio=av.audio.normed(norms["audio"]), vision=av.vision.normed(norms["vision"]))
 
     def _decode_padded(self, text: Tensor, text_mask: Tensor, av: AudioVisualStates) -> tuple[Tensor, Tensor]:
-        """Embedded text [batch, seq, d] to normed last states of text and fusion tokens [batch, n, d]."""
-        lm, seq = self.language_model, text.shape[1]
-        positions = torch.cat([torch.arange(seq, device=text.device), self._fusion_positions(text.device)])
-        hidden = torch.cat([text, self._fusion_rows(text)], dim=1)
-        hidden, rotary = lm.add_positions(hidden, positions)
-        attend = MaskedAttention(attention_mask_of(text_mask, self.config.num_fusion_tokens, self._fusion_mask))
-        for index in range(lm.num_layers):
-            hidden = lm.layer(index, hidden, attend, rotary)
-            if index in self.active_layers:
-                block = self._block(index)
-                if not self.config.num_fusion_tokens:
-                    hidden = block.feed_forward(block.cross_attend(hidden, av))
-                    continue
-                text, fusion = block(hidden[:, :seq].flatten(0, 1), hidden[:, seq:], av)
-                hidden = torch.cat([text.unflatten(0, (-1, seq)), fusion], dim=1)
-        hidden = lm.final_norm(hidden)
-        return hidden[:, :seq], hidden[:, seq:]
+        """Embedded text [batch, seq, d] to normed last states of text, padded, and fusion tokens [batch, n, d]."""
+        lm, blocks, tokens = self.language_model, self._blocks(), self.fusion_tokens
+        if not lm.packs:
+            packing = self._packing(text_mask, None)
+            rows, fusion = decode_sequences(lm, blocks, tokens, text, packing, av)
+            return torch.zeros_like(text).flatten(0, 1).index_copy(0, packing.text_rows, rows).view_as(text), fusion
+        start = self.config.max_text_len
+        return decode_padded(lm, blocks, tokens, text, text_mask, av, fusion_start=start, fusion_mask=self._fusion_mask)
 
     def text_prefix(self, input_ids: Tensor, attention_mask: Tensor, text_lengths: Tensor | None = None) -> TextPrefix:
-        """The text [batch, seq] up to the first MM block, not augmented: it never changes in training."""
+        """The text [batch, seq] up to the first MM block, not augmented: it never changes in training.
+
+        Of a language model that packs (`LanguageModel.packs`).
+        """
         packing = self._packing(with_a_token(attention_mask), text_lengths)
-        return self._prefix(self.language_model.embed(input_ids), packing)
+        return text_prefix(self.language_model, self.active_layers[0], self.language_model.embed(input_ids), packing)
 
     def _packing(self, text_mask: Tensor, text_lengths: Tensor | None) -> Packing:
         if text_lengths is None:
             text_lengths = text_mask.sum(1).cpu()
-        seq, device = text_mask.shape[1], text_mask.device
         return Packing(
-            text_lengths.clamp(min=1), seq, self.config.num_fusion_tokens, device, fusion_mask=self._fusion_mask
+            text_lengths.clamp(min=1),
+            text_mask.shape[1],
+            self.config.num_fusion_tokens,
+            text_mask.device,
+            fusion_start=self.config.max_text_len,
+            fusion_mask=self._fusion_mask,
         )
 
-    @torch.no_grad()
-    def _prefix(self, embedded: Tensor, packing: Packing) -> TextPrefix:
-        lm = self.language_model
-        rows = embedded.flatten(0, 1).index_select(0, packing.text_rows)
-        hidden, rotary = lm.add_positions(rows[None], packing.positions)
-        kept: list[KeysAndValues] = []
-        for index in range(self.active_layers[0] + 1):
-            hidden = lm.layer(index, hidden, packing.attend_text(kept), rotary)
-        return TextPrefix(hidden[0], kept)
-
-    def _decode_packed(self, prefix: TextPrefix, packing: Packing, av: AudioVisualStates) -> tuple[Tensor, Tensor]:
-        """Text from its prefix on to normed last states of text [rows, d] and fusion tokens [batch, n, d].
-
-        Up to the first MM block text depends on nothing trained: it ran alone, without gradients, and the fusion
-        tokens attend to the keys and values that it left behind.
-        """
-        lm, first, text = self.language_model, self.active_layers[0], prefix.states
-        if not self.config.num_fusion_tokens:
-            return self._decode_text(text, packing, av), self._fusion_rows(text, 0)
-        positions = self._fusion_positions(text.device)
-        fusion, rotary = lm.add_positions(self._fusion_rows(text, len(packing.last_rows)), positions)
-        for index in range(first + 1):
-            fusion = lm.layer(index, fusion, packing.attend_fusion(prefix.keys_and_values[index]), rotary)
-        text, fusion = self._block(first)(text, fusion, av)
-        rotary = lm.rotary(text, torch.cat([packing.positions, positions.repeat(len(fusion))]))
-        for index in range(first + 1, lm.num_layers):
-            hidden = lm.layer(index, torch.cat([text, fusion.flatten(0, 1)])[None], packing.attend_jointly, rotary)
-            text, fusion = hidden[0, : len(text)], hidden[0, len(text) :].view_as(fusion)
-            if index in self.active_layers:
-                text, fusion = self._block(index)(text, fusion, av)
-        return lm.final_norm(text), lm.final_norm(fusion)
-
-    def _decode_text(self, text: Tensor, packing: Packing, av: AudioVisualStates) -> Tensor:
-        """The same without fusion tokens: text from its prefix on to normed last states [rows, d]."""
-        lm, first = self.language_model, self.active_layers[0]
-        rotary = lm.rotary(text, packing.positions)
-        for index in range(first, lm.num_layers):
-            if index > first:
-                text = lm.layer(index, text[None], packing.attend_jointly, rotary)[0]
-            if index in self.active_layers:
-                block = self._block(index)
-                # What cross-attention makes of the padding is dropped before anything reads it.
-                text = block.feed_forward(packing.fold_text(block.cross_attend(packing.unfold_text(text), av)))
-        return lm.final_norm(text)
+    def _blocks(self) -> Blocks:
+        return {layer: self._block(layer) for layer in self.active_layers}
 
     def _block(self, layer: int) -> MMBlock:
         block: MMBlock = self.mm_blocks[str(layer)]  # type: ignore[assignment]
         return block
-
-    def _fusion_rows(self, text: Tensor, batch: int | None = None) -> Tensor:
-        return self.fusion_tokens.to(text.dtype).expand(len(text) if batch is None else batch, -1, -1)
-
-    def _fusion_positions(self, device: torch.device) -> Tensor:
-        start = self.config.max_text_len
-        return torch.arange(start, start + self.config.num_fusion_tokens, device=device)
 
     def _heads(
         self,

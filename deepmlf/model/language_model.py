@@ -3,7 +3,7 @@
 import copy
 import hashlib
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 import torch
@@ -13,77 +13,73 @@ from transformers.activations import NewGELUActivation
 
 from deepmlf.errors import LanguageModelError
 from deepmlf.model import lm_store
-from deepmlf.model.attention import ATTENTION_NAME, Attend
-from deepmlf.model.lm.check import SUPPORTED, Positions, positions_of
+from deepmlf.model.lm.attention import Attend, Scores
+from deepmlf.model.lm.check import COMPARED, Positions, positions_of
+from deepmlf.model.lm.decoder import ATTENTION_NAME, After, Decoder
+from deepmlf.model.lm.ffn import ffn_of
+from deepmlf.model.lm.head import Head
 from deepmlf.model.lm.loading import load_causal_lm
+from deepmlf.model.lm.rms_norm import RMSNorm
 from deepmlf.model.lm.tokenizer import ByteTokenizer, SpecialTokens, Tokenizer
-from deepmlf.model.rms_norm import RMSNorm
 
 Family = Literal["gpt2", "llama"]
+"""Whose published choices an MM block's FFN has, and whose names checkpoints of the authors' code have."""
 
 _ALL_WEIGHTS = "all:"  # begins a fingerprint of all weights
 _SAMPLED_WEIGHTS = 256  # of each tensor, by the fingerprints of releases up to 0.1
 _PUBLISHED_GELU = ("gelu", "gelu_new", "gelu_fast", "gelu_python", "gelu_pytorch_tanh")
+_SWIGLU = ("gate_proj", "up_proj", "down_proj")
+_SAME = 1e-5
+"""Two results of the same arithmetic in another order differ by less, relative to their size."""
 
 
 class LanguageModel:
-    """A Hugging Face decoder of the GPT-2 or the Llama family, frozen and in eval mode.
+    """A Hugging Face decoder, run by its own forward pass, frozen and in eval mode.
 
     Deliberately not an ``nn.Module``: a DeepMLF neither registers, copies nor saves these weights, so any
     number of DeepMLFs in a process share one language model.
 
     Args:
-        model: A causal LM with ``transformer.h`` (GPT-2) or ``model.layers`` (Llama and its like).
+        model: A causal LM; from now on it runs through this class alone.
         num_layers: Keep only the first so many layers; None keeps all.
         identity: What `lm_store.fingerprint` returns of it: differs between any two language models, so that what was
             computed by one can be kept; None keeps nothing.
 
     Raises:
-        LanguageModelError: If the architecture is of neither family or has fewer layers.
+        LanguageModelError: If its layers cannot be told, have no FFN of their own, or are fewer.
     """
 
     def __init__(self, model: Any, num_layers: int | None = None, identity: str | None = None) -> None:
-        if model.config.model_type not in SUPPORTED:
-            raise LanguageModelError(
-                f"model_type={model.config.model_type!r} is not supported; supported are {', '.join(SUPPORTED)}"
-            )
         model.requires_grad_(False).eval()
-        model.set_attn_implementation(ATTENTION_NAME)
-        self.config: PretrainedConfig = model.config
-        base = model.base_model
-        if hasattr(base, "h") and hasattr(base, "wpe"):
-            self.family: Family = "gpt2"
-            layers, self.embedding, self._final_norm = base.h, base.wte, base.ln_f
-            for layer in layers:
-                if type(layer.mlp.act) is NewGELUActivation:  # the same function in one kernel instead of eight
-                    layer.mlp.act = nn.GELU(approximate="tanh")
-        elif hasattr(base, "layers") and hasattr(base, "rotary_emb"):
-            self.family = "llama"
-            layers, self.embedding, self._final_norm = base.layers, base.embed_tokens, _faster(base.norm)
-            for layer in layers:
-                layer.input_layernorm = _faster(layer.input_layernorm)
-                layer.post_attention_layernorm = _faster(layer.post_attention_layernorm)
-        else:
-            raise LanguageModelError(
-                f"{type(model).__name__} is neither of the GPT-2 nor of the Llama family; "
-                "it needs `transformer.h` with learned positions, or `model.layers` with rotary ones"
-            )
+        self.decoder = Decoder(model)
+        self.config: PretrainedConfig = self.decoder.module.config
+        kind = self.config.model_type
+        self.family: Family | None = "gpt2" if kind == "gpt2" else "llama" if kind in COMPARED else None
+        layers = self.decoder.layers
+        for layer in layers:
+            ffn_of(layer)
+        _speed_up(self.decoder.module)
         if num_layers is not None and num_layers > len(layers):
             raise LanguageModelError(f"model.lm_layers={num_layers}: the language model has {len(layers)} layers")
-        self._base = base
-        self._lm_head = model.get_output_embeddings()
-        self.layers: list[Any] = list(layers[:num_layers])
+        self.embedding = model.get_input_embeddings()
+        self.layers: list[Any] = layers[:num_layers]
         self.num_layers = len(self.layers)
-        self.width: int = self.embedding.weight.shape[1]
-        self.vocab_size: int = self.embedding.weight.shape[0]
+        self.width: int = self.config.hidden_size
+        self.vocab_size, embedded = self.embedding.weight.shape
+        if embedded != self.width:
+            raise LanguageModelError(
+                f"{type(model).__name__} is not supported: embeddings have {embedded} features, layers {self.width}"
+            )
         self.positions: Positions | None = positions_of(self.config.to_dict())
         self.identity = identity
-        heads: int = self.config.num_attention_heads
-        self.kv_shape: tuple[int, int] = (
-            getattr(self.config, "num_key_value_heads", None) or heads,
-            getattr(self.config, "head_dim", None) or self.width // heads,
-        )
-        """(kv_heads, head_dim) of every layer."""
+        self._head = Head(model, is_plain=kind in COMPARED)
+        own = model.config._attn_implementation
+        model.set_attn_implementation(ATTENTION_NAME)
+        self.packs = kind in COMPARED or self._reads_rows_alone()
+        """Whether packed rows are a text's own: layers let tokens see each other in attention alone, and leave that to
+        us. If not, they run over padded rows by their own code."""
+        if not self.packs:
+            model.set_attn_implementation(own)
 
     @property
     def device(self) -> torch.device:
@@ -92,6 +88,25 @@ class LanguageModel:
     @property
     def dtype(self) -> torch.dtype:
         return self.embedding.weight.dtype
+
+    @cached_property
+    def kv_shape(self) -> tuple[int, int] | None:
+        """(kv_heads, head_dim) of every layer's keys and values; None if layers differ, or keys from values."""
+        if self.family is not None:
+            heads: int = self.config.num_attention_heads
+            head_dim = getattr(self.config, "head_dim", None) or self.width // heads
+            return getattr(self.config, "num_key_value_heads", None) or heads, head_dim
+        if not self.packs:
+            return None
+        shapes: set[tuple[int, int]] = set()
+
+        def attend(query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
+            shapes.update((of.shape[1], of.shape[3]) for of in (key, value))
+            return _each_to_itself(query, key, value, scores)
+
+        with torch.no_grad():
+            self.run(*self._rows(1), range(self.num_layers), attend=attend)
+        return shapes.pop() if len(shapes) == 1 else None
 
     def first_layers(self, num_layers: int | None) -> "LanguageModel":
         """The same weights, only the first `num_layers` layers; shares everything.
@@ -114,13 +129,9 @@ class LanguageModel:
         Args:
             like: A fingerprint to compare with: one of a release up to 0.1 tells of a sample of every tensor.
         """
-        modules = {"embedding": self.embedding, "final_norm": self._final_norm}
-        if self.family == "gpt2":
-            modules["positions"] = self._base.wpe
-        modules |= {f"layers.{index}": layer for index, layer in enumerate(self.layers)}
         is_whole = like.startswith(_ALL_WEIGHTS)
-        digest = hashlib.blake2b(digest_size=32) if is_whole else hashlib.sha256(self.family.encode())
-        for module_name, module in modules.items():
+        digest = hashlib.blake2b(digest_size=32) if is_whole else hashlib.sha256(str(self.family).encode())
+        for module_name, module in self._weights().items():
             for name, tensor in module.state_dict().items():
                 values = tensor.flatten()
                 if not is_whole:
@@ -130,62 +141,55 @@ class LanguageModel:
                 digest.update(f"{module_name}.{name} {list(tensor.shape)}".encode() + rounded.cpu().numpy().tobytes())
         return (_ALL_WEIGHTS if is_whole else "") + digest.hexdigest()
 
+    def _weights(self) -> dict[str, Any]:
+        """Modules that hold the weights in use; their names and order are part of fingerprints."""
+        base = self.decoder.module
+        layers = {f"layers.{index}": layer for index, layer in enumerate(self.layers)}
+        if self.family == "gpt2":
+            return {"embedding": self.embedding, "final_norm": base.ln_f, "positions": base.wpe} | layers
+        if self.family == "llama":
+            return {"embedding": self.embedding, "final_norm": base.norm} | layers
+        others = {name: module for name, module in base.named_children() if name != self.decoder.name}
+        return {"embedding": self.embedding} | others | layers
+
     def embed(self, input_ids: Tensor) -> Tensor:
         """Token embeddings without positions: [batch, seq] to [batch, seq, width]."""
         hidden: Tensor = self.embedding(input_ids)
         return hidden
 
-    def add_positions(self, hidden: Tensor, positions: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
-        """Place [batch, seq, width] at `positions` [seq]: learned ones are added, rotary ones returned."""
-        if self.family == "gpt2":
-            hidden = hidden + self._base.wpe(positions)
-        return hidden, self.rotary(hidden, positions)
-
-    def rotary(self, hidden: Tensor, positions: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Cosines and sines [1, seq, head_dim] of `positions` [seq] in the type of `hidden`; None for GPT-2."""
-        if self.family == "gpt2":
-            return None
-        cosines_and_sines: tuple[Tensor, Tensor] = self._base.rotary_emb(hidden, position_ids=positions[None])
-        return cosines_and_sines
-
-    def layer(self, index: int, hidden: Tensor, attend: Attend, rotary: tuple[Tensor, Tensor] | None) -> Tensor:
-        """Run one decoder layer.
-
-        Args:
-            index: 0-based layer.
-            hidden: [batch, rows, width].
-            attend: How rows attend to each other; see `deepmlf.model.attention`.
-            rotary: What `add_positions` returned.
-
-        Returns:
-            [batch, rows, width].
-        """
-        extra = {} if rotary is None else {"position_embeddings": rotary}
-        output: Tensor = self.layers[index](hidden, attention_mask=None, attend=attend, **extra)
-        return output
-
-    def final_norm(self, hidden: Tensor) -> Tensor:
-        """The norm before the LM head, [..., width]."""
-        output: Tensor = self._final_norm(hidden)
-        return output
+    def run(
+        self,
+        embedded: Tensor,
+        positions: Tensor,
+        layers: range,
+        *,
+        attend: Attend | None,
+        entering: Tensor | None = None,
+        after: After | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """States after some layers, raw and by the final norm; see `Decoder.run`."""
+        return self.decoder.run(embedded, positions, layers, attend=attend, entering=entering, after=after)
 
     @property
-    def head(self) -> tuple[Tensor, Tensor | None]:
-        """Weight [vocab, width] of the LM head, and its bias [vocab] if it has one."""
-        return self._lm_head.weight, getattr(self._lm_head, "bias", None)
+    def head(self) -> Head:
+        """Makes next-token logits of normed states."""
+        return self._head
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Next-token logits of normed states: [..., width] to [..., vocab]."""
-        output: Tensor = self._lm_head(hidden.to(self.dtype))  # CUDA's autocast gives norms in float32
-        return output
+        return self._head.logits(hidden.to(self.dtype))  # CUDA's autocast gives norms in float32
 
-    def ffn_weights(self, index: int) -> dict[str, Tensor]:
+    def ffn(self, index: int) -> nn.Module:
+        """One layer's FFN, sharing its weights: [..., width] to the same."""
+        return ffn_of(self.layers[index])
+
+    def ffn_weights(self, index: int) -> dict[str, Tensor] | None:
         """One layer's FFN weights as [out, in] matrices and biases, sharing the language model's memory.
 
-        GPT-2: ``up``, ``up_bias``, ``down``, ``down_bias``. Llama: ``gate``, ``up``, ``down``, each with a bias if the
-        language model has one.
+        GPT-2: ``up``, ``up_bias``, ``down``, ``down_bias``. SwiGLU: ``gate``, ``up``, ``down``, each with a bias if the
+        language model has one. None of any other form.
         """
-        mlp = self.layers[index].mlp
+        mlp: Any = self.ffn(index)
         if self.family == "gpt2":
             return {
                 "up": mlp.c_fc.weight.t(),  # GPT-2 stores [in, out]
@@ -193,7 +197,9 @@ class LanguageModel:
                 "down": mlp.c_proj.weight.t(),
                 "down_bias": mlp.c_proj.bias,
             }
-        linears = {"gate": mlp.gate_proj, "up": mlp.up_proj, "down": mlp.down_proj}
+        if self.family is None and not _is_swiglu(mlp):
+            return None
+        linears = {name.removesuffix("_proj"): getattr(mlp, name) for name in _SWIGLU}
         biases = {f"{name}_bias": linear.bias for name, linear in linears.items() if linear.bias is not None}
         return {name: linear.weight for name, linear in linears.items()} | biases
 
@@ -202,20 +208,80 @@ class LanguageModel:
 
         GPT-2's own is an approximation; DeepMLF's MM blocks were published with the exact function.
         """
-        mlp = self.layers[index].mlp
+        mlp: Any = self.ffn(index)
         if self.family == "gpt2":
             return nn.GELU() if self.config.activation_function in _PUBLISHED_GELU else mlp.act
-        return mlp.act_fn
+        activation: Callable[[Tensor], Tensor] = mlp.act_fn
+        return activation
 
     def new_norm(self) -> nn.Module:
-        """A fresh norm of the family: LayerNorm with bias, or RMSNorm with ε=1e-6."""
-        return nn.LayerNorm(self.width) if self.family == "gpt2" else RMSNorm(self.width, 1e-6)
+        """A fresh norm of its kind: RMSNorm with ε=1e-6 if its layers have such, else LayerNorm with bias."""
+        has_rms = any("RMSNorm" in type(module).__name__ for module in self.layers[0].modules())
+        return RMSNorm(self.width, 1e-6) if has_rms else nn.LayerNorm(self.width)
+
+    def _rows(self, count: int) -> tuple[Tensor, Tensor]:
+        """Embeddings of a few tokens [1, count, width], and their positions."""
+        numbers = torch.arange(count, device=self.device)[None]
+        return self.embed(numbers + 1), numbers
+
+    def _reads_rows_alone(self) -> bool:
+        """Whether every layer asks us for attention, and tokens that do not attend to each other are alone.
+
+        Whatever else lets tokens see each other, a convolution or a recurrent state, shows in the second of two rows.
+        """
+        rows, positions = self._rows(2)
+        every = range(self.num_layers)
+        try:
+            with torch.no_grad():
+                calls = {self.decoder.attention_calls(rows, positions, index, _each_to_itself) for index in every}
+                both, _ = self.run(rows, positions, every, attend=_each_to_itself)
+                second, _ = self.run(rows[:, 1:], positions[:, 1:], every, attend=_each_to_itself)
+        except (LanguageModelError, RuntimeError, TypeError, ValueError):  # its attention cannot be ours
+            return False
+        tolerance = _SAME if self.dtype == torch.float32 else 0.05
+        return calls == {1} and bool((both[:, 1:] - second).abs().max() <= tolerance * second.abs().max())
+
+
+def _each_to_itself(query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
+    """Attention of rows that see themselves alone."""
+    return value.repeat_interleave(query.shape[1] // key.shape[1], 1)
+
+
+def _is_swiglu(mlp: Any) -> bool:
+    """Whether an FFN is down(act(gate)·up), by its names and by what it computes."""
+    if {name for name, _ in mlp.named_children()} != {*_SWIGLU, "act_fn"}:
+        return False
+    gate, up, down = (getattr(mlp, name) for name in _SWIGLU)
+    if not all(type(linear) is nn.Linear for linear in (gate, up, down)):
+        return False
+    values = torch.linspace(-1, 1, gate.in_features).to(gate.weight)
+    with torch.no_grad():
+        return torch.equal(mlp(values), down(mlp.act_fn(gate(values)) * up(values)))
+
+
+def _speed_up(decoder: nn.Module) -> None:
+    """Put faster kernels in the place of modules that compute the same; weights stay theirs."""
+    for module in list(decoder.modules()):
+        for name, child in list(module.named_children()):
+            if type(child) is NewGELUActivation:  # the same function in one kernel instead of eight
+                setattr(module, name, nn.GELU(approximate="tanh"))
+            elif type(child).__name__.endswith("RMSNorm"):
+                setattr(module, name, _faster(child))
 
 
 def _faster(norm: Any) -> Any:
-    """Llama's RMSNorm by a faster kernel, on the same weight; any other norm, also a replaced one, as it is."""
-    eps = getattr(norm, "variance_epsilon", None)
-    return norm if eps is None else RMSNorm(len(norm.weight), eps, norm.weight)
+    """RMSNorm as Llama has it by a faster kernel, on the same weight; any other norm, also a replaced one, as it is."""
+    eps, weight = getattr(norm, "variance_epsilon", None), getattr(norm, "weight", None)
+    if eps is None or weight is None:
+        return norm
+    faster = RMSNorm(len(weight), eps, weight)
+    values = torch.linspace(-1, 2, len(weight)).to(weight)
+    if values.is_meta:
+        return faster if type(norm).__name__ == "LlamaRMSNorm" else norm
+    with torch.no_grad():
+        expected, found = norm(values[None]).float(), faster(values[None]).float()
+    tolerance = _SAME if weight.dtype == torch.float32 else 0.02
+    return faster if (found - expected).abs().max() <= tolerance * expected.abs().max() else norm
 
 
 def dtype_of(precision: str) -> torch.dtype:

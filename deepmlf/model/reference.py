@@ -86,6 +86,8 @@ def _normalised(encoder: Mapping[str, Any]) -> list[str]:
 def parameter_names(model: DeepMLF) -> dict[str, str]:
     """The authors' name of each of our parameters and buffers; ``key`` and ``value`` share their ``W_kv``."""
     family = model.language_model.family
+    if family is None:
+        raise CheckpointError("reference checkpoint: its language model is neither of GPT-2's nor of Llama's family")
     prefix = "Model.lang_encoder.transformer" if family == "gpt2" else "Model.lang_encoder.model"
     layers, tokens = ("h", "wte") if family == "gpt2" else ("layers", "embed_tokens")
     names = {"fusion_tokens": f"{prefix}.{tokens}.0.bn_embedding.bn_embedding"}

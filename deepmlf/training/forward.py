@@ -15,7 +15,8 @@ from deepmlf.data.batch import Batch
 from deepmlf.data.dataset import Dataset
 from deepmlf.data.loader import Loader, TokensOf
 from deepmlf.model.av_encoder import pool_frames
-from deepmlf.model.deepmlf import DeepMLF, DeepMLFOutput, TextPrefix
+from deepmlf.model.decode import TextPrefix
+from deepmlf.model.deepmlf import DeepMLF, DeepMLFOutput
 from deepmlf.model.language_model import dtype_of, load_language_model, load_tokenizer
 from deepmlf.model.lm.loading import check_vocabulary
 from deepmlf.training.losses import lm_loss

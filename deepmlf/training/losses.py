@@ -89,11 +89,15 @@ class _FrozenCrossEntropy(torch.autograd.Function):
 def lm_loss(model: DeepMLF, output: DeepMLFOutput, input_ids: Tensor, pad_token_id: int) -> Tensor:
     """Mean next-token cross-entropy over valid text positions; logits are made for those alone, in chunks."""
     targets = next_token_targets(input_ids, output.text_mask, model.config.max_text_len, pad_token_id)
-    states = output.text_states
+    states, head = output.text_states, model.language_model.head
+    expected = targets.flatten().index_select(0, output.text_rows)
+    if not head.is_plain:
+        return F.cross_entropy(model.language_model.logits(states).float(), expected)
     loss: Tensor = _FrozenCrossEntropy.apply(
         states,
-        targets.flatten().index_select(0, output.text_rows),
-        *model.language_model.head,
+        expected,
+        head.weight,
+        head.bias,
         states.requires_grad and torch.is_grad_enabled(),
     )
     return loss

@@ -16,7 +16,7 @@ from deepmlf.data.dataset import Dataset
 from deepmlf.data.loader import Loader
 from deepmlf.errors import ConfigError, NonFiniteLossError
 from deepmlf.locks import locked
-from deepmlf.model.deepmlf import TextPrefix
+from deepmlf.model.decode import TextPrefix
 from deepmlf.training.av_stage import BestEncoder, has_stalled
 from deepmlf.training.checkpoints.files import BEST
 from deepmlf.training.checkpoints.save import CheckpointWriter, load_checkpoint, save_weights

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from deepmlf.data.dataset import Dataset
 from deepmlf.errors import SearchError
@@ -54,8 +55,14 @@ def get_material(data: str, *language_models: str, progress: Callable[[str], Non
     """
     dataset = Dataset.open(data)
     for name in language_models:
-        lm_store.get(name, progress=progress)
+        lm_store.get(name, progress=progress, compare=_compare)
     return _opened(dataset, language_models)
+
+
+def _compare(folder: Path) -> object:
+    from deepmlf.model.admission import compare  # imports torch, for a model that was never looked at
+
+    return compare(folder)
 
 
 def _opened(dataset: Dataset, names: tuple[str, ...]) -> Material:

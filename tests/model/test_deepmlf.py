@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from deepmlf.errors import ConfigError, LanguageModelError
-from deepmlf.model.attention import MaskedAttention, attention_mask_of
 from deepmlf.model.av_encoder import pool_frames
 from deepmlf.model.deepmlf import DeepMLF
 from deepmlf.model.language_model import Family, tiny_random
+from deepmlf.model.lm.attention import MaskedAttention, attention_mask_of
 from deepmlf.training.losses import LossWeights, compute_losses
 from tests.model.tiny import FAMILIES, assert_same, close_gates, make_batch, make_model
 
@@ -44,14 +44,11 @@ def test_closed_gates_give_the_language_model_back_bit_for_bit(family: Family) -
         states = model(**batch, plain=True).text_states
         lm = model.language_model
         # Same shapes as inside the model, so that the same kernels run.
-        hidden, rotary = lm.add_positions(
-            torch.cat([lm.embed(batch["input_ids"]), model.fusion_tokens.expand(2, -1, -1)], 1),
-            torch.cat([torch.arange(6), torch.arange(20, 28)]),
-        )
-        attend = MaskedAttention(attention_mask_of(batch["attention_mask"], 8))
-        for index in range(lm.num_layers):
-            hidden = lm.layer(index, hidden, attend, rotary)
-        assert torch.equal(states, lm.final_norm(hidden)[:, :6].flatten(0, 1))
+        embedded = torch.cat([lm.embed(batch["input_ids"]), model.fusion_tokens.expand(2, -1, -1)], 1)
+        positions = torch.cat([torch.arange(6), torch.arange(20, 28)])
+        attend = MaskedAttention(attention_mask_of(batch["attention_mask"], 8), positions)
+        _, normed = lm.run(embedded, positions[None], range(lm.num_layers), attend=attend)
+        assert torch.equal(states, normed[:, :6].flatten(0, 1))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -89,7 +86,7 @@ def test_logits_take_states_in_float32_from_a_language_model_in_bfloat16(family:
     """What CUDA's autocast makes of a norm; that of a CPU leaves it in bfloat16."""
     lm = tiny_random(family)
     lm.embedding.to(torch.bfloat16)
-    lm._lm_head.to(torch.bfloat16)
+    lm.head.weight.data = lm.head.weight.bfloat16()
     states = torch.randn(3, lm.width, requires_grad=True)
     logits = lm.logits(states)
     assert logits.dtype == torch.bfloat16

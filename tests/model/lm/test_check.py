@@ -148,7 +148,7 @@ CASES = {
     "bin_only": "no .safetensors weights .*; save the model with save_pretrained first",
     "no_tokenizer": "no tokenizer .*; save it beside the weights",
     "dangling_link": "model.safetensors: is a link to /nowhere/model.safetensors, which is not there; fetch",
-    "gemma": "model_type='gemma3_text' is not supported; supported are gpt2, llama",
+    "gemma": r"model.layers.0.post_feedforward_layernorm.weight is missing \(15 more\); save the language model alone",
 }
 
 
@@ -165,7 +165,8 @@ def folders(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("case", CASES)
 def test_faulty_folders_are_refused_by_get_and_by_a_search(folders: Path, case: str) -> None:
-    for check in (lm_store.get, lm_store.facts):
+    # What only the model that config.json describes can tell, a search asks `get` for, as it does for any new model.
+    for check in (lm_store.get,) if case == "gemma" else (lm_store.get, lm_store.facts):
         with pytest.raises(LanguageModelError, match=CASES[case]) as caught:
             check(str(folders / "plain" / case))
         assert "\n" not in str(caught.value)
@@ -223,18 +224,12 @@ def test_an_incomplete_cache_is_named_by_what_is_missing(
         ({"model_type": "mistral", "max_position_embeddings": 64, "sliding_window": None}, Positions(64, "")),
         (
             {"model_type": "mistral", "max_position_embeddings": 64, "sliding_window": 16},
-            Positions(16, "within its sliding window"),
+            Positions(64, ""),
         ),
         ({"model_type": "qwen2", "max_position_embeddings": 64, "sliding_window": 16}, Positions(64, "")),
-        (
-            {"model_type": "qwen2", "max_position_embeddings": 64, "sliding_window": 16, "use_sliding_window": True},
-            Positions(16, "within its sliding window"),
-        ),
-        (
-            {"model_type": "qwen3", "sliding_window": 16, "layer_types": ["full_attention", "sliding_attention"]},
-            Positions(16, "within its sliding window"),
-        ),
-        ({"model_type": "qwen3", "sliding_window": 16, "layer_types": ["full_attention"]}, None),
+        ({"model_type": "gemma3", "text_config": {"max_position_embeddings": 64, "sliding_window": 16}}, Positions(64, "")),
+        ({"model_type": "mpt", "max_seq_len": 64}, Positions(64, "")),
+        ({"model_type": "bloom"}, None),
         (
             {"model_type": "llama", "max_position_embeddings": 64, "original_max_position_embeddings": 32,
              "rope_scaling": {"type": "su"}},

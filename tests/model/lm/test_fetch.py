@@ -89,7 +89,7 @@ def test_what_an_earlier_version_took_for_the_demos_model_is_said(own_home: Path
 
 
 def test_a_fetched_model_that_cannot_be_loaded_is_not_kept(own_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def half(hub_id: str, folder: Path, say: object) -> None:
+    def half(hub_id: str, folder: Path, say: object, check: object) -> None:
         path = make_folder(folder) / "model.safetensors"
         path.write_bytes(path.read_bytes()[:-100])
 

@@ -1,122 +1,19 @@
-"""How the frozen decoder's layers attend: over padded rows, or over packed ones that carry no padding.
+"""A batch without padding: its rows one after another, and the sequences that attention sees them as.
 
-A decoder layer treats every position alike except in attention. So the rows of a batch are packed one after another,
-``[1, rows, width]``, and only attention sees them as sequences again. Hugging Face's layers ask for attention by name;
-the name ``deepmlf`` hands their queries, keys and values to the `attend` argument of the layer's call.
+A decoder layer treats every position alike except in attention. So the rows of a batch are packed,
+``[1, rows, width]``, and only attention sees them as sequences again.
 """
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
-from transformers import AttentionInterface
 
 from deepmlf.data.batch import to_device
-from deepmlf.errors import LanguageModelError
-
-ATTENTION_NAME = "deepmlf"
-
-Attend = Callable[[Tensor, Tensor, Tensor, float], Tensor]
-"""Maps query [batch, heads, rows, head_dim], key and value [batch, kv_heads, rows, head_dim] and the scale of the
-scores to the attended values, [batch, heads, rows, head_dim]."""
+from deepmlf.model.lm.attention import Attend, Scores, narrowed, scaled_dot_product, within
 
 KeysAndValues = tuple[Tensor, Tensor]
 """One layer's keys and values of packed rows, [1, kv_heads, rows, head_dim] each."""
-
-
-_KNOWN = {"scaling", "dropout", "is_causal", "sliding_window", "use_cache"}
-"""Options of a layer's attention that are honoured, or make no difference to a frozen model: no text is as long as its
-window (`positions_of`)."""
-
-
-def _attention(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: None, *, attend: Attend, **options: Any
-) -> tuple[Tensor, None]:
-    dropped = sorted(name for name in options.keys() - _KNOWN if options[name] is not None)
-    if dropped:
-        raise LanguageModelError(
-            f"{type(module).__name__}: its attention asks for {dropped[0]}, which is not supported"
-        )
-    return attend(query, key, value, options["scaling"]).transpose(1, 2), None
-
-
-AttentionInterface.register(ATTENTION_NAME, _attention)
-
-
-def _scaled_dot_product(query: Tensor, key: Tensor, value: Tensor, scale: float, mask: Tensor | None = None) -> Tensor:
-    """Attention by `mask`, or causal without one. On a CPU it runs in float32, whose kernels are the faster ones."""
-    dtype = query.dtype
-    if query.device.type == "cpu":
-        query, key, value = query.float(), key.float(), value.float()
-    output = F.scaled_dot_product_attention(
-        query,
-        key,
-        value,
-        attn_mask=mask,
-        is_causal=mask is None,
-        scale=scale,
-        enable_gqa=query.shape[1] != key.shape[1],
-    )
-    return output.to(dtype)
-
-
-def with_a_token(attention_mask: Tensor) -> Tensor:
-    """The boolean mask [batch, seq], in which an utterance without any token has its first one."""
-    mask = attention_mask.bool()
-    return torch.cat([mask[:, :1] | ~mask.any(1, keepdim=True), mask[:, 1:]], dim=1)
-
-
-def fusion_mask_of(group_sizes: tuple[int, int, int]) -> Tensor | None:
-    """Which fusion token sees which, a boolean [n, n] on the host; None if each sees all before it.
-
-    Audio tokens and vision tokens do not see each other, shared ones see all before them. For one, two and one of them
-    (rows are queries)::
-
-        a x . . .
-        v . x . .
-        v . x x .
-        s x x x x
-    """
-    audio, vision, _ = group_sizes
-    if not (audio and vision):
-        return None
-    mask = torch.ones(sum(group_sizes), sum(group_sizes), dtype=torch.bool).tril()
-    mask[audio : audio + vision, :audio] = False
-    return mask
-
-
-def attention_mask_of(text_mask: Tensor, num_fusion_tokens: int, fusion_mask: Tensor | None = None) -> Tensor:
-    """Boolean mask [batch, 1, seq+n, seq+n] over [text ; fusion], True where a query may attend.
-
-    Causal, pad keys hidden. For two text tokens, one pad and two fusion tokens (rows are queries)::
-
-        t x . . . .      text sees earlier text,
-        t x x . . .      never a fusion token
-        _ x x . . .      (a pad's own output is unused)
-        f x x . x .      a fusion token sees the valid text
-        f x x . x x      and the fusion tokens before it, or those that `fusion_mask` [n, n] lets it see
-
-    The first text token must be valid, or a pad before it would see nothing and softmax would give NaN.
-    """
-    batch, seq = text_mask.shape
-    keys = torch.cat([text_mask.bool(), text_mask.new_ones(batch, num_fusion_tokens, dtype=torch.bool)], dim=1)
-    size = keys.shape[1]
-    causal = torch.ones(size, size, dtype=torch.bool, device=keys.device).tril()
-    if fusion_mask is not None:
-        causal[seq:, seq:] = fusion_mask
-    return (causal & keys[:, None, :])[:, None]
-
-
-class MaskedAttention:
-    """The plain path: padded sequences under a boolean mask [batch, 1, queries, keys], True where a query attends."""
-
-    def __init__(self, mask: Tensor) -> None:
-        self._mask = mask
-
-    def __call__(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        return _scaled_dot_product(query, key, value, scale, self._mask)
 
 
 def _spread(rows: Tensor, grid: "_Grid") -> Tensor:
@@ -179,10 +76,10 @@ class _Grid:
         rows: Tensor = _Fold.apply(sequences.transpose(1, 2).flatten(0, 1), self)
         return rows.transpose(0, 1)[None]
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float, mask: Tensor | None = None) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scores: Scores, mask: Tensor | None = None) -> Tensor:
         """Attention of packed rows within their sequences, causal or by `mask` [batch, 1, longest, longest]."""
         # Padding comes last in every sequence, so that causality alone hides it and no mask is needed.
-        return self.fold(_scaled_dot_product(self.unfold(query), self.unfold(key), self.unfold(value), scale, mask))
+        return self.fold(scaled_dot_product(self.unfold(query), self.unfold(key), self.unfold(value), scores, mask))
 
 
 def _joint_mask(sees_fusion: Tensor, lengths: Tensor, width: int) -> Tensor:
@@ -210,6 +107,7 @@ class Packing:
         seq: Positions of the padded text that the tokens come from.
         num_fusion_tokens: Fusion tokens per utterance.
         device: Where the rows are.
+        fusion_start: Position of the first fusion token; no text reaches so far.
         fusion_mask: What `fusion_mask_of` returns.
     """
 
@@ -219,6 +117,8 @@ class Packing:
         seq: int,
         num_fusion_tokens: int,
         device: torch.device,
+        *,
+        fusion_start: int,
         fusion_mask: Tensor | None = None,
     ) -> None:
         batch, n, longest = len(lengths), num_fusion_tokens, int(lengths.max())
@@ -241,22 +141,31 @@ class Packing:
             lengths,
         ]
         moved = to_device(torch.cat(parts), device).split([len(part) for part in parts])
+        self.batch = batch
+        self._fusion_start, self._span = fusion_start, fusion_start + n if n else longest
         self.positions = moved[0]
         """[text rows], each text token's position in its utterance."""
         self.last_rows = moved[1]
         """[batch], the row of each utterance's last valid token."""
         self.text_rows = moved[2]
         """[text rows], where each token is in the padded text, [batch · seq]."""
+        self.fusion_positions = torch.arange(fusion_start, fusion_start + n, device=device)
+        """[n]"""
         self._text = _Grid(moved[3], moved[4], batch, longest)
         self._joint = _Grid(moved[5], moved[6], batch, width)
+        self._lengths = moved[7]
         # A fusion token sees its utterance's text and the fusion tokens before it, those of another modality left out.
         tokens = torch.arange(n, device=device)
-        sees_text = torch.arange(longest, device=device) < moved[7][:, None]
+        sees_text = torch.arange(longest, device=device) < self._lengths[:, None]
         sees_fusion = tokens[:, None] >= tokens if fusion_mask is None else to_device(fusion_mask, device)
-        self._fusion_mask = torch.cat(
+        self._seen_by_fusion = torch.cat(
             [sees_text[:, None].expand(batch, n, longest), sees_fusion.expand(batch, n, n)], dim=2
         )[:, None]
-        self._joint_mask = None if fusion_mask is None else _joint_mask(sees_fusion, moved[7], width)
+        self._joint_mask = None if fusion_mask is None else _joint_mask(sees_fusion, self._lengths, width)
+
+    def joint_positions(self) -> Tensor:
+        """Positions of [text rows ; fusion rows], [rows]."""
+        return torch.cat([self.positions, self.fusion_positions.repeat(self.batch)])
 
     def unfold_text(self, text: Tensor) -> Tensor:
         """Packed text rows [rows, d] as sequences [batch, longest, d], zero beyond each."""
@@ -266,27 +175,64 @@ class Packing:
         """The inverse of `unfold_text`."""
         return self._text.fold(sequences[:, None])[0, 0]
 
+    def unfold_joint(self, rows: Tensor) -> Tensor:
+        """[text rows ; fusion rows] [rows, d] as sequences [batch, longest + n, d], zero beyond each."""
+        return self._joint.unfold(rows[None, None])[:, 0]
+
+    def fold_joint(self, sequences: Tensor) -> Tensor:
+        """The inverse of `unfold_joint`."""
+        return self._joint.fold(sequences[:, None])[0, 0]
+
+    def sequence_positions(self) -> Tensor:
+        """Positions [batch, longest + n] of what `unfold_joint` returns; beyond each sequence that of its end."""
+        places = torch.arange(self._joint.longest, device=self._lengths.device)
+        token = places - self._lengths[:, None]
+        return torch.where(token < 0, places, self._fusion_start + token.clamp(max=len(self.fusion_positions) - 1))
+
     def attend_text(self, kept: list[KeysAndValues]) -> Attend:
         """Attention among text rows alone; appends each layer's keys and values to `kept`."""
 
-        def attend(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        def attend(query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
             kept.append((key, value))
-            return self._text.attend(query, key, value, scale)
+            mask, window = None, scores.window
+            if window is not None and window < self._text.longest:
+                places = torch.arange(self._text.longest, device=query.device)
+                mask = narrowed((places[:, None] >= places)[None, None], window, places[None])
+            return self._text.attend(query, key, value, scores, mask)
 
         return attend
 
-    def attend_fusion(self, text: KeysAndValues) -> Attend:
-        """Attention of fusion rows [batch, heads, n, head_dim] over the text's kept keys and values and themselves."""
+    def attend_fusion(self, kept: list[KeysAndValues]) -> Attend:
+        """Attention of fusion rows [batch, heads, n, head_dim] over the text's keys and values and themselves.
 
-        def attend(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        Args:
+            kept: Of the text, layer by layer in the order in which they are run.
+        """
+        layers = iter(kept)
+
+        def attend(query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
             keys, values = (
                 torch.cat([self._text.unfold(of_text), own], dim=2)
-                for of_text, own in zip(text, (key, value), strict=True)
+                for of_text, own in zip(next(layers), (key, value), strict=True)
             )
-            return _scaled_dot_product(query, keys, values, scale, self._fusion_mask)
+            mask = self._seen_by_fusion
+            if self._narrows(scores.window):
+                places = torch.arange(self._text.longest, device=query.device)
+                seen = torch.cat([places, self.fusion_positions])
+                mask = mask & within(scores.window, self.fusion_positions[None], seen[None])
+            return scaled_dot_product(query, keys, values, scores, mask)
 
         return attend
 
-    def attend_jointly(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    def attend_jointly(self, query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:
         """Attention of [text rows ; fusion rows]; text never sees a fusion token, which comes after it."""
-        return self._joint.attend(query, key, value, scale, self._joint_mask)
+        mask = self._joint_mask
+        if self._narrows(scores.window):
+            places = torch.arange(self._joint.longest, device=query.device)
+            causal = (places[:, None] >= places)[None, None] if mask is None else mask
+            mask = narrowed(causal, scores.window, self.sequence_positions())
+        return self._joint.attend(query, key, value, scores, mask)
+
+    def _narrows(self, window: int | None) -> TypeGuard[int]:
+        """Whether a sliding window hides anything: a fusion token stands far behind a short text."""
+        return window is not None and window < self._span

@@ -6,7 +6,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from deepmlf.model.language_model import LanguageModel
-from deepmlf.model.rms_norm import RMSNorm
+from deepmlf.model.lm.rms_norm import RMSNorm
 
 
 @pytest.mark.parametrize("trained", [True, False])

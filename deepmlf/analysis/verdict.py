@@ -226,7 +226,7 @@ def show_verdict(report: dict[str, Any], console: Console) -> None:
             ]
             table.add_row(f"{choice['trial']} - {setting['trial']}", "paired", *pairs)
     for name, metrics in report.get("baselines", {}).items():
-        table.add_row(name, "baseline", *(_number(metrics[metric]) for metric in names))
+        table.add_row(name, "baseline", *(_number(metrics.get(metric)) for metric in names))
     console.print(table)
     console.print(verdict_line(report), highlight=False)
 

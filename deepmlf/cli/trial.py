@@ -172,18 +172,19 @@ def _refuse_another(out: Path, trial: TrialConfig) -> None:
 @as_json
 def evaluate(trial: str, dataset: str | None, data: str | None, split: str, device: str, json_output: bool) -> None:
     """Metrics of a trial's best epoch on a split of the dataset that it was trained on, or of DATA."""
-    from deepmlf.inference.evaluate import baselines_beside, evaluate_trial
+    from deepmlf.inference.evaluate import baselines_beside, evaluate_beside
     from deepmlf.inference.predictor import unchecked
     from deepmlf.training.checkpoints.files import BEST, LANGUAGE_MODEL, read_metadata
     from deepmlf.tune.experiment.remote import open_trial
 
     folder = open_trial(trial)
-    metrics = evaluate_trial(folder, dataset, split, trained_on=data, device=usable_device(device))
+    found = evaluate_beside(folder, dataset, split, trained_on=data, device=usable_device(device))
+    metrics = found.metrics
     for note in unchecked(folder):
         tell(note)
-    simple = baselines_beside(folder, split, dataset, data)
+    simple = baselines_beside(folder, split, dataset, data) | found.of_language_model | found.of_trial
     for name, value in metrics.items():
-        beside = ", ".join(f"{baseline} {of[name]:.4f}" for baseline, of in simple.items())
+        beside = "; ".join(f"{baseline} {of[name]:.4f}" for baseline, of in simple.items() if name in of)
         click.echo(f"{name}: {value:.4f}" + (f" ({beside})" if beside else ""))
     emit(
         metrics | {"baselines": simple, "language_model": read_metadata(folder / BEST).get(LANGUAGE_MODEL)}, json_output

@@ -10,6 +10,7 @@ from rich.table import Table
 from deepmlf.analysis.baselines import baselines_of
 from deepmlf.analysis.curves import CurvePoint, seed_curve
 from deepmlf.analysis.distinct import repeats_of, settings_of
+from deepmlf.training.baselines import baselines_line
 from deepmlf.training.reports import Seconds
 from deepmlf.tune.driver.screen import settings_line, time_line
 from deepmlf.tune.experiment.stored import StoredExperiment
@@ -155,8 +156,7 @@ def baseline_lines(standing: Standing) -> list[str]:
     """What simple models reach, and whether the best trial does not beat them."""
     if not standing.baselines:
         return []
-    values = "; ".join(f"{name} {value:.4f}" for name, value in standing.baselines.items())
-    lines = [f"baselines, {standing.experiment.objectives[0].name}: {values}"]
+    lines = [baselines_line(standing.experiment.objectives[0].name, standing.baselines)]
     if standing.unbeaten:
         lines.append(f"trial {standing.best_trial}, the best, does not beat {'; '.join(standing.unbeaten)}")
     return lines

@@ -61,10 +61,11 @@ def train(
 
     from deepmlf.events.dashboard import write_dashboard
     from deepmlf.events.recorder import TrialRecorder
+    from deepmlf.training.baselines import baselines, baselines_line
     from deepmlf.training.checkpoints.files import BEST, CONFIG, has_best, latest_checkpoint, read_metadata
     from deepmlf.training.machine.device import device_line
     from deepmlf.training.metrics import direction_of
-    from deepmlf.training.reports import VALID, EpochReport
+    from deepmlf.training.reports import VALID, EpochReport, baselines_among
 
     out.mkdir(parents=True, exist_ok=True)
     resume_from = latest_checkpoint(out)
@@ -92,7 +93,9 @@ def train(
         trainer.run(report, resume_from)
     recorder.close("COMPLETE")
     valid = read_metadata(out / BEST)["valid"] if has_best(out) else {}
-    emit({"folder": str(out), "valid": valid}, json_output)
+    beside = baselines(trainer.dataset) | baselines_among(recorder.reports, VALID + selected, direction)
+    tell(baselines_line(VALID + selected, {name: of[selected] for name, of in beside.items() if selected in of}))
+    emit({"folder": str(out), "valid": valid, "baselines": beside}, json_output)
 
 
 def _asked(dataset: str, given: dict[str, Any], recipe: str | None) -> tuple[TrialConfig, dict[str, Any]]:

@@ -4,7 +4,7 @@ Here is what needs no language model, and what baselines of all kinds have in co
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -65,6 +65,11 @@ def _words(train: Split, judged: Split) -> tuple[Any, Any] | None:
         return counter.fit_transform(train.texts), counter.transform(judged.texts)
     except ValueError:  # no text has a word
         return None
+
+
+def baselines_line(metric: str, values: Mapping[str, float]) -> str:
+    """Baselines' values of a metric on one line, e.g. ``baselines, valid/MAE: constant 1.3000; words 1.0000``."""
+    return f"baselines, {metric}: " + "; ".join(f"{name} {value:.4f}" for name, value in values.items())
 
 
 def name_of(dataset: Dataset, split: str) -> str:

@@ -82,7 +82,7 @@ class PlainTrainer(Trainer):
         losses["lm"] = (each * mask).sum() / mask.sum()
         return losses | {"total": losses["total"] + self.weights.lm * losses["lm"]}
 
-    def _validate(self, head: str) -> dict[str, float]:
+    def _validate(self, head: str) -> tuple[dict[str, float], dict[str, float]]:
         if head == "av":
             return super()._validate(head)
         self.model.eval()

@@ -91,7 +91,7 @@ class PlainTrainer(Trainer):
             for batch in self.valid_loader.chunks(self.config.training.batch_size):
                 predictions[batch.index] = self._forward(self._padded(batch)).task[:, 0]
         self.model.train()
-        return compute_metrics(self.dataset.info.task, predictions.numpy(), self.valid_loader.labels)
+        return compute_metrics(self.dataset.info.task, predictions.numpy(), self.valid_loader.labels), {}
 
     def _forward(self, batch: Batch, lm_logits: bool = False) -> DeepMLFOutput:
         output: DeepMLFOutput = self.model(

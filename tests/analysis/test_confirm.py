@@ -232,7 +232,7 @@ def test_a_search_never_reads_the_test_split_and_confirm_does(
     with pytest.raises(DataError) as caught:
         confirm(experiment, top=2, seeds=2, quiet=True)
     assert re.fullmatch(r".*test\.arrow: missing or torn.*", str(caught.value))  # one line, though of another process
-    assert "in evaluate_trial" in caught.value.__notes__[0]  # what --debug shows
+    assert "in evaluate_beside" in caught.value.__notes__[0]  # what --debug shows
     with pytest.raises(DataError, match=r"test\.arrow: missing or torn") as caught:
         confirm(experiment, top=3, seeds=3, quiet=True)
     assert not list(experiment.glob("confirm-*-*-*-x3"))  # refused before anything is trained

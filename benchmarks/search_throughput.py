@@ -83,7 +83,7 @@ class PlainTrainer(Trainer):
         losses["lm"] = (each * mask).sum() / mask.sum()
         return losses | {"total": losses["total"] + self.weights.lm * losses["lm"]}
 
-    def _validate(self, head: str) -> dict[str, float]:
+    def _validate(self, head: str) -> tuple[dict[str, float], dict[str, float]]:
         if head == "av":
             return super()._validate(head)
         self.model.eval()
@@ -92,7 +92,7 @@ class PlainTrainer(Trainer):
             for batch in self.valid_loader.chunks(self.config.training.batch_size):
                 predictions[batch.index] = self._forward(self._padded(batch)).task[:, 0]
         self.model.train()
-        return compute_metrics(self.dataset.info.task, predictions.numpy(), self.valid_loader.labels)
+        return compute_metrics(self.dataset.info.task, predictions.numpy(), self.valid_loader.labels), {}
 
     def _forward(self, batch: Batch, lm_logits: bool = False) -> DeepMLFOutput:
         output: DeepMLFOutput = self.model(

@@ -216,7 +216,16 @@ def test_synthetic_train_evaluate(tmp_path: Path) -> None:
     again = deepmlf("train", tmp_path / "set", *options, "--out", tmp_path / "trial", "--json")
     assert json.loads(again.stdout.splitlines()[-1])["valid"] == pytest.approx(valid)
     result = deepmlf("evaluate", tmp_path / "trial", "--split", "valid", "--json")
-    assert json.loads(result.stdout.splitlines()[-1])["MAE"] == pytest.approx(valid["MAE"], abs=1e-6)
+    evaluated = json.loads(result.stdout.splitlines()[-1])
+    assert evaluated["MAE"] == pytest.approx(valid["MAE"], abs=1e-6)
+    beside = json.loads(again.stdout.splitlines()[-1])["baselines"]
+    assert list(beside) == [
+        "constant", "words", "audio and vision", "language model", "language model, audio and vision", "text head",
+    ]  # fmt: skip
+    assert "deepmlf: baselines, valid/MAE: constant " in again.stderr
+    for name, metrics in evaluated["baselines"].items():
+        assert metrics == pytest.approx(beside[name], abs=1e-6)
+        assert f"{name} {metrics['MAE']:.4f}" in result.stdout
 
 
 def test_import_reference(shared: Path, tmp_path: Path) -> None:

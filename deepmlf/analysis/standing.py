@@ -7,8 +7,10 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.table import Table
 
+from deepmlf.analysis.baselines import baselines_of
 from deepmlf.analysis.curves import CurvePoint, seed_curve
 from deepmlf.analysis.distinct import repeats_of, settings_of
+from deepmlf.training.baselines import baselines_line
 from deepmlf.training.reports import Seconds
 from deepmlf.tune.driver.screen import settings_line, time_line
 from deepmlf.tune.experiment.stored import StoredExperiment
@@ -36,7 +38,7 @@ class Standing:
     restarts: dict[int, list[str]]
     """Why trials started again."""
     baselines: dict[str, float]
-    """The first objective of models without a language model; see `deepmlf.training.baselines`."""
+    """The first objective of simple models; see `deepmlf.analysis.baselines`."""
     curve: list[CurvePoint]
     """Of a grid over seeds."""
     fusion_epochs_spent: int
@@ -106,7 +108,7 @@ class Standing:
 def standing_of(experiment: StoredExperiment) -> Standing:
     """How an experiment stands by its study."""
     trials, epochs = experiment.trials(), experiment.manifest.settings.epochs
-    ranked, first = best_first(trials, experiment.objectives), experiment.objectives[0]
+    ranked = best_first(trials, experiment.objectives)
     repeats = repeats_of(settings_of(experiment, trials), trials)
     stopped = [max(t.intermediate_values, default=0) for t in trials if t.state == TrialState.PRUNED]
     return Standing(
@@ -117,11 +119,7 @@ def standing_of(experiment: StoredExperiment) -> Standing:
         states={s.name: sum(t.state == s for t in trials) for s in TrialState if s != TrialState.WAITING},
         failures={t.number: t.user_attrs.get(FAIL_REASON, "") for t in trials if t.state == TrialState.FAIL},
         restarts={t.number: t.user_attrs[RESTARTS] for t in trials if RESTARTS in t.user_attrs},
-        baselines={
-            name: metrics[first.short]
-            for name, metrics in experiment.manifest.baselines.items()
-            if first.short in metrics
-        },
+        baselines=baselines_of(experiment, ranked),
         curve=seed_curve(trial for trial in trials if trial.number not in repeats),
         fusion_epochs_spent=sum(max(t.intermediate_values, default=0) for t in trials),
         fusion_epochs_full=len(trials) * epochs,
@@ -158,10 +156,9 @@ def baseline_lines(standing: Standing) -> list[str]:
     """What simple models reach, and whether the best trial does not beat them."""
     if not standing.baselines:
         return []
-    values = ", ".join(f"{name} {value:.4f}" for name, value in standing.baselines.items())
-    lines = [f"baselines, {standing.experiment.objectives[0].name}: {values}"]
+    lines = [baselines_line(standing.experiment.objectives[0].name, standing.baselines)]
     if standing.unbeaten:
-        lines.append(f"trial {standing.best_trial}, the best, does not beat {', '.join(standing.unbeaten)}")
+        lines.append(f"trial {standing.best_trial}, the best, does not beat {'; '.join(standing.unbeaten)}")
     return lines
 
 

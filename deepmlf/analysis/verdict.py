@@ -57,7 +57,8 @@ def confirm(
         others ``difference`` (the choice minus this one, paired by seed: ``mean`` and its interval ``low`` to ``high``
         for each metric) and whether it ``is`` ``worse``, ``better`` or ``undecided``. ``differences`` repeats the
         difference of the first of the others. ``asked``: seeds of each setting. ``baselines``: test metrics of simple
-        models, see `deepmlf.training.baselines`.
+        models, see `deepmlf.training.baselines`; ``unbeaten``: those that the mean of the search's choice does not
+        beat.
 
     Raises:
         SearchError: If two settings with two seeds are not asked for, the experiment has fewer than two settings that
@@ -76,6 +77,7 @@ def confirm(
     best = [trials[0] for trials in ranked[:top]]
     retrained = retrain(experiment, best, seeds, concurrent=concurrent, address=address, quiet=quiet)
     report = compare(retrained.measured, experiment.objectives[0], seeds) | {"baselines": retrained.baselines}
+    report["unbeaten"] = unbeaten(report, experiment.objectives[0])
     (retrained.experiment.folder / VERDICT).write_text(json.dumps(report, indent=2))
     retrained.experiment.place.publish(VERDICT)
     show_verdict(report, console)
@@ -135,6 +137,21 @@ def compare(measured: Measured, objective: Objective, seeds: int | None = None) 
         "objective": objective.short,
         "asked": asked,
     }
+
+
+def unbeaten(report: dict[str, Any], objective: Objective) -> list[str]:
+    """The baselines of a report that the mean of the search's choice does not beat."""
+    reached = report["settings"][0]["mean"][objective.short]
+    values = {name: metrics.get(objective.short) for name, metrics in report["baselines"].items()}
+    return [name for name, value in values.items() if value is not None and not objective.is_better(reached, value)]
+
+
+def unbeaten_line(report: dict[str, Any]) -> str | None:
+    """What of the baselines the search's choice does not beat; None if it beats them all."""
+    names = report.get("unbeaten")
+    if not names:
+        return None
+    return f"the search's choice, trial {report['settings'][0]['trial']}, does not beat {'; '.join(names)} on test"
 
 
 def verdict_line(report: dict[str, Any]) -> str:
@@ -226,9 +243,11 @@ def show_verdict(report: dict[str, Any], console: Console) -> None:
             ]
             table.add_row(f"{choice['trial']} - {setting['trial']}", "paired", *pairs)
     for name, metrics in report.get("baselines", {}).items():
-        table.add_row(name, "baseline", *(_number(metrics[metric]) for metric in names))
+        table.add_row(name, "baseline", *(_number(metrics.get(metric)) for metric in names))
     console.print(table)
     console.print(verdict_line(report), highlight=False)
+    if (line := unbeaten_line(report)) is not None:
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 def _number(value: float | None, sign: str = "") -> str:

@@ -200,7 +200,7 @@ def data_info(folder: str, language_model: str | None, max_text_len: int | None,
 def _tokens_of(dataset: "Dataset", language_model: str | None, max_text_len: int | None) -> dict[str, Any]:
     """What `data info` says of tokens; nothing if the language model is not here and was not asked for."""
     from deepmlf.errors import LanguageModelError
-    from deepmlf.training.text_lengths import text_lengths
+    from deepmlf.training.stores.text_lengths import text_lengths
 
     lm, limit = language_model or DEFAULT_LM, max_text_len or limit_of(dataset)
     try:

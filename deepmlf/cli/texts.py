@@ -32,7 +32,7 @@ def limit_of_space(space: "BoundSpace") -> int | None:
 
 def tell_cut_texts(dataset: "Dataset", language_model: str, limit: int, splits: Iterable[str]) -> None:
     """Say how many texts are cut, if any are; nothing where the language model is not on this machine."""
-    from deepmlf.training.text_lengths import cut_texts
+    from deepmlf.training.stores.text_lengths import cut_texts
 
     try:
         message = cut_texts(dataset, language_model, limit, splits)

@@ -61,10 +61,11 @@ def train(
 
     from deepmlf.events.dashboard import write_dashboard
     from deepmlf.events.recorder import TrialRecorder
+    from deepmlf.training.baselines import baselines, baselines_line
     from deepmlf.training.checkpoints.files import BEST, CONFIG, has_best, latest_checkpoint, read_metadata
     from deepmlf.training.machine.device import device_line
     from deepmlf.training.metrics import direction_of
-    from deepmlf.training.reports import VALID, EpochReport
+    from deepmlf.training.reports import VALID, EpochReport, baselines_among
 
     out.mkdir(parents=True, exist_ok=True)
     resume_from = latest_checkpoint(out)
@@ -92,7 +93,9 @@ def train(
         trainer.run(report, resume_from)
     recorder.close("COMPLETE")
     valid = read_metadata(out / BEST)["valid"] if has_best(out) else {}
-    emit({"folder": str(out), "valid": valid}, json_output)
+    beside = baselines(trainer.dataset) | baselines_among(recorder.reports, VALID + selected, direction)
+    tell(baselines_line(VALID + selected, {name: of[selected] for name, of in beside.items() if selected in of}))
+    emit({"folder": str(out), "valid": valid, "baselines": beside}, json_output)
 
 
 def _asked(dataset: str, given: dict[str, Any], recipe: str | None) -> tuple[TrialConfig, dict[str, Any]]:
@@ -172,18 +175,19 @@ def _refuse_another(out: Path, trial: TrialConfig) -> None:
 @as_json
 def evaluate(trial: str, dataset: str | None, data: str | None, split: str, device: str, json_output: bool) -> None:
     """Metrics of a trial's best epoch on a split of the dataset that it was trained on, or of DATA."""
-    from deepmlf.inference.evaluate import baselines_beside, evaluate_trial
+    from deepmlf.inference.evaluate import baselines_beside, evaluate_beside
     from deepmlf.inference.predictor import unchecked
     from deepmlf.training.checkpoints.files import BEST, LANGUAGE_MODEL, read_metadata
     from deepmlf.tune.experiment.remote import open_trial
 
     folder = open_trial(trial)
-    metrics = evaluate_trial(folder, dataset, split, trained_on=data, device=usable_device(device))
+    found = evaluate_beside(folder, dataset, split, trained_on=data, device=usable_device(device))
+    metrics = found.metrics
     for note in unchecked(folder):
         tell(note)
-    simple = baselines_beside(folder, split, dataset, data)
+    simple = baselines_beside(folder, split, dataset, data) | found.of_language_model | found.of_trial
     for name, value in metrics.items():
-        beside = ", ".join(f"{baseline} {of[name]:.4f}" for baseline, of in simple.items())
+        beside = "; ".join(f"{baseline} {of[name]:.4f}" for baseline, of in simple.items() if name in of)
         click.echo(f"{name}: {value:.4f}" + (f" ({beside})" if beside else ""))
     emit(
         metrics | {"baselines": simple, "language_model": read_metadata(folder / BEST).get(LANGUAGE_MODEL)}, json_output

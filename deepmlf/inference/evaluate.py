@@ -1,11 +1,26 @@
 """Metrics of a finished trial on a split of its own choosing, the test split included."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from deepmlf.data.dataset import Dataset
 from deepmlf.errors import DataError
 from deepmlf.inference.predictor import Predictor, read_trial_config
-from deepmlf.training.baselines import Baselines, baselines
+from deepmlf.training.baselines import baselines
+from deepmlf.training.model_baselines import language_model_baselines
+from deepmlf.training.reports import TEXT_HEAD, Baselines
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a trial reaches on a split."""
+
+    metrics: dict[str, float]
+    """Of its best epoch."""
+    of_language_model: Baselines = field(default_factory=dict)
+    """What its frozen language model does, see `deepmlf.training.model_baselines`."""
+    of_trial: Baselines = field(default_factory=dict)
+    """What its own text head does, where that says what words alone tell."""
 
 
 def evaluate_trial(
@@ -31,15 +46,52 @@ def evaluate_trial(
         DataError: If a dataset cannot be read, or its features or labels are not such as the trial's.
         ConfigError: If the device cannot be used.
     """
+    predictor, dataset = _opened(trial, data, language_model, trained_on, device)
+    return _evaluated(predictor, dataset, split).metrics
+
+
+def evaluate_beside(
+    trial: Path,
+    data: str | Path | None = None,
+    split: str = "test",
+    language_model: str | None = None,
+    trained_on: str | Path | None = None,
+    device: str = "auto",
+) -> Evaluation:
+    """Metrics of a trial's best epoch, and of what stands beside it; see `evaluate_trial`.
+
+    On other data than the training's, or on train, nothing is said of the language model.
+    """
+    predictor, dataset = _opened(trial, data, language_model, trained_on, device)
+    found = _evaluated(predictor, dataset, split)
+    if data is not None or split == "train":
+        return found
+    share = read_trial_config(trial).data.train_share
+    loaders = predictor.loader(dataset, "train", share), predictor.loader(dataset, split)
+    simple = language_model_baselines(predictor.model.language_model, dataset, *loaders)
+    return Evaluation(found.metrics, simple, found.of_trial)
+
+
+def _opened(
+    trial: Path, data: str | Path | None, language_model: str | None, trained_on: str | Path | None, device: str
+) -> tuple[Predictor, Dataset]:
     training = trained_on if trained_on is not None else read_trial_config(trial).data.path
     predictor = Predictor.open_trial(trial, language_model, data=training, device=device)
-    dataset = Dataset.open(data if data is not None else training)
-    metrics = predictor.metrics(dataset, predictor.predict(dataset, split))
+    return predictor, Dataset.open(data if data is not None else training)
+
+
+def _evaluated(predictor: Predictor, dataset: Dataset, split: str) -> Evaluation:
+    said = predictor.values(dataset, split)
+    metrics = predictor.metrics(dataset, predictor.table(dataset, split, said))
     if metrics is None:
         raise DataError(
             f"{dataset.path}: labels of {split} are missing or of another {_kind(predictor)} than in training"
         )
-    return metrics
+    if not predictor.has_text_alone:
+        return Evaluation(metrics)
+    of_text = predictor.table(dataset, split, said | {"task": said["text"]})
+    text = predictor.metrics(dataset, of_text, may_be_undefined=True)
+    return Evaluation(metrics, of_trial={} if text is None else {TEXT_HEAD: text})
 
 
 def baselines_beside(

@@ -1,7 +1,7 @@
 """Predictions of a finished model, a trial or an exported one, on any dataset with the same features."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -171,8 +171,8 @@ class Predictor:
         notes = (*unchecked(folder), *_notes_on(model, trained_on))
         return cls(folder.absolute().name, model.eval(), tokenizer, trained_on, notes)
 
-    def loader(self, dataset: Dataset, split: str) -> Loader:
-        """Batches of a split, prepared as in training.
+    def loader(self, dataset: Dataset, split: str, share: float = 1.0) -> Loader:
+        """Batches of a split, or of a share of it, prepared as in training.
 
         Raises:
             DataError: If its features have other sizes than the model's, or there is no such split or nothing in it.
@@ -195,6 +195,7 @@ class Predictor:
             self.tokenizer.pad_token_id,
             self.trained_on.batch_size,
             standardize=self.trained_on.standardize,
+            share=share,
         )
 
     def predict(self, dataset: Dataset, split: str) -> pa.Table:
@@ -212,14 +213,31 @@ class Predictor:
         Raises:
             DataError: If the dataset does not fit the model, or there is no such split.
         """
-        loader, rows = self.loader(dataset, split), dataset.split(split)
+        return self.table(dataset, split, self.values(dataset, split))
+
+    def values(self, dataset: Dataset, split: str) -> dict[str, np.ndarray]:
+        """What each head says of a split, as `Task.values` does.
+
+        Raises:
+            DataError: As `predict`.
+        """
+        loader = self.loader(dataset, split)
         outputs = predict_heads(self.model, loader, self.trained_on.precision)
-        nothing = np.zeros((len(rows), self.model.outputs), np.float32)  # of a head that there is not: it is silent
-        said = {head: self.task.values(outputs.get(head, nothing)) for head in HEADS}
+        nothing = np.zeros((len(loader.labels), self.model.outputs), np.float32)  # of a head that there is not
+        return {head: self.task.values(outputs.get(head, nothing)) for head in HEADS}
+
+    def table(self, dataset: Dataset, split: str, values: Mapping[str, np.ndarray]) -> pa.Table:
+        """What `predict` returns, of what `values` did; the final prediction is what ``task`` says."""
+        rows, said = dataset.split(split), dict(values)
         of_task = (
             self._classes(dataset, rows, said) if self.task.is_classification else self._numbers(dataset, rows, said)
         )
         return pa.table({"id": rows.ids, "text": rows.texts} | of_task)
+
+    @property
+    def has_text_alone(self) -> bool:
+        """Whether the text head says what words alone tell; see `deepmlf.training.curriculum.has_text_alone`."""
+        return self.model.fusion_head is not None and "text" not in self.trained_on.silent_heads
 
     @property
     def task(self) -> Task:
@@ -252,8 +270,14 @@ class Predictor:
     def _said(self, head: str, values: Sequence[Any] | np.ndarray, kind: pa.DataType) -> pa.Array:
         return pa.nulls(len(values), kind) if head in self.trained_on.silent_heads else pa.array(values, kind)
 
-    def metrics(self, dataset: Dataset, table: pa.Table) -> dict[str, float] | None:
-        """Metrics of what `predict` returned; None without all labels, or with labels of another range or class."""
+    def metrics(self, dataset: Dataset, table: pa.Table, *, may_be_undefined: bool = False) -> dict[str, float] | None:
+        """Metrics of what `predict` returned; None without all labels, or with labels of another range or class.
+
+        Args:
+            dataset: What was predicted.
+            table: What was returned.
+            may_be_undefined: Leave out those of the user's own metrics that are not finite.
+        """
         task, theirs = self.task, dataset.info.task
         if task.is_classification:
             labels = table["label_class"].to_pylist()
@@ -261,11 +285,12 @@ class Predictor:
                 return None
             predictions = np.stack([table[f"probability_{name}"].to_numpy() for name in task.classes], axis=1)
             positions = np.array([task.classes.index(label) for label in labels])
-            return compute_metrics(task, predictions, positions, dataset.own_metrics)
+            own = dataset.own_metrics
+            return compute_metrics(task, predictions, positions, own, may_be_undefined=may_be_undefined)
         if theirs.is_classification or (task.low, task.high) != (theirs.low, theirs.high) or table["label"].null_count:
             return None
         predictions, own = table["sentiment"].to_numpy(), dataset.own_metrics
-        return compute_metrics(task, predictions, table["label"].to_numpy(), own)
+        return compute_metrics(task, predictions, table["label"].to_numpy(), own, may_be_undefined=may_be_undefined)
 
 
 def class_of(dataset: Dataset, label: float) -> str | None:

@@ -1,6 +1,10 @@
-"""What can be had without any language model: a result that does not beat it says nothing for its model."""
+"""What can be had without training a DeepMLF: a result that does not beat it says nothing for its model.
+
+Here is what needs no language model, and what baselines of all kinds have in common.
+"""
 
 import json
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -8,18 +12,18 @@ import numpy as np
 
 from deepmlf.data.dataset import Dataset, Split, words_of
 from deepmlf.data.features import MODALITIES
+from deepmlf.data.task import Task
 from deepmlf.files import new_file
 from deepmlf.places import home
 from deepmlf.training.metrics import compute_metrics
+from deepmlf.training.reports import Baselines
 
+FOLDER = "baselines"
 CONSTANT, WORDS, FEATURES = "constant", "words", "audio and vision"
 _WORDS_AT_MOST = 20_000
 _OF_WORDS = np.array([1.0])
 _STRENGTHS = np.logspace(0, 4, 9)
-"""Penalties on the weights of features to choose from: of numbers by leaving out one utterance at a time."""
-
-Baselines = dict[str, dict[str, float]]
-"""Metrics of each baseline by its name."""
+"""Penalties on the weights of features to choose from."""
 
 
 def baselines(dataset: Dataset, split: str = "valid") -> Baselines:
@@ -34,17 +38,7 @@ def baselines(dataset: Dataset, split: str = "valid") -> Baselines:
         dataset: With labels in `split` and train.
         split: What they are judged on.
     """
-    own = f"-{dataset.own_metrics.fingerprint[:16]}" if dataset.own_metrics else ""
-    kept = home() / "baselines" / f"{dataset.info.fingerprint}{own}-{split}.json"
-    with suppress(OSError, ValueError):
-        found: Baselines = json.loads(kept.read_text())
-        return found
-    found = _computed(dataset, split)
-    with suppress(OSError):  # a home that cannot be written costs seconds each time
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with new_file(kept) as temporary:
-            temporary.write_text(json.dumps(found))
-    return found
+    return kept(name_of(dataset, split), lambda: _computed(dataset, split))
 
 
 def _computed(dataset: Dataset, split: str) -> Baselines:
@@ -55,14 +49,10 @@ def _computed(dataset: Dataset, split: str) -> Baselines:
     else:
         said = {CONSTANT: np.full(len(judged), np.median(train.labels))}
     if (inputs := _words(train, judged)) is not None:
-        said[WORDS] = _fitted(dataset, *inputs, _OF_WORDS)
-    if (inputs := _means(train, judged)) is not None:
-        said[FEATURES] = _fitted(dataset, *inputs, _STRENGTHS)
-    found = {name: compute_metrics(task, values, judged.labels) for name, values in said.items()}
-    if dataset.own_metrics is not None:
-        for name, values in said.items():
-            found[name] |= dataset.own_metrics.compute(values, judged.labels, may_be_undefined=True)
-    return found
+        said[WORDS] = fitted(task, train.labels, *inputs, _OF_WORDS)
+    if (inputs := scaled(mean_frames(train), mean_frames(judged))) is not None:
+        said[FEATURES] = fitted(task, train.labels, *inputs, _STRENGTHS)
+    return measured(dataset, split, said)
 
 
 def _words(train: Split, judged: Split) -> tuple[Any, Any] | None:
@@ -77,35 +67,44 @@ def _words(train: Split, judged: Split) -> tuple[Any, Any] | None:
         return None
 
 
-def _means(train: Split, judged: Split) -> tuple[np.ndarray, np.ndarray] | None:
-    from sklearn.preprocessing import StandardScaler
-
-    means = [np.hstack([_mean_frames(split, modality) for modality in MODALITIES]) for split in (train, judged)]
-    varied = means[0].std(0) > 0
-    if not varied.any():
-        return None
-    scaler = StandardScaler().fit(means[0][:, varied])
-    return scaler.transform(means[0][:, varied]), scaler.transform(means[1][:, varied])
+def baselines_line(metric: str, values: Mapping[str, float]) -> str:
+    """Baselines' values of a metric on one line, e.g. ``baselines, valid/MAE: constant 1.3000; words 1.0000``."""
+    return f"baselines, {metric}: " + "; ".join(f"{name} {value:.4f}" for name, value in values.items())
 
 
-def _mean_frames(split: Split, modality: str) -> np.ndarray:
-    """[N, features], zero where there are no frames."""
-    frames = [getattr(split, modality)(row) for row in range(len(split))]
-    return np.array([of.mean(0, dtype=np.float64) if len(of) else np.zeros(of.shape[1]) for of in frames])
+def name_of(dataset: Dataset, split: str) -> str:
+    """Differs between any two datasets, splits and files of the user's own metrics."""
+    own = f"-{dataset.own_metrics.fingerprint[:16]}" if dataset.own_metrics else ""
+    return f"{dataset.info.fingerprint}{own}-{split}"
 
 
-def _fitted(dataset: Dataset, train: Any, judged: Any, strengths: np.ndarray) -> np.ndarray:
-    """What a linear model says, as `Task.values` does.
+def kept(name: str, compute: Callable[[], Baselines]) -> Baselines:
+    """What is kept under a name, or computed and kept; a home that cannot be written costs the work each time."""
+    path = home() / FOLDER / f"{name}.json"
+    with suppress(OSError, ValueError):
+        found: Baselines = json.loads(path.read_text())
+        return found
+    found = compute()
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with new_file(path) as temporary:
+            temporary.write_text(json.dumps(found))
+    return found
+
+
+def fitted(task: Task, labels: np.ndarray, train: Any, judged: Any, strengths: np.ndarray) -> np.ndarray:
+    """What a ridge regression says, of classes a logistic one, as `Task.values` does.
 
     Args:
-        dataset: For the labels of train.
+        task: The task.
+        labels: Of train, [N].
         train: Inputs [N, inputs].
         judged: Inputs [M, inputs].
-        strengths: Of the penalty on weights, to choose from.
+        strengths: Of the penalty on weights, to choose from: of numbers by leaving out one utterance at a time, of
+            classes by the likelihood of a fifth of train.
     """
     from sklearn.linear_model import Ridge, RidgeCV
 
-    task, labels = dataset.info.task, dataset.split("train").labels
     if task.is_classification:
         return _probabilities(train, labels.astype(int), judged, strengths, task.outputs)
     model = Ridge(strengths[0]) if len(strengths) == 1 else RidgeCV(strengths)
@@ -113,7 +112,7 @@ def _fitted(dataset: Dataset, train: Any, judged: Any, strengths: np.ndarray) ->
 
 
 def _probabilities(train: Any, labels: np.ndarray, judged: Any, strengths: np.ndarray, classes: int) -> np.ndarray:
-    """Of a logistic regression, [M, classes]; its penalty is chosen by the likelihood of a fifth of train."""
+    """Of a logistic regression, [M, classes]."""
     from sklearn.linear_model import LogisticRegression
 
     def said(rows: np.ndarray, of: Any, strength: float) -> np.ndarray:
@@ -133,3 +132,37 @@ def _probabilities(train: Any, labels: np.ndarray, judged: Any, strengths: np.nd
     held, rest = np.split(order, [len(order) // 5])
     best = float(strengths[0]) if len(strengths) == 1 else min(map(float, strengths), key=unlikeliness)
     return said(order, judged, best)
+
+
+def scaled(train: np.ndarray, judged: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Inputs [N, inputs] and [M, inputs] at the mean and standard deviation of train, but for those that are the same
+    all over it; None if no other ones are left."""
+    from sklearn.preprocessing import StandardScaler
+
+    varied = train.std(0) > 0
+    if not varied.any():
+        return None
+    scaler = StandardScaler().fit(train[:, varied])
+    return scaler.transform(train[:, varied]), scaler.transform(judged[:, varied])
+
+
+def mean_frames(split: Split) -> np.ndarray:
+    """The mean over each utterance's frames, audio's beside vision's, [N, features]; zero where there are none."""
+    return np.hstack([_mean_frames(split, modality) for modality in MODALITIES])
+
+
+def _mean_frames(split: Split, modality: str) -> np.ndarray:
+    frames = [getattr(split, modality)(row) for row in range(len(split))]
+    return np.array([of.mean(0, dtype=np.float64) if len(of) else np.zeros(of.shape[1]) for of in frames])
+
+
+def measured(dataset: Dataset, split: str, said: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
+    """Metrics of what several models say of a split, as `Task.values` does; without the user's own that are undefined.
+
+    Args:
+        dataset: With labels in that split.
+        split: Its name.
+        said: By the models' names.
+    """
+    task, labels, own = dataset.info.task, dataset.split(split).labels, dataset.own_metrics
+    return {name: compute_metrics(task, values, labels, own, may_be_undefined=True) for name, values in said.items()}

@@ -70,6 +70,12 @@ def silent_heads(config: TrialConfig) -> tuple[str, ...]:
     return tuple(head for head, counts in counted.items() if not counts)
 
 
+def has_text_alone(config: TrialConfig) -> bool:
+    """Whether the text head is trained and says what words alone tell: without fusion tokens they attend to audio and
+    vision."""
+    return config.model.num_fusion_tokens > 0 and "text" not in silent_heads(config)
+
+
 def _epochs(epochs: int, share: float | None, budget: int) -> int:
     return epochs if share is None else max(1, round(share * budget))
 

@@ -1,7 +1,7 @@
 """The model of a trial, and what it makes of batches."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
@@ -89,29 +89,36 @@ def predict(
     last_frame: bool = False,
 ) -> np.ndarray:
     """Outputs of one head for a split, in the split's own order, [N, outputs]; `last_frame` is for ``av`` alone."""
+    if head != "av":
+        return predict_heads(model, loader, precision, (head,), prefixes=prefixes)[head]
     was_training = model.training
     model.eval()
     outputs = np.zeros((len(loader.labels), model.outputs), np.float32)
-    device = model.fusion_tokens.device
-    for batch, prefix in on_device(loader.in_order(), device, prefixes):
-        if head == "av":
-            output = predict_av(model, batch, last_frame=last_frame)
-        else:
-            output = getattr(run_model(model, batch, precision, prefix), head)
-        outputs[batch.index.numpy()] = output.cpu().numpy()
+    for batch, _ in on_device(loader.in_order(), model.fusion_tokens.device):
+        outputs[batch.index.numpy()] = predict_av(model, batch, last_frame=last_frame).cpu().numpy()
     model.train(was_training)
     return outputs
 
 
 @torch.no_grad()
-def predict_heads(model: DeepMLF, loader: Loader, precision: str) -> dict[str, np.ndarray]:
-    """Outputs of every head for a split, in the split's own order, [N, outputs] each; a model in eval mode."""
+def predict_heads(
+    model: DeepMLF,
+    loader: Loader,
+    precision: str,
+    heads: Sequence[str] = HEADS,
+    *,
+    prefixes: PrefixCache | None = None,
+) -> dict[str, np.ndarray]:
+    """Outputs of those of the heads that there are for a split, in the split's own order, [N, outputs] each."""
+    was_training = model.training
+    model.eval()
     device = model.fusion_tokens.device
     outputs: dict[str, np.ndarray] = {}
-    for batch, _ in on_device(loader.in_order(), device):
-        for head, values in by_head(run_model(model, batch, precision)).items():
+    for batch, prefix in on_device(loader.in_order(), device, prefixes):
+        for head, values in by_head(run_model(model, batch, precision, prefix), heads).items():
             of_all = outputs.setdefault(head, np.zeros((len(loader.labels), model.outputs), np.float32))
             of_all[batch.index.numpy()] = values
+    model.train(was_training)
     return outputs
 
 
@@ -173,15 +180,15 @@ class LanguageLosses:
         return {LANGUAGE_LOSS: self._loss(prefixes=prefixes), FROZEN_LANGUAGE_LOSS: self._frozen}
 
 
-def by_head(output: DeepMLFOutput) -> dict[str, np.ndarray]:
+def by_head(output: DeepMLFOutput, heads: Sequence[str] = HEADS) -> dict[str, np.ndarray]:
     """A batch's outputs by head, [batch, outputs] each; those of the fusion head are the mean over its tokens. Without
     tokens there is none."""
-    return {head: (of.mean(1) if of.ndim > 2 else of).cpu().numpy() for head, of in _said(output).items()}
+    return {head: (of.mean(1) if of.ndim > 2 else of).cpu().numpy() for head, of in _said(output, heads).items()}
 
 
-def _said(output: DeepMLFOutput) -> dict[str, Tensor]:
-    """What each head that there is says of a batch."""
-    outputs = {head: getattr(output, head) for head in HEADS}
+def _said(output: DeepMLFOutput, heads: Sequence[str] = HEADS) -> dict[str, Tensor]:
+    """What each of the heads that there is says of a batch."""
+    outputs = {head: getattr(output, head) for head in heads}
     return {head: said for head, said in outputs.items() if said is not None}
 
 

@@ -65,7 +65,12 @@ def sentiment_classes(task: Task, values: np.ndarray) -> list[str]:
 
 
 def compute_metrics(
-    task: Task, predictions: np.ndarray, labels: np.ndarray, own: OwnMetrics | None = None
+    task: Task,
+    predictions: np.ndarray,
+    labels: np.ndarray,
+    own: OwnMetrics | None = None,
+    *,
+    may_be_undefined: bool = False,
 ) -> dict[str, float]:
     """All metrics of a task, unrounded.
 
@@ -81,6 +86,7 @@ def compute_metrics(
         predictions: As `Task.values` gives them: numbers [N], or probabilities [N, classes].
         labels: [N]
         own: The user's, if there are any.
+        may_be_undefined: Leave out those of the user's that are not finite, as a correlation with a constant is not.
 
     Raises:
         DataError: If one of the user's own cannot be computed.
@@ -90,7 +96,7 @@ def compute_metrics(
     else:
         metrics = _of_numbers(task, predictions.astype(np.float32).ravel(), labels.astype(np.float32).ravel())
     found = {name: metrics[name] for name in METRICS_OF[task.metrics]}
-    return found if own is None else found | own.compute(predictions, labels)
+    return found if own is None else found | own.compute(predictions, labels, may_be_undefined=may_be_undefined)
 
 
 def _of_numbers(task: Task, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:

@@ -24,6 +24,16 @@ MISSING_BLOCKS = "curriculum/missing_blocks"
 """MM blocks that have not joined yet; absent once all have."""
 AV_REUSED = "curriculum/av_reused"
 """1 in the one report of a stage that was taken from the store instead of trained."""
+BASELINE_SECONDS = "time/baselines_seconds"
+"""What the language model's baselines took, beside the epoch's own seconds."""
+LM_STATES, LM_STATES_AND_FEATURES = "language model", "language model, audio and vision"
+TEXT_HEAD = "text head"
+_BASELINE = "baseline/"
+_BASELINES = {"language_model": LM_STATES, "language_model_av": LM_STATES_AND_FEATURES, "text_head": TEXT_HEAD}
+"""Names of baselines by that which they have in a report, as in ``baseline/text_head/MAE``."""
+
+Baselines = dict[str, dict[str, float]]
+"""Metrics of each baseline by its name."""
 _POSITION = ("stage", "epoch", FIDELITY, "finished")
 
 
@@ -75,6 +85,16 @@ class EpochReport:
         """Validation metrics by their short names; none before fusion."""
         return {name.removeprefix(VALID): value for name, value in self.metrics.items() if name.startswith(VALID)}
 
+    @property
+    def baselines(self) -> Baselines:
+        """Validation metrics of simple models that the trial has beside its own."""
+        found: Baselines = {}
+        for name, value in self.metrics.items():
+            if name.startswith(_BASELINE):
+                reported, _, metric = name.removeprefix(_BASELINE).partition("/")
+                found.setdefault(_BASELINES.get(reported, reported), {})[metric] = value
+        return found
+
     def get(self, name: str, default: Any = None) -> Any:
         """A measurement by its whole name."""
         return self.metrics.get(name, default)
@@ -104,6 +124,33 @@ def best_epoch(reports: Iterable[EpochReport], metric: str, direction: Direction
         if report.is_better(best, metric, direction):
             best = report
     return best
+
+
+def baseline_metrics(baselines: Baselines) -> dict[str, float]:
+    """Simple models' metrics as a report has them: `EpochReport.baselines` gives them back."""
+    reported = {name: of for of, name in _BASELINES.items()}
+    return {
+        f"{_BASELINE}{reported[name]}/{metric}": value
+        for name, metrics in baselines.items()
+        for metric, value in metrics.items()
+    }
+
+
+def baselines_among(reports: Sequence[EpochReport], metric: str, direction: Direction) -> Baselines:
+    """The baselines of a trial: the text head's of its best epoch, others of whichever epoch has them.
+
+    Args:
+        reports: The trial's, in their order.
+        metric: Whole name of the metric by which the best epoch is picked.
+        direction: The one in which it is better.
+    """
+    found: Baselines = {}
+    for report in reports:
+        found |= report.baselines
+    found.pop(TEXT_HEAD, None)
+    best = best_epoch(reports, metric, direction)
+    of_best = {} if best is None else best.baselines
+    return found | ({TEXT_HEAD: of_best[TEXT_HEAD]} if TEXT_HEAD in of_best else {})
 
 
 @dataclass(frozen=True)

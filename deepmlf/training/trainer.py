@@ -20,14 +20,24 @@ from deepmlf.model.decode import TextPrefix
 from deepmlf.training.av_stage import BestEncoder, has_stalled
 from deepmlf.training.checkpoints.files import BEST
 from deepmlf.training.checkpoints.save import CheckpointWriter, load_checkpoint, save_weights
-from deepmlf.training.curriculum import stages_of
-from deepmlf.training.forward import Head, LanguageLosses, build_model, pooling, predict, predict_av, run_model
+from deepmlf.training.curriculum import has_text_alone, stages_of
+from deepmlf.training.forward import (
+    Head,
+    LanguageLosses,
+    build_model,
+    pooling,
+    predict,
+    predict_av,
+    predict_heads,
+    run_model,
+)
 from deepmlf.training.frame_attention import attention_over_frames
 from deepmlf.training.losses import LossWeights, compute_losses, prediction_loss
 from deepmlf.training.machine.memory import give_back_freed_memory
 from deepmlf.training.machine.prefetch import on_device
 from deepmlf.training.machine.speed import SpeedMeter, without_measurements
 from deepmlf.training.metrics import compute_metrics, direction_of, error_metric, is_better, metric_names
+from deepmlf.training.model_baselines import language_model_metrics, text_head_metrics
 from deepmlf.training.optim import (
     clipped_parameters,
     count_in_use,
@@ -274,7 +284,7 @@ class Trainer:
         position = self.position
         head: Head = "task" if stage.is_fusion else "av" if stage.is_av_alone else "text"
         with self._meter.phase("validation"):
-            valid = self._validate(head)
+            valid, beside = self._validate(head)
         position.epoch += 1
         position.stage_epoch += 1
         metrics: dict[str, Any] = {"stage": stage.name, "epoch": position.epoch}
@@ -285,7 +295,8 @@ class Trainer:
                 metrics[MISSING_BLOCKS] = len(self.model.fusion_layers) - len(self.model.active_layers)
             position.fusion_epoch += 1
             metrics[FIDELITY] = position.fusion_epoch
-            metrics |= {f"{VALID}{name}": value for name, value in valid.items()} | self.model.gates()
+            metrics |= {f"{VALID}{name}": value for name, value in valid.items()}
+            metrics |= beside | self.model.gates()
             if self.config.training.language_loss:
                 with self._meter.phase("validation"):
                     metrics |= self._language.metrics(self._prefix_cache(self.valid_loader))
@@ -311,27 +322,27 @@ class Trainer:
         metrics |= {f"loss/{name}": value for name, value in losses.items()}
         metrics |= {f"lr/{name}": value for name, value in rates.items()}
         metrics |= self._meter.metrics()
+        if stage.is_fusion and position.fusion_epoch == 1:
+            lm, loaders = self.model.language_model, (self.train_loader, self.valid_loader)
+            metrics |= language_model_metrics(lm, self.dataset, *loaders)
         self._advance(stage, metrics)
         position.metrics = metrics
 
-    def _validate(self, head: Head) -> dict[str, float]:
-        """Metrics of the validation split by one head."""
-        loader = self.valid_loader
-        prefixes = None if head == "av" else self._prefix_cache(loader)
-        outputs = predict(
-            self.model,
-            loader,
-            self.config.training.precision,
-            head=head,
-            prefixes=prefixes,
-            last_frame=self._reads_last_frame,
-        )
-        if not np.isfinite(outputs).all():
-            raise NonFiniteLossError(f"a validation prediction became non-finite in epoch {self.position.epoch + 1}")
-        if head != "av":
+    def _validate(self, head: Head) -> tuple[dict[str, float], dict[str, float]]:
+        """Metrics of the validation split by one head; beside the task's, what is reported of the text head."""
+        loader, precision, task = self.valid_loader, self.config.training.precision, self.dataset.info.task
+        said: dict[str, np.ndarray] = {}
+        if head == "av":
+            said[head] = predict(self.model, loader, precision, head=head, last_frame=self._reads_last_frame)
+        else:
+            heads = ("task", "text") if head == "task" and has_text_alone(self.config) else (head,)
+            prefixes = self._prefix_cache(loader)
+            said = predict_heads(self.model, loader, precision, heads, prefixes=prefixes)
             self._meter.look_up(len(loader.labels), cached=prefixes is not None)
-        task = self.dataset.info.task
-        return compute_metrics(task, task.values(outputs), loader.labels, self.dataset.own_metrics)
+        if not all(np.isfinite(outputs).all() for outputs in said.values()):
+            raise NonFiniteLossError(f"a validation prediction became non-finite in epoch {self.position.epoch + 1}")
+        valid = compute_metrics(task, task.values(said[head]), loader.labels, self.dataset.own_metrics)
+        return valid, text_head_metrics(self.dataset, loader.split, said["text"]) if len(said) > 1 else {}
 
     def _advance(self, stage: Stage, metrics: dict[str, Any]) -> None:
         position, patience = self.position, self.config.training.patience

@@ -6,14 +6,16 @@ import tempfile
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
 from deepmlf.config.trial import SEED_LIMIT, TrialConfig
 from deepmlf.errors import SearchError
-from deepmlf.inference.evaluate import evaluate_trial
-from deepmlf.training.baselines import Baselines, baselines
+from deepmlf.inference.evaluate import Evaluation, evaluate_beside
+from deepmlf.training.baselines import baselines
+from deepmlf.training.reports import TEXT_HEAD, Baselines
 from deepmlf.tune.cluster.connect import connected
 from deepmlf.tune.cluster.devices import device_with
 from deepmlf.tune.cluster.map import map_on_cluster
@@ -42,7 +44,8 @@ class Retrained:
     measured: Measured
     """Of those of them that finished."""
     baselines: Baselines
-    """Test metrics of simple models, see `deepmlf.training.baselines`."""
+    """Test metrics of simple models, see `deepmlf.training.baselines`; of text heads, the mean over the seeds of the
+    first setting."""
 
 
 def retrain(
@@ -91,7 +94,10 @@ def retrain(
             raise SearchError(f"{place}: the retraining stopped ({reason}); ask for the same again to go on")
         if summary.interrupted or summary.out_of_time:
             raise SearchError(f"{place}: stopped; ask for the same again to go on")
-        return Retrained(plan.experiment, _measure(plan, best), baselines(material.dataset, "test"))
+        evaluated = _measure(plan, best)
+        measured = {trial: {seed: one.metrics for seed, one in seeds.items()} for trial, seeds in evaluated.items()}
+        beside = baselines(material.dataset, "test") | _beside(experiment, best, evaluated)
+        return Retrained(plan.experiment, measured, beside)
 
 
 def _plan(
@@ -122,13 +128,13 @@ def _plan(
     return replace(plan, experiment=replace(plan.experiment, made_objectives=experiment.objectives))
 
 
-def _measure(plan: SearchPlan, best: list[FrozenTrial]) -> Measured:
+def _measure(plan: SearchPlan, best: list[FrozenTrial]) -> dict[int, dict[int, Evaluation]]:
     finished = [trial for trial in plan.experiment.trials() if trial.state == TrialState.COMPLETE]
     config, gpus = plan.space.base.config, plan.settings.gpus_per_trial or 0.0
     device = device_with(gpus, config.training.device)
     with serving(config.data.path, plan.settings.all_lms, plan.settings.address) as served:
-        metrics = map_on_cluster(
-            partial(_test_metrics, served, device),
+        evaluations = map_on_cluster(
+            partial(_evaluate, served, device),
             [
                 (plan.experiment.config_of(trial), str(plan.experiment.place_of_trial(trial.number)))
                 for trial in finished
@@ -137,19 +143,36 @@ def _measure(plan: SearchPlan, best: list[FrozenTrial]) -> Measured:
             cpus=plan.settings.cpus_per_trial,
             gpus=gpus,
         )
-    measured: Measured = {trial.number: {} for trial in best}
-    for trial, values in zip(finished, metrics, strict=True):
-        measured[trial.params[_TRIAL]][trial.params[_SEED]] = values
-    return measured
+    evaluated: dict[int, dict[int, Evaluation]] = {trial.number: {} for trial in best}
+    for trial, evaluation in zip(finished, evaluations, strict=True):
+        evaluated[trial.params[_TRIAL]][trial.params[_SEED]] = evaluation
+    return evaluated
 
 
-def _test_metrics(served: Served, device: str, retrained: tuple[TrialConfig, str]) -> dict[str, float]:
+def _beside(
+    experiment: StoredExperiment, best: list[FrozenTrial], evaluated: dict[int, dict[int, Evaluation]]
+) -> Baselines:
+    """What the settings' language models reach by themselves, and the text heads of the first setting."""
+    found: Baselines = {}
+    for trial in best:
+        lm = experiment.config_of(trial).model.language_model
+        for evaluation in evaluated[trial.number].values():
+            for name, metrics in evaluation.of_language_model.items():
+                found.setdefault(experiment.manifest.baseline_name(name, lm), metrics)
+    said = [one.of_trial[TEXT_HEAD] for one in evaluated[best[0].number].values() if TEXT_HEAD in one.of_trial]
+    if said:
+        known = set[str].intersection(*(set(metrics) for metrics in said))
+        found[TEXT_HEAD] = {name: fmean(metrics[name] for metrics in said) for name in said[0] if name in known}
+    return found
+
+
+def _evaluate(served: Served, device: str, retrained: tuple[TrialConfig, str]) -> Evaluation:
     config, trial = retrained
     placed = config_here(config, served)
     if placed is config:
-        return evaluate_trial(open_trial(trial), device=device)
+        return evaluate_beside(open_trial(trial), device=device)
     model, data = placed.model.language_model, placed.data.path
-    return evaluate_trial(open_trial(trial), language_model=model, trained_on=data, device=device)
+    return evaluate_beside(open_trial(trial), language_model=model, trained_on=data, device=device)
 
 
 def fresh_seeds(seen: set[int], wanted: int) -> range:

@@ -1,5 +1,6 @@
 """Confirmation: statistics on numbers worked out by hand, and a real search whose best settings are trained again."""
 
+import io
 import json
 import re
 import shutil
@@ -12,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from benchmarks.parts.synthetic_experiment import make_experiment
-from deepmlf.analysis.verdict import compare, confirm, show_verdict, verdict_line
+from deepmlf.analysis.verdict import compare, confirm, show_verdict, unbeaten, unbeaten_line, verdict_line
 from deepmlf.errors import DataError, SearchError
 from deepmlf.tune import search
 from deepmlf.tune.objective import make_objectives
@@ -164,6 +165,18 @@ def test_the_verdict_in_words(settings: tuple[list[float], ...], line: str) -> N
     assert verdict_line(compare(measured(*settings), MAE)) == f"{line} (95% intervals that hold together)"
 
 
+def test_a_choice_that_does_not_beat_a_baseline_on_test_is_said_not_to() -> None:
+    report = compare(measured([1.0, 1.1, 1.2], [1.5, 1.6, 1.65]), MAE)
+    report["baselines"] = {"constant": {"MAE": 1.3}, "words": {}, "text head": {"MAE": 1.05}}
+    report["unbeaten"] = unbeaten(report, MAE)
+    line = "the search's choice, trial 10, does not beat text head on test"
+    assert (report["unbeaten"], unbeaten_line(report)) == (["text head"], line)
+    console = Console(width=200, record=True, file=io.StringIO())
+    show_verdict(report, console)
+    assert line in console.export_text()
+    assert unbeaten_line(report | {"unbeaten": []}) is None
+
+
 def test_a_verdict_of_an_earlier_release_is_not_repeated() -> None:
     assert verdict_line({"objective": "MAE", "verdict": "holds", "settings": [], "differences": {}}) == (
         "MAE: compared as an earlier release did, which took chance for a difference too often; "
@@ -219,7 +232,7 @@ def test_a_search_never_reads_the_test_split_and_confirm_does(
     with pytest.raises(DataError) as caught:
         confirm(experiment, top=2, seeds=2, quiet=True)
     assert re.fullmatch(r".*test\.arrow: missing or torn.*", str(caught.value))  # one line, though of another process
-    assert "in evaluate_trial" in caught.value.__notes__[0]  # what --debug shows
+    assert "in evaluate_beside" in caught.value.__notes__[0]  # what --debug shows
     with pytest.raises(DataError, match=r"test\.arrow: missing or torn") as caught:
         confirm(experiment, top=3, seeds=3, quiet=True)
     assert not list(experiment.glob("confirm-*-*-*-x3"))  # refused before anything is trained

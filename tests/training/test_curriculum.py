@@ -177,9 +177,10 @@ def test_the_best_epoch_and_the_parameters_are_those_of_the_whole_model(
 ) -> None:
     validate = Trainer._validate
 
-    def better_while_growing(trainer: Trainer, head: Any) -> dict[str, float]:
+    def better_while_growing(trainer: Trainer, head: Any) -> tuple[dict[str, float], dict[str, float]]:
         missing = len(trainer.model.fusion_layers) - len(trainer.model.active_layers)
-        return validate(trainer, head) | {"MAE": 0.9 - 0.2 * missing - 0.01 * trainer.position.epoch}
+        valid, beside = validate(trainer, head)
+        return valid | {"MAE": 0.9 - 0.2 * missing - 0.01 * trainer.position.epoch}, beside
 
     monkeypatch.setattr(Trainer, "_validate", better_while_growing)
     settings = {"curriculum__name": "grow_depth", "model__fusion_layers": [1, 2, 3], "training__epochs": 6}

@@ -24,6 +24,7 @@ BASE = {
     "model.cross_attention_heads": 2, "model.max_text_len": 16, "model.num_fusion_tokens": 4, "model.av_width": 6,
     "curriculum.name": "joint", "model.fusion_depth": 1,
 }  # fmt: skip
+AV = "audio and vision"
 SEEDS = f"BASE = {BASE}\ndef space(trial):\n    return {{'training.seed': trial.suggest_int('training.seed', 0, 2)}}\n"
 
 
@@ -59,6 +60,10 @@ def test_a_grid_over_three_models_is_trained_reported_and_confirmed(
         config = json.loads((folder / "config.json").read_text())
         assert config["model"]["language_model"] == trial.params["model.language_model"]
         assert evaluate_trial(folder, split="valid")["MAE"] == pytest.approx(trial.values[0], abs=1e-5)
+    beside = experiment.standing.baselines
+    names = [of for lm in map(Path, lms) for of in (f"language model {lm.name}", f"language model {lm.name}, {AV}")]
+    assert set(beside) - {"constant", "words", AV, "text head"} == set(names)
+    assert "text head" in beside
     page = Path(experiment.report()).read_text()
     assert "<h3>Which language model?</h3>" in page
     asked_of = page[page.index("<h3>Which language model?</h3>") :]
@@ -70,6 +75,12 @@ def test_a_grid_over_three_models_is_trained_reported_and_confirmed(
     confirmed = experiment.confirm(top=2, seeds=2)
     assert len(confirmed["settings"]) == 2
     assert all(setting["seeds"] for setting in confirmed["settings"])
+    compared = {opened.config_of(opened.trials()[one["trial"]]).model.language_model for one in confirmed["settings"]}
+    on_test = {name: metrics["MAE"] for name, metrics in confirmed["baselines"].items()}
+    expected = {f"language model {Path(lm).name}" for lm in compared}
+    assert {name for name in on_test if "language model" in name and AV not in name} == expected
+    assert on_test["text head"] > 0
+    assert {name: on_test[name] for name in expected} != {name: beside[name] for name in expected}
 
 
 def test_each_model_has_its_own_size_and_its_own_setting(small_data: Path, tmp_path: Path, lms: list[str]) -> None:

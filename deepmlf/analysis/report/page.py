@@ -20,7 +20,7 @@ from deepmlf.analysis.report.statements import statement
 from deepmlf.analysis.results import results_of, write_results
 from deepmlf.analysis.spending import failures_by_reason, rungs_of, spending_of
 from deepmlf.analysis.standing import Standing, show_standing, standing_of
-from deepmlf.analysis.verdict import verdict_line
+from deepmlf.analysis.verdict import unbeaten_line, verdict_line
 from deepmlf.config.overrides import as_override
 from deepmlf.config.trial import TrialConfig
 from deepmlf.errors import ConfigError, SearchError, first_line
@@ -126,6 +126,7 @@ def render(records: Records, standing: Standing) -> str:
         last_epoch=max((trial.epochs for trial in records.trials), default=0),
         confirmations=_confirmations(experiment.folder),
         verdict_line=verdict_line,
+        unbeaten_line=unbeaten_line,
         commands=_commands(experiment, best) if best else {},
         answers=[
             (one, statement(one, records), figures.question(one, records.objectives[0])) for one in answers(records)

@@ -19,6 +19,7 @@ from deepmlf.errors import SearchError, first_line
 from deepmlf.files import new_file
 from deepmlf.model.lm_store import KnownLanguageModel, LanguageModelFacts
 from deepmlf.places import Place
+from deepmlf.training.reports import LM_STATES
 from deepmlf.tune.experiment.layout import MANIFEST
 from deepmlf.tune.settings import SearchSettings
 
@@ -50,7 +51,8 @@ class Manifest(BaseModel):
     own_metrics_fingerprint: str | None = None
     """Of the file that computes them."""
     baselines: dict[str, dict[str, float]] = {}
-    """Validation metrics of simple models, see `deepmlf.training.baselines`; none if a release up to 0.1 began it."""
+    """Validation metrics of models without a language model, see `deepmlf.training.baselines`; none if a release
+    up to 0.1 began it. Others are in trials' reports."""
     versions: dict[str, str]
     """Of the packages that matter."""
     git_commit: str | None
@@ -71,6 +73,12 @@ class Manifest(BaseModel):
             return {name: known.fingerprint for name, known in self.language_models.items()}
         known = self.language_model_fingerprint
         return {} if known is None else {self.settings.lm: known}
+
+    def baseline_name(self, baseline: str, language_model: str) -> str:
+        """The name of a baseline of a language model, with that one's where trials have one of several."""
+        if not self.language_models:
+            return baseline
+        return baseline.replace(LM_STATES, f"{LM_STATES} {Path(language_model).name}", 1)
 
     @model_validator(mode="before")
     @classmethod

@@ -30,7 +30,7 @@ def patch_writing(monkeypatch: pytest.MonkeyPatch, before: Callable[[Path], None
 def test_tensors_are_written_while_the_trial_validates(
     tmp_path: Path, small_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    validating, predict = threading.Event(), trainer.predict
+    validating, predict = threading.Event(), trainer.predict_heads
 
     def watched_predict(*arguments: Any, **options: Any) -> Any:
         validating.set()
@@ -41,7 +41,7 @@ def test_tensors_are_written_while_the_trial_validates(
             assert validating.wait(20), "validation waits for the checkpoint"
             validating.clear()
 
-    monkeypatch.setattr(trainer, "predict", watched_predict)
+    monkeypatch.setattr(trainer, "predict_heads", watched_predict)
     patch_writing(monkeypatch, before)
     reports = run(tmp_path, small_data, curriculum__name="joint")
     assert [report["epoch"] for report in reports] == [1, 2, 3]

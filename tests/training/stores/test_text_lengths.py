@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from deepmlf.data.dataset import Dataset
-from deepmlf.training.text_lengths import cut_texts, text_lengths
+from deepmlf.training.stores.text_lengths import cut_texts, text_lengths
 
 
 def test_tokens_are_those_of_the_tokenizer(small_data: Path) -> None:

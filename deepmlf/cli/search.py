@@ -162,11 +162,13 @@ def resume(
 def _end_search(summary: "SearchSummary", experiment: "StoredExperiment", json_output: bool) -> None:
     from rich.console import Console
 
-    from deepmlf.analysis.results import write_results
+    from deepmlf.analysis.next_steps import closing_steps
+    from deepmlf.analysis.results import results_of, write_results
     from deepmlf.analysis.standing import show_standing, standing_of
     from deepmlf.errors import SearchError
 
-    table, standing = write_results(experiment), standing_of(experiment)
+    results = results_of(experiment)
+    table, standing = write_results(experiment, table=results), standing_of(experiment, results)
     show_standing(standing, Console())
     click.echo(f"table: {table}")
     emit(summary.model_dump() | {"best_folder": standing.best_folder}, json_output)
@@ -180,8 +182,8 @@ def _end_search(summary: "SearchSummary", experiment: "StoredExperiment", json_o
         sys.exit(130)
     if not json_output:
         click.echo(f"TensorBoard: deepmlf tensorboard {shown}")
-        if standing.best_folder is not None:
-            click.echo(f"Test metrics of the best: deepmlf evaluate {shlex.quote(standing.best_folder)}")
+        for line in closing_steps(experiment, standing.leaderboard, has_looked=False):
+            click.echo(line)
 
 
 @click.command()

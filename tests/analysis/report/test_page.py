@@ -129,10 +129,10 @@ def test_nothing_finished_is_said_not_raised(tmp_path: Path, capsys: pytest.Capt
         experiment = make_experiment(tmp_path, count, running=count, name=name)
         page = Path(analyze(experiment)["report"]).read_text()
         assert f"none of {count} trials has ended: the search is still running" in capsys.readouterr().out
-        assert "No trial has been trained to its end yet, so there is no best one" in page
+        assert "No trial has ended with a value yet, so there is no best one" in page
     for folder in (experiment / "trials").iterdir():  # only just started: nothing reported
         (folder / "metrics.jsonl").unlink()
-    assert "No trial has been trained to its end yet" in Path(analyze(experiment, quiet=True)["report"]).read_text()
+    assert "No trial has ended with a value yet" in Path(analyze(experiment, quiet=True)["report"]).read_text()
     (experiment / "optuna.journal").unlink()
     create_study(experiment, "one", None, make_objectives(["valid/MAE"]))  # killed before its first trial
     assert "No trial has started yet." in Path(analyze(experiment, quiet=True)["report"]).read_text()
@@ -141,7 +141,7 @@ def test_nothing_finished_is_said_not_raised(tmp_path: Path, capsys: pytest.Capt
 def test_a_search_in_which_every_trial_failed_is_over_and_says_where_the_reasons_are(tmp_path: Path) -> None:
     experiment = make_experiment(tmp_path, 4, failed=(0, 1), refused=(2, 3))
     page = Path(analyze(experiment, quiet=True)["report"]).read_text()
-    said = "No trial has been trained to its end, so there is no best one; what trials have reached and why they failed"
+    said = "No trial has ended with a value, so there is no best one; what trials have reached and why they failed"
     assert f'{said} is in <a href="#trials">the table</a>.' in page
     assert "The best trial is thick" not in page
     refused = make_experiment(tmp_path, 2, refused=(0, 1), name="refused")
@@ -202,7 +202,7 @@ def test_objectives_that_never_differ_leave_nothing_to_explain(tmp_path: Path) -
     objectives = ["valid/MAE", "model/trained_parameters"]
     experiment = make_experiment(tmp_path, 12, space=str(space), objectives=objectives)
     page = Path(analyze(experiment, quiet=True)["report"]).read_text()
-    assert "All complete trials have the same model/trained_parameters." in page
+    assert "All trials have the same model/trained_parameters." in page
 
 
 def test_what_was_drawn_is_shown_of_a_setting_that_could_not_be_built(tmp_path: Path) -> None:

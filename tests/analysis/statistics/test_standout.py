@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deepmlf.analysis.standout import standout
+from deepmlf.analysis.statistics.standout import standout
 
 NAMES = [f"setting{index}" for index in range(12)]
 

@@ -43,6 +43,7 @@ from deepmlf.analysis.records import Records, TrialRecord
 from deepmlf.analysis.report.answers import QUESTIONS, Question, answer
 from deepmlf.analysis.report.study_figures import importances
 from deepmlf.analysis.verdict import compare
+from deepmlf.training.reports import FIDELITY, EpochReport
 from deepmlf.tune.decide.samplers import grid_points
 from deepmlf.tune.experiment.manifest import Manifest
 from deepmlf.tune.objective import best_first
@@ -159,6 +160,7 @@ def records_of(study: optuna.Study, settings: SearchSettings) -> Records:
         TrialRecord(
             trial.number, trial.state.name, trial.params, dict(trial.params), trial.intermediate_values,
             trial.value if trial.state == TrialState.COMPLETE else None, {}, None, None, None, None, [],
+            reports=tuple(EpochReport({FIDELITY: k, "valid/MAE": v}) for k, v in trial.intermediate_values.items()),
         )
         for trial in study.get_trials()
     ]  # fmt: skip

@@ -207,7 +207,7 @@ def _leaderboard_table(standing: Standing) -> Table:
     for name in ("rank" if has_order else "front", "trial", "state", "fusion epochs", *columns):
         table.add_column(name)
     if not board.common.is_full:
-        table.add_column(f"at epoch {board.common.epochs}")
+        table.add_column(f"by epoch {board.common.epochs}")
     for row in board.rows[:_LISTED]:
         place = "" if row.rank is None else str(row.rank) if has_order else "yes" if row.on_front else ""
         cells = [place, str(row.trial), _state(row), f"{row.epochs} of {board.common.full}"]

@@ -197,9 +197,15 @@ def confirm(
     experiment: str, top: int, seeds: int, concurrent: int | None, address: str | None, json_output: bool
 ) -> None:
     """Train the best settings again with fresh seeds; test metrics, and whether the search's choice holds."""
+    from deepmlf.analysis.next_steps import evaluate_command
     from deepmlf.analysis.verdict import confirm as run_confirm
+    from deepmlf.tune.experiment.stored import open_experiment
 
-    emit(run_confirm(experiment, top=top, seeds=seeds, concurrent=concurrent, address=address), json_output)
+    report = run_confirm(experiment, top=top, seeds=seeds, concurrent=concurrent, address=address)
+    emit(report, json_output)
+    if not json_output:
+        choice = report["settings"][0]["trial"]
+        click.echo(f"Test metrics of the choice as searched: {evaluate_command(open_experiment(experiment), choice)}")
 
 
 @click.command()

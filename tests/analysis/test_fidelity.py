@@ -7,21 +7,10 @@ import pytest
 
 from benchmarks.parts.synthetic_experiment import make_experiment
 from deepmlf.analysis.fidelity import common_fidelity
-from deepmlf.analysis.records import Records, load_records
+from deepmlf.analysis.records import load_records
 from deepmlf.training.reports import FIDELITY, MISSING_BLOCKS, EpochReport
 from deepmlf.tune.experiment.stored import open_experiment
-from tests.analysis.report.depths import records_of, with_curves
-
-LAST = 4
-"""Fusion epochs of a full training."""
-
-
-def trained(*curves: list[float], states: dict[int, str] | None = None, objective: str = "valid/MAE") -> Records:
-    """Trials by what they reported; those that got to the end are complete, the others were stopped, unless said."""
-    values = [min(curve) if len(curve) == LAST else None for curve in curves]
-    records = with_curves(records_of({5: values}, objective, epochs=LAST), {5: list(curves)})
-    trials = [replace(trial, state=(states or {}).get(trial.number, trial.state)) for trial in records.trials]
-    return replace(records, trials=trials)
+from tests.analysis.report.depths import trained
 
 
 def test_it_is_the_highest_that_three_of_four_have_reached() -> None:

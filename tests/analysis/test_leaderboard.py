@@ -1,6 +1,7 @@
 """All trials beside each other, and what is said where one that was stopped leads."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,16 @@ from deepmlf.analysis.records import load_records
 from deepmlf.analysis.report.page import analyze
 from deepmlf.analysis.standing import show_standing, standing_of
 from deepmlf.tune.experiment.stored import open_experiment
-from tests.analysis.test_fidelity import trained
+from tests.analysis.report.depths import trained
 
 
 def board_of(*curves: list[float], **options: Any) -> Leaderboard:
     records = trained(*curves, **options)
     # A trial that was stopped has its best epoch's value, as the study gives it.
-    for index, trial in enumerate(records.trials):
-        if trial.state == "PRUNED":
-            object.__setattr__(records.trials[index], "value", min(curves[index]))
+    records.trials[:] = [
+        replace(trial, value=min(curve)) if trial.state == "PRUNED" else trial
+        for trial, curve in zip(records.trials, curves, strict=True)
+    ]
     return leaderboard_of(records, {trial.number: create_trial(value=0.0) for trial in records.trials}, [])
 
 

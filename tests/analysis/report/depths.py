@@ -13,6 +13,8 @@ from deepmlf.tune.objective import make_objectives
 from deepmlf.tune.settings import SearchSettings
 
 DEPTH = QUESTIONS[0]
+LAST = 4
+"""Fusion epochs of a full training of `trained`."""
 
 
 def records_of(
@@ -50,4 +52,12 @@ def with_curves(records: Records, curves: dict[int, list[list[float]]]) -> Recor
         )
         for trial, curve in zip(records.trials, given, strict=True)
     ]
+    return replace(records, trials=trials)
+
+
+def trained(*curves: list[float], states: dict[int, str] | None = None, objective: str = "valid/MAE") -> Records:
+    """Trials by what they reported; those that got to the end are complete, the others were stopped, unless said."""
+    values = [min(curve) if len(curve) == LAST else None for curve in curves]
+    records = with_curves(records_of({5: values}, objective, epochs=LAST), {5: list(curves)})
+    trials = [replace(trial, state=(states or {}).get(trial.number, trial.state)) for trial in records.trials]
     return replace(records, trials=trials)

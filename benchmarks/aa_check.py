@@ -203,6 +203,7 @@ def _a_a(seed: int) -> dict[str, bool]:
     searches = {
         "search": searched("tpe", "asha", seed, no_effect),
         "random": searched("random", "none", seed, no_effect),
+        "stopped random": searched("random", "asha", seed, no_effect),
     }
     for name, records in searches.items():
         found[f"{name}: report"] = report_claims(records)

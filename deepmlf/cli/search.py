@@ -213,7 +213,7 @@ def confirm(
 @click.option("--out", type=PATH, help="Folder to write into, as for a read-only experiment; default: EXPERIMENT.")
 @as_json
 def analyze(experiment: str, out: Path | None, json_output: bool) -> None:
-    """Best trials, states, epochs saved; writes report/index.html and results.parquet."""
+    """Leaderboard, states, epochs saved; writes report/index.html and results.parquet."""
     from deepmlf.analysis.report.page import analyze as run_analyze
 
     emit(run_analyze(experiment, out=out), json_output)

@@ -43,6 +43,7 @@ from deepmlf.analysis.records import Records, TrialRecord
 from deepmlf.analysis.report.answers import QUESTIONS, Question, answer
 from deepmlf.analysis.report.study_figures import importances
 from deepmlf.analysis.verdict import compare
+from deepmlf.training.reports import FIDELITY, EpochReport
 from deepmlf.tune.decide.samplers import grid_points
 from deepmlf.tune.experiment.manifest import Manifest
 from deepmlf.tune.objective import best_first
@@ -159,6 +160,7 @@ def records_of(study: optuna.Study, settings: SearchSettings) -> Records:
         TrialRecord(
             trial.number, trial.state.name, trial.params, dict(trial.params), trial.intermediate_values,
             trial.value if trial.state == TrialState.COMPLETE else None, {}, None, None, None, None, [],
+            reports=tuple(EpochReport({FIDELITY: k, "valid/MAE": v}) for k, v in trial.intermediate_values.items()),
         )
         for trial in study.get_trials()
     ]  # fmt: skip
@@ -201,6 +203,7 @@ def _a_a(seed: int) -> dict[str, bool]:
     searches = {
         "search": searched("tpe", "asha", seed, no_effect),
         "random": searched("random", "none", seed, no_effect),
+        "stopped random": searched("random", "asha", seed, no_effect),
     }
     for name, records in searches.items():
         found[f"{name}: report"] = report_claims(records)

@@ -135,8 +135,9 @@ def test_a_search_that_ends_names_its_best_trial_if_it_has_one(
     told = capsys.readouterr()
     assert told.err == "the time budget is spent; go on with `deepmlf resume runs/search`\n"
     best = experiment.place_of_trial(0)
-    named = f"Test metrics of the best: deepmlf evaluate {best}\n" if has_best else ""
-    assert told.out.endswith(f"parquet\nTensorBoard: deepmlf tensorboard runs/search\n{named}")
+    named = f"Test metrics of the best: deepmlf evaluate {best} --split test\n" if has_best else ""
+    looks = f"What came of it: deepmlf analyze {experiment.place}\n"
+    assert told.out.endswith(f"parquet\nTensorBoard: deepmlf tensorboard runs/search\n{looks}{named}")
 
 
 def test_a_language_model_in_a_folder_is_known_by_its_whole_path(

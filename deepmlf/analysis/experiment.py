@@ -70,17 +70,17 @@ class Experiment:
 
     @property
     def standing(self) -> Standing:
-        """States, failures, epochs spent and saved, the complete trials best first."""
+        """States, failures, epochs spent and saved, all trials best first."""
         return standing_of(open_experiment(self._place, self._study_storage))
 
     @property
     def best(self) -> BestTrial | None:
-        """Its best trial so far; None before one is complete."""
+        """Its best trial so far, trained to its end or stopped early; None before one has ended."""
         standing = self.standing
-        if not standing.ranked:
+        best = standing.leaderboard.best
+        if best is None:
             return None
-        best = standing.ranked[0]
-        return BestTrial(best.number, str(standing.best_folder), best.values[0], dict(best.params))
+        return BestTrial(best.trial, str(standing.best_folder), best.values[0], dict(best.params))
 
     def report(self, out: str | Path | None = None) -> str:
         """Write ``report/index.html`` and ``results.parquet`` into it, and return the page's path or URI.

@@ -50,6 +50,8 @@ class TrialRecord:
     """Whether its parameters were given rather than drawn."""
     seconds_before_fusion: float | None = None
     """Of its seconds, those of stages before fusion."""
+    reports: tuple[EpochReport, ...] = ()
+    """What it reported in each fusion epoch."""
 
     @property
     def epochs(self) -> int:
@@ -92,7 +94,7 @@ class Records:
 
     @property
     def complete(self) -> list[TrialRecord]:
-        """The complete ones among them: all at full fidelity, so that they can be compared."""
+        """The complete ones among them."""
         return [trial for trial in self.ranked if trial.is_complete]
 
     @property
@@ -157,12 +159,13 @@ def _record(rows: list[dict[str, Any]], trial: FrozenTrial, objective: Objective
         fail_reason=last["fail_reason"],
         restarts=trial.user_attrs.get(RESTARTS, []),
         is_prior=bool(trial.user_attrs.get(PRIOR)),
+        reports=tuple(reports),
     )
 
 
 def _value(last: dict[str, Any], best: EpochReport | None, objective: Objective) -> float | None:
     if last["state"] == TrialState.PRUNED.name:  # releases up to 0.1 gave it its last value
-        return None if best is None else best.get(objective.name)
+        return last["objective"] if best is None else best.get(objective.name)
     return last["objective"] if last["state"] == TrialState.COMPLETE.name else None
 
 

@@ -3,21 +3,24 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import pyarrow as pa
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.table import Table
 
 from deepmlf.analysis.baselines import baselines_of
 from deepmlf.analysis.curves import CurvePoint, seed_curve
-from deepmlf.analysis.distinct import repeats_of, settings_of
+from deepmlf.analysis.leaderboard import Leaderboard, Row, leaderboard_of
+from deepmlf.analysis.next_steps import what_is_missing
+from deepmlf.analysis.records import load_records
 from deepmlf.training.baselines import baselines_line
 from deepmlf.training.reports import Seconds
 from deepmlf.tune.driver.screen import settings_line, time_line
 from deepmlf.tune.experiment.stored import StoredExperiment
 from deepmlf.tune.experiment.study import FAIL_REASON, RESTARTS
-from deepmlf.tune.objective import best_first, pareto_front
+from deepmlf.tune.objective import pareto_front
 
-_LISTED = 10  # trials that a person reads
+_LISTED, _WITH_SETTINGS = 20, 3  # trials that a person reads in a terminal
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,8 @@ class Standing:
     experiment: StoredExperiment
     ranked: list[FrozenTrial]
     """Trials that came to something, stopped early or not, best first by the first objective."""
+    leaderboard: Leaderboard
+    """All trials."""
     repeats: dict[int, int]
     """Trials that train what another one trains, with the same seed, and the number of that one: both count as one."""
     front: list[int]
@@ -52,7 +57,12 @@ class Standing:
     @property
     def best_trial(self) -> int | None:
         """Number of the best trial by the first objective."""
-        return self.ranked[0].number if self.ranked else None
+        return self.leaderboard.best.trial if self.leaderboard.best else None
+
+    @property
+    def value(self) -> float | None:
+        """Its first objective."""
+        return self.leaderboard.best.values[0] if self.leaderboard.best else None
 
     @property
     def best_folder(self) -> str | None:
@@ -63,9 +73,9 @@ class Standing:
     @property
     def unbeaten(self) -> list[str]:
         """Baselines that the best trial does not beat."""
-        if not self.ranked:
+        best, objective = self.value, self.experiment.objectives[0]
+        if best is None:
             return []
-        best, objective = self.ranked[0].values[0], self.experiment.objectives[0]
         return [name for name, value in self.baselines.items() if not objective.is_better(best, value)]
 
     @property
@@ -73,6 +83,11 @@ class Standing:
         """Trials that the search has yet to end."""
         ended = sum(self.states[state.name] for state in TrialState if state.is_finished())
         return max(0, self.experiment.manifest.settings.trials - ended)
+
+    @property
+    def missing(self) -> str | None:
+        """What too few trials leave out, and the command that gets it; None if there are enough of them."""
+        return what_is_missing(self.experiment, self.leaderboard, is_unfinished=bool(self.trials_unfinished))
 
     @property
     def recipe(self) -> str | None:
@@ -87,7 +102,13 @@ class Standing:
             "best_trial": self.best_trial,
             "best_folder": self.best_folder,
             "metric": self.experiment.objectives[0].name,
-            "value": self.ranked[0].values[0] if self.ranked else None,
+            "value": self.value,
+            "common_fidelity": {
+                "fusion_epochs": self.leaderboard.common.epochs,
+                "reached_by": len(self.leaderboard.common.values),
+                "of": self.leaderboard.common.trials,
+            },
+            "leaderboard": [asdict(row) for row in self.leaderboard.rows],
             "baselines": self.baselines,
             "unbeaten": self.unbeaten,
             "front": self.front,
@@ -105,17 +126,26 @@ class Standing:
         }
 
 
-def standing_of(experiment: StoredExperiment) -> Standing:
-    """How an experiment stands by its study."""
+def standing_of(experiment: StoredExperiment, table: pa.Table | None = None) -> Standing:
+    """How an experiment stands by its study and what its trials have reported.
+
+    Args:
+        experiment: The experiment.
+        table: What `results_of` returned for it, if that is known.
+    """
     trials, epochs = experiment.trials(), experiment.manifest.settings.epochs
-    ranked = best_first(trials, experiment.objectives)
-    repeats = repeats_of(settings_of(experiment, trials), trials)
+    records, first = load_records(experiment, table), experiment.objectives[0]
+    by_number = {trial.number: trial for trial in trials}
+    ranked = [by_number[trial.number] for trial in records.ranked]
+    repeats = {trial.number: trial.repeats for trial in records.trials if trial.repeats is not None}
+    front = pareto_front([trial for trial in ranked if trial.number not in repeats], experiment.objectives)
     stopped = [max(t.intermediate_values, default=0) for t in trials if t.state == TrialState.PRUNED]
     return Standing(
         experiment=experiment,
         ranked=ranked,
+        leaderboard=leaderboard_of(records, by_number, front),
         repeats=repeats,
-        front=pareto_front([trial for trial in ranked if trial.number not in repeats], experiment.objectives),
+        front=front,
         states={s.name: sum(t.state == s for t in trials) for s in TrialState if s != TrialState.WAITING},
         failures={t.number: t.user_attrs.get(FAIL_REASON, "") for t in trials if t.state == TrialState.FAIL},
         restarts={t.number: t.user_attrs[RESTARTS] for t in trials if RESTARTS in t.user_attrs},
@@ -129,8 +159,10 @@ def standing_of(experiment: StoredExperiment) -> Standing:
 
 
 def show_standing(standing: Standing, console: Console) -> None:
-    """Print best trials, states, failures and the epochs that early stopping saved."""
-    console.print(_best_table(standing))
+    """Print the leaderboard, states, failures, the epochs that early stopping saved and what too few trials lack."""
+    console.print(_leaderboard_table(standing))
+    for line in _leaderboard_lines(standing):
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
     if standing.recipe is not None:
         console.print(f"recipe: {standing.recipe}, where neither the space nor --set says otherwise", highlight=False)
     for line in baseline_lines(standing):
@@ -150,6 +182,8 @@ def show_standing(standing: Standing, console: Console) -> None:
         console.print(f"trial {number} failed: {reason}", markup=False)
     for number, reasons in standing.restarts.items():
         console.print(f"trial {number} started again: {'; '.join(reasons)}", markup=False)
+    if standing.missing is not None:
+        console.print(standing.missing, markup=False, highlight=False, soft_wrap=True)
 
 
 def baseline_lines(standing: Standing) -> list[str]:
@@ -162,19 +196,47 @@ def baseline_lines(standing: Standing) -> list[str]:
     return lines
 
 
-def _best_table(standing: Standing) -> Table:
-    objectives = standing.experiment.objectives
-    counted = [trial for trial in standing.ranked if trial.number not in standing.repeats]
+def _leaderboard_table(standing: Standing) -> Table:
+    objectives, board = standing.experiment.objectives, standing.leaderboard
     has_order = len(objectives) == 1
-    listed = counted[:_LISTED] if has_order else [t for t in counted if t.number in standing.front]
-    title = "Best trials" if has_order else "Pareto front"
     columns = [f"best {objectives[0].name}", *(objective.name for objective in objectives[1:])]
-    title = f"{title} of {standing.experiment.folder.name}"
-    table = Table("trial", *columns, "fusion epochs", "settings", title=title)
-    for trial in listed:
-        values = [f"{value:.4f}" if value % 1 else f"{value:.0f}" for value in trial.values]
-        table.add_row(str(trial.number), *values, str(max(trial.intermediate_values)), settings_line(trial.params))
+    table = Table(title=f"Trials of {standing.experiment.folder.name}, {'best' if has_order else 'Pareto front'} first")
+    for name in ("rank" if has_order else "front", "trial", "state", "fusion epochs", *columns):
+        table.add_column(name)
+    if not board.common.is_full:
+        table.add_column(f"by epoch {board.common.epochs}")
+    for row in board.rows[:_LISTED]:
+        place = "" if row.rank is None else str(row.rank) if has_order else "yes" if row.on_front else ""
+        cells = [place, str(row.trial), _state(row), f"{row.epochs} of {board.common.full}"]
+        cells += [_number(value) for value in row.values] or [""] * len(columns)
+        if not board.common.is_full:
+            cells.append("" if row.at_common is None else _number(row.at_common))
+        table.add_row(*cells)
     return table
+
+
+def _leaderboard_lines(standing: Standing) -> list[str]:
+    """What to know when reading the leaderboard."""
+    board = standing.leaderboard
+    lines = []
+    if len(board.rows) > _LISTED:
+        lines.append(f"{len(board.rows) - _LISTED} more trials are in the report of `deepmlf analyze`")
+    if not board.common.is_full and board.common.values:
+        lines.append(
+            "ranked by each trial's best epoch, of however many it had; all compare "
+            f"at fusion epoch {board.common.epochs}, reached by {board.common.reached_by}"
+        )
+    if board.lead_of_a_stopped_trial is not None:
+        lines.append(board.lead_of_a_stopped_trial)
+    return lines + [f"trial {row.trial}: {settings_line(row.params)}" for row in board.ranked[:_WITH_SETTINGS]]
+
+
+def _state(row: Row) -> str:
+    return row.state if row.repeats is None else f"{row.state}, as trial {row.repeats}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.4f}" if value % 1 else f"{value:.0f}"
 
 
 def _curve_table(standing: Standing) -> Table:

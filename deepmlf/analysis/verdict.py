@@ -1,11 +1,12 @@
 """Does a search's choice hold? Its best settings, trained again, compared on the test split."""
 
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.table import Table
 from scipy.special import stdtrit
@@ -33,10 +34,10 @@ def confirm(
 ) -> dict[str, Any]:
     """Train an experiment's best settings again and compare them on the test split.
 
-    Settings are ranked by the mean over their trials, those that were stopped early included; trials of one setting,
-    whatever was drawn for them, count as one. The retrained trials are an experiment of their own inside the first one,
-    ``confirm-`` with the numbers of the trials and how many seeds: what a kill left unfinished goes on when it is asked
-    for again.
+    Settings are ranked by the mean over their trials, those that were stopped early included, and each is trained to
+    its end here; trials of one setting, whatever was drawn for them, count as one. The retrained trials are an
+    experiment of their own inside the first one, ``confirm-`` with the numbers of the trials and how many seeds: what a
+    kill left unfinished goes on when it is asked for again.
 
     >>> report = confirm("runs/first", top=2, seeds=2, quiet=True)
     >>> report["verdict"] in ("holds", "undecided", "fails"), len(report["settings"])
@@ -53,12 +54,12 @@ def confirm(
     Returns:
         ``verdict``: ``holds`` if the search's choice is better than each other setting, ``fails`` if another one is
         better than it, both beyond what seeds alone may do, or ``undecided``. ``settings``, the search's choice first:
-        ``trial`` of the search, the ``seeds`` that finished, ``mean`` and ``std`` of each test metric, and of the
-        others ``difference`` (the choice minus this one, paired by seed: ``mean`` and its interval ``low`` to ``high``
-        for each metric) and whether it ``is`` ``worse``, ``better`` or ``undecided``. ``differences`` repeats the
-        difference of the first of the others. ``asked``: seeds of each setting. ``baselines``: test metrics of simple
-        models, see `deepmlf.training.baselines`; ``unbeaten``: those that the mean of the search's choice does not
-        beat.
+        ``trial`` of the search, the fusion epoch that it was ``stopped_at``, or None, the ``seeds`` that finished,
+        ``mean`` and ``std`` of each test metric, and of the others ``difference`` (the choice minus this one, paired by
+        seed: ``mean`` and its interval ``low`` to ``high`` for each metric) and whether it ``is`` ``worse``, ``better``
+        or ``undecided``. ``differences`` repeats the difference of the first of the others. ``asked``: seeds of each
+        setting. ``baselines``: test metrics of simple models, see `deepmlf.training.baselines`; ``unbeaten``: those
+        that the mean of the search's choice does not beat.
 
     Raises:
         SearchError: If two settings with two seeds are not asked for, the experiment has fewer than two settings that
@@ -73,15 +74,30 @@ def confirm(
     ranked = _comparable(experiment)
     console = Console(quiet=quiet)
     if len(ranked) < top:
-        console.print(f"{len(ranked)} settings, all that have a complete trial, are compared", highlight=False)
+        console.print(f"{len(ranked)} settings, all that came to anything, are compared", highlight=False)
     best = [trials[0] for trials in ranked[:top]]
+    stopped = stopped_at(best)
+    if stopped:
+        console.print(stopped_line(stopped, experiment.manifest.settings.epochs), highlight=False, soft_wrap=True)
     retrained = retrain(experiment, best, seeds, concurrent=concurrent, address=address, quiet=quiet)
     report = compare(retrained.measured, experiment.objectives[0], seeds) | {"baselines": retrained.baselines}
+    report["settings"] = [entry | {"stopped_at": stopped.get(entry["trial"])} for entry in report["settings"]]
     report["unbeaten"] = unbeaten(report, experiment.objectives[0])
     (retrained.experiment.folder / VERDICT).write_text(json.dumps(report, indent=2))
     retrained.experiment.place.publish(VERDICT)
     show_verdict(report, console)
     return report
+
+
+def stopped_at(trials: Iterable[FrozenTrial]) -> dict[int, int]:
+    """Those of some trials that were stopped early, by number, and the fusion epochs that they had reached."""
+    return {t.number: max(t.intermediate_values, default=0) for t in trials if t.state == TrialState.PRUNED}
+
+
+def stopped_line(stopped: Mapping[int, int], full: int) -> str:
+    """That the search stopped trials early, which are trained to their end here."""
+    whom = ", ".join(f"trial {number} at fusion epoch {epochs}" for number, epochs in stopped.items())
+    return f"the search stopped {whom} of {full}: all settings are trained to their end here"
 
 
 def _comparable(experiment: StoredExperiment) -> list[list[FrozenTrial]]:

@@ -162,11 +162,13 @@ def resume(
 def _end_search(summary: "SearchSummary", experiment: "StoredExperiment", json_output: bool) -> None:
     from rich.console import Console
 
-    from deepmlf.analysis.results import write_results
+    from deepmlf.analysis.next_steps import closing_steps
+    from deepmlf.analysis.results import results_of, write_results
     from deepmlf.analysis.standing import show_standing, standing_of
     from deepmlf.errors import SearchError
 
-    table, standing = write_results(experiment), standing_of(experiment)
+    results = results_of(experiment)
+    table, standing = write_results(experiment, table=results), standing_of(experiment, results)
     show_standing(standing, Console())
     click.echo(f"table: {table}")
     emit(summary.model_dump() | {"best_folder": standing.best_folder}, json_output)
@@ -180,8 +182,8 @@ def _end_search(summary: "SearchSummary", experiment: "StoredExperiment", json_o
         sys.exit(130)
     if not json_output:
         click.echo(f"TensorBoard: deepmlf tensorboard {shown}")
-        if standing.best_folder is not None:
-            click.echo(f"Test metrics of the best: deepmlf evaluate {shlex.quote(standing.best_folder)}")
+        for line in closing_steps(experiment, standing.leaderboard, has_looked=False):
+            click.echo(line)
 
 
 @click.command()
@@ -195,9 +197,15 @@ def confirm(
     experiment: str, top: int, seeds: int, concurrent: int | None, address: str | None, json_output: bool
 ) -> None:
     """Train the best settings again with fresh seeds; test metrics, and whether the search's choice holds."""
+    from deepmlf.analysis.next_steps import evaluate_command
     from deepmlf.analysis.verdict import confirm as run_confirm
+    from deepmlf.tune.experiment.stored import open_experiment
 
-    emit(run_confirm(experiment, top=top, seeds=seeds, concurrent=concurrent, address=address), json_output)
+    report = run_confirm(experiment, top=top, seeds=seeds, concurrent=concurrent, address=address)
+    emit(report, json_output)
+    if not json_output:
+        choice = report["settings"][0]["trial"]
+        click.echo(f"Test metrics of the choice as searched: {evaluate_command(open_experiment(experiment), choice)}")
 
 
 @click.command()
@@ -205,7 +213,7 @@ def confirm(
 @click.option("--out", type=PATH, help="Folder to write into, as for a read-only experiment; default: EXPERIMENT.")
 @as_json
 def analyze(experiment: str, out: Path | None, json_output: bool) -> None:
-    """Best trials, states, epochs saved; writes report/index.html and results.parquet."""
+    """Leaderboard, states, epochs saved; writes report/index.html and results.parquet."""
     from deepmlf.analysis.report.page import analyze as run_analyze
 
     emit(run_analyze(experiment, out=out), json_output)

@@ -30,6 +30,11 @@ class Objective:
         """Ray's word for the direction."""
         return "min" if self.direction == "minimize" else "max"
 
+    @property
+    def sign(self) -> int:
+        """What makes less of it better: 1 of what is minimised, else -1."""
+        return 1 if self.direction == "minimize" else -1
+
     def is_better(self, value: float, than: float | None) -> bool:
         """Whether `value` beats another one, or is the first."""
         return is_better(value, than, self.direction)
@@ -80,8 +85,7 @@ def best_first(trials: Iterable[FrozenTrial], objectives: tuple[Objective, ...])
 
 def pareto_front(trials: list[FrozenTrial], objectives: tuple[Objective, ...]) -> list[int]:
     """Numbers of those trials, all with values, that no other one beats in all objectives, in the order given."""
-    signs = [1 if objective.direction == "minimize" else -1 for objective in objectives]
-    costs = [[sign * value for sign, value in zip(signs, trial.values, strict=True)] for trial in trials]
+    costs = [[of.sign * value for of, value in zip(objectives, trial.values, strict=True)] for trial in trials]
     beaten = [any(_beats(other, cost) for other in costs) for cost in costs]
     return [trial.number for trial, lost in zip(trials, beaten, strict=True) if not lost]
 

@@ -10,12 +10,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+from optuna.trial import TrialState
 from rich.console import Console
 
 from benchmarks.parts.synthetic_experiment import make_experiment
-from deepmlf.analysis.verdict import compare, confirm, show_verdict, unbeaten, unbeaten_line, verdict_line
+from deepmlf.analysis.verdict import (
+    compare,
+    confirm,
+    show_verdict,
+    stopped_at,
+    stopped_line,
+    unbeaten,
+    unbeaten_line,
+    verdict_line,
+)
 from deepmlf.errors import DataError, SearchError
 from deepmlf.tune import search
+from deepmlf.tune.experiment.stored import open_experiment
 from deepmlf.tune.objective import make_objectives
 from deepmlf.tune.retrain import fresh_seeds
 from deepmlf.tune.search import run_search
@@ -259,6 +270,36 @@ def test_a_retraining_that_stopped_gets_no_verdict(
     reason = rf"node \S+: {data}/valid\.arrow: missing or torn .*; mend that and resume"
     again = rf"{folder}: the retraining stopped \({reason}\); ask for the same again to go on"
     assert re.fullmatch(again, str(caught.value))
+
+
+def test_that_stopped_trials_are_trained_to_their_end_is_said(tmp_path: Path) -> None:
+    experiment = open_experiment(make_experiment(tmp_path, 12, epochs=9, space="demo"))
+    trials = [trial for trial in experiment.trials() if trial.number in (0, 1, 2)]
+    stopped = stopped_at(trials)
+    assert stopped == {t.number: max(t.intermediate_values) for t in trials if t.state.name == "PRUNED"} != {}
+    assert stopped_line({3: 2, 5: 1}, 9) == (
+        "the search stopped trial 3 at fusion epoch 2, trial 5 at fusion epoch 1 of 9: all settings are trained to "
+        "their end here"
+    )
+
+
+@pytest.mark.ray
+def test_a_search_that_completed_one_trial_is_confirmed(searched: tuple[Path, Path], tmp_path: Path) -> None:
+    """Of the usual search under ASHA few trials are complete."""
+    experiment = tmp_path / "stopped"
+    shutil.copytree(searched[1], experiment, ignore=shutil.ignore_patterns("confirm-*"))
+    journal = experiment / "optuna.journal"
+    ended = [json.loads(line) for line in journal.read_text().splitlines()]
+    complete = [line for line in ended if line.get("state") == TrialState.COMPLETE.value]
+    for line in complete[1:]:
+        line["state"] = TrialState.PRUNED.value
+    journal.write_text("".join(json.dumps(line) + "\n" for line in ended))
+    report = confirm(experiment, top=2, seeds=2, quiet=True)
+    states = {trial.number: trial.state for trial in open_experiment(experiment).trials()}
+    assert sorted(state.name for state in states.values()) == ["COMPLETE", "PRUNED", "PRUNED"]
+    for setting in report["settings"]:
+        assert setting["stopped_at"] == (2 if states[setting["trial"]] == TrialState.PRUNED else None)
+        assert len(setting["seeds"]) == 2
 
 
 def test_draws_of_one_setting_are_nothing_to_compare(tmp_path: Path) -> None:

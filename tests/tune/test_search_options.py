@@ -37,7 +37,7 @@ def test_two_objectives_give_a_front_and_stop_nothing_early(
     standing = standing_of(open_experiment(experiment))
     assert standing.front == summary.front
     show_standing(standing, Console())
-    assert "Pareto front of search" in capsys.readouterr().out
+    assert "Trials of search, Pareto front first" in capsys.readouterr().out
     base = json.loads((experiment / "search.json").read_text())["base"]
     assert base["training.select_by"] == "Corr"
 

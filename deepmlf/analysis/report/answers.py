@@ -1,8 +1,10 @@
 """The paper's questions, asked of an experiment: how deep to fuse, with how many tokens, under which curriculum, and
 those of its further analyses.
 
-Intervals of one value are Student's t at 95 % over trials (over seeds, in a grid of seeds) and are given from three
-values on. Values are compared with the best of them, all at once.
+What counts of a trial is its best epoch up to the highest fidelity that enough trials have reached (see
+`deepmlf.analysis.fidelity`), so that those that were stopped early count, too, and none is better for having trained
+longer. Intervals of one value are Student's t at 95 % over trials (over seeds, in a grid of seeds) and are given from
+three values on. Values are compared with the best of them, all at once.
 """
 
 from collections.abc import Collection
@@ -13,9 +15,10 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from deepmlf.analysis.comparison import differ
 from deepmlf.analysis.curves import seed_curve
+from deepmlf.analysis.fidelity import CommonFidelity, common_fidelity
 from deepmlf.analysis.records import Records, TrialRecord
+from deepmlf.analysis.statistics.comparison import differ
 from deepmlf.training.reports import LANGUAGE_LOSS
 from deepmlf.tune.objective import Objective
 from deepmlf.tune.space.base import LANGUAGE_MODEL
@@ -66,9 +69,10 @@ class Group:
     trials: int
     """All of them, whatever became of them."""
     values: list[float] = field(default_factory=list)
-    """The first objective of those that were trained to their end."""
+    """The first objective of those that have reached the fidelity at which trials are compared."""
     language: list[float] = field(default_factory=list)
-    """Of the same, the next-token loss on validation texts in their best epochs, if they have reported it."""
+    """Of those that were trained to their end, the next-token loss on validation texts in their best epochs, if they
+    have reported it."""
     shown: str | None = None
     """What the value is called on the page, if not by itself."""
 
@@ -95,7 +99,7 @@ class Group:
 
     @property
     def is_whole(self) -> bool:
-        """Whether all its trials were trained to their end: those that were not may be its bad ones."""
+        """Whether all its trials have reached that fidelity: those that have not may be its bad ones."""
         return len(self.values) == self.trials
 
 
@@ -114,10 +118,15 @@ class Answer:
     open: list[Any]
     """Values of which that cannot be said."""
     verdict: str
-    """``not varied`` (no trial drew the setting), ``guided`` (the sampler chose values by results), ``stopped`` (trials
-    were stopped early, so that those left flatter their settings), ``too few``, ``agrees`` (the best value is one of
-    the paper's, and the others are worse), ``contradicts`` (it is another one, and the paper's are worse), ``clear``
-    (all others are worse; of a question without the paper's answer) or ``undecided``."""
+    """``not varied`` (no trial drew the setting), ``guided`` (the sampler chose values by results), ``too few``,
+    ``agrees`` (the best value is one of the paper's, and the others are worse), ``contradicts`` (it is another one, and
+    the paper's are worse), ``clear`` (all others are worse; of a question without the paper's answer) or
+    ``undecided``."""
+    fidelity: CommonFidelity
+    """At which trials are compared."""
+    seen: Group | None = None
+    """The group of the best mean among those with enough values, if there are two, whether or not that may be held
+    against the others."""
 
 
 def answers(records: Records) -> list[Answer]:
@@ -129,31 +138,32 @@ def answers(records: Records) -> list[Answer]:
 
 
 def answer(question: Question, records: Records) -> Answer:
-    """Compare an experiment's complete trials by the setting that a question is about."""
-    groups = _groups(question, records)
+    """Compare an experiment's trials by the setting that a question is about."""
+    common = common_fidelity(records)
+    groups = _groups(question, records, common)
     counted = {trial.number for trial in records.trials if trial.repeats is None}
     curve = seed_curve(trial for trial in records.study.get_trials(deepcopy=False) if trial.number in counted)
     # Of a search without trials nobody knows; one value so far is no sign of a setting that is fixed.
     is_varied = len(groups) > 1 or not records.trials or any(question.setting in t.params for t in records.trials)
     is_controlled = bool(curve) and all(set(point.setting) == {question.setting} for point in curve)
     measured = [group for group in groups if len(group.values) >= NEEDED]
+    seen = _best_of(measured, records.objectives[0]) if len(measured) > 1 else None
     verdict = None
     if not is_varied:
         verdict = "not varied"
     elif records.settings.sampler not in _BLIND:
         verdict = "guided"
-    elif any(trial.state == "PRUNED" for trial in records.trials):
-        verdict = "stopped"
-    elif len(measured) < 2:
+    elif seen is None:
         verdict = "too few"
-    if verdict is not None:
-        return Answer(question, groups, is_controlled, None, [], [], verdict)
-    best, worse = _compare(measured, records.objectives[0])
-    open_ = [group.value for group in groups if group.value not in (best.value, *worse)]
-    return Answer(question, groups, is_controlled, best, worse, open_, _verdict(question, best, worse, open_))
+    if verdict is not None or seen is None:
+        return Answer(question, groups, is_controlled, None, [], [], verdict or "too few", common, seen)
+    worse = _worse(measured, seen)
+    open_ = [group.value for group in groups if group.value not in (seen.value, *worse)]
+    verdict = _verdict(question, seen, worse, open_)
+    return Answer(question, groups, is_controlled, seen, worse, open_, verdict, common, seen)
 
 
-def _groups(question: Question, records: Records) -> list[Group]:
+def _groups(question: Question, records: Records, common: CommonFidelity) -> list[Group]:
     groups: dict[Any, Group] = {}
     for trial in records.trials:
         value = value_of(trial, question.setting)
@@ -162,8 +172,9 @@ def _groups(question: Question, records: Records) -> list[Group]:
             continue
         known = groups.get(value, Group(value, 0))
         values, language = list(known.values), list(known.language)
-        if trial.value is not None and trial.is_complete:
-            values.append(trial.value)
+        if trial.number in common.values:
+            values.append(common.values[trial.number][0])
+        if trial.is_complete:
             language += [loss for loss in [trial.best.get(LANGUAGE_LOSS)] if loss is not None]
         groups[value] = Group(value, known.trials + 1, values, language)
     lms = records.manifest.language_models
@@ -185,15 +196,18 @@ def value_of(trial: TrialRecord, setting: str) -> Any:
     return trial.settings.get(setting, trial.params.get(setting))
 
 
-def _compare(measured: list[Group], objective: Objective) -> tuple[Group, list[Any]]:
-    """The group of the best mean, and the values of those that are worse beyond chance."""
-    sign = 1 if objective.direction == "minimize" else -1
-    best = min(measured, key=lambda group: sign * float(np.mean(group.values)))
+def _best_of(measured: list[Group], objective: Objective) -> Group:
+    """The group of the best mean."""
+    return min(measured, key=lambda group: objective.sign * float(np.mean(group.values)))
+
+
+def _worse(measured: list[Group], best: Group) -> list[Any]:
+    """The values of those groups that are worse than the one of the best mean, beyond chance."""
     if not best.is_whole:
-        return best, []
+        return []
     confidence = 1 - (1 - _CONFIDENCE) / len(QUESTIONS)
     apart = differ([group.values for group in measured], measured.index(best), confidence)
-    return best, [group.value for group, is_apart in zip(measured, apart, strict=True) if is_apart]
+    return [group.value for group, is_apart in zip(measured, apart, strict=True) if is_apart]
 
 
 def _verdict(question: Question, best: Group, worse: list[Any], open_: list[Any]) -> str:

@@ -1,11 +1,9 @@
-"""The report's plots that Optuna has not: answers to the paper's questions, learning curves, rungs, costs."""
+"""The report's plots that Optuna has not, or not of stopped trials: answers, learning curves, rungs, costs."""
 
 from collections.abc import Callable
+from itertools import product
 
-import optuna
 import plotly.graph_objects as go
-from optuna import visualization
-from optuna.trial import TrialState, create_trial
 
 from deepmlf.analysis.records import Records, TrialRecord
 from deepmlf.analysis.report.answers import Answer
@@ -17,12 +15,12 @@ _DASHES = {"COMPLETE": "solid", "PRUNED": "dot", "RUNNING": "dash", "FAIL": "das
 
 
 def question(answer: Answer, objective: Objective) -> Plot:
-    """Complete trials by the setting asked about, means with intervals, and the paper's answer."""
+    """Trials by the setting asked about, means with intervals, and the paper's answer."""
     asked = answer.question
     title = f"{objective.name} by {asked.setting}"
     measured = [group for group in answer.groups if group.values]
     if not measured:
-        return Plot(title, None, missing="Needs a complete trial.")
+        return Plot(title, None, missing="Needs a trial that has reached a fidelity of the others.")
     places = list(range(len(measured)))
     figure = go.Figure()
     figure.add_scatter(
@@ -46,7 +44,8 @@ def question(answer: Answer, objective: Objective) -> Plot:
     figure.update_xaxes(tickvals=places, ticktext=labels, title=asked.setting)
     figure.update_yaxes(title=objective.name)
     framed = f" Framed: the paper's answer, {asked.answer}." if published else ""
-    return page_plot(title, figure, "Full-fidelity trials only." + framed)
+    where = answer.fidelity.where
+    return page_plot(title, figure, f"Trials {where}; 95 % intervals are Student's t over trials." + framed)
 
 
 def learning_curves(records: Records, rungs: list[RungRecord]) -> Plot:
@@ -98,23 +97,30 @@ def survivors(rungs: list[RungRecord]) -> Plot:
 
 
 def pareto(records: Records, title: str, cost_name: str, cost: Callable[[TrialRecord], float | None]) -> Plot:
-    """The first objective against a cost; trials that no other one beats in both are marked."""
+    """The first objective against a cost, in trials' best epochs; those that no other one beats in both are marked."""
     objective = records.objectives[0]
-    costs = {trial.number: cost(trial) for trial in records.complete}
-    known = {number: value for number, value in costs.items() if value is not None}
-    if len(known) < 2:
-        return Plot(title, None, missing=f"Needs two complete trials that recorded {cost_name}, and has {len(known)}.")
-    study = optuna.create_study(directions=[objective.direction, "minimize"])
-    for number, trial in enumerate(records.study.get_trials(deepcopy=False)):
-        values = [trial.values[0], known[number]] if number in known else None
-        state = TrialState.COMPLETE if values else TrialState.FAIL  # as with warm starts: numbers stay
-        study.add_trial(
-            create_trial(state=state, values=values, params=trial.params, distributions=trial.distributions)
-        )
-    figure = visualization.plot_pareto_front(study, target_names=[objective.name, cost_name])
-    figure.update_traces(marker_showscale=False, showlegend=True)
-    for trace, label, symbol, color in zip(
-        figure.data, ("beaten in both", "on the front"), ("circle-open", "diamond"), (GREY, ACCENT), strict=True
-    ):
-        trace.update(name=label, marker={"symbol": symbol, "color": color, "size": 10})
-    return page_plot(title, figure, f"Better is towards less {cost_name} and {objective.direction}d {objective.name}.")
+    known = [(trial, trial.value, cost(trial)) for trial in records.ranked]
+    points = [(trial, value, paid) for trial, value, paid in known if value is not None and paid is not None]
+    if len(points) < 2:
+        return Plot(title, None, missing=f"Needs two trials that recorded {cost_name}, and has {len(points)}.")
+    front, cheapest = set(), float("inf")
+    for trial, _, paid in sorted(points, key=lambda point: (objective.sign * point[1], point[2])):
+        if paid < cheapest:  # all that are as good or better cost more
+            front.add(trial.number)
+            cheapest = paid
+    figure = go.Figure()
+    for is_whole, is_front in product((True, False), repeat=2):
+        these = [point for point in points if (point[0].is_complete, point[0].number in front) == (is_whole, is_front)]
+        symbol, color = ("diamond", ACCENT) if is_front else ("circle", GREY)
+        figure.add_scatter(
+            x=[value for _, value, _ in these], y=[paid for _, _, paid in these], mode="markers",
+            name=f"{'on the front' if is_front else 'beaten'}, {'trained to its end' if is_whole else 'stopped early'}",
+            text=[f"trial {trial.number}, {trial.epochs} fusion epochs" for trial, _, _ in these],
+            marker={"symbol": symbol if is_whole else f"{symbol}-open", "color": color, "size": 10},
+        )  # fmt: skip
+    figure.update_layout(xaxis_title=objective.name, yaxis_title=cost_name)
+    caption = (
+        f"Better is towards less {cost_name} and {objective.direction}d {objective.name}. Each trial in its best "
+        "epoch, however far it got; open: stopped early."
+    )
+    return page_plot(title, figure, caption)

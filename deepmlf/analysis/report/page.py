@@ -13,6 +13,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 from rich.console import Console
 
+from deepmlf.analysis.next_steps import closing_steps, evaluate_command
 from deepmlf.analysis.records import Records, TrialRecord, load_records
 from deepmlf.analysis.report import figures, scaling, study_figures
 from deepmlf.analysis.report.answers import answers
@@ -30,6 +31,8 @@ from deepmlf.templates import templates_of
 from deepmlf.training.reports import TRAINED_PARAMETERS, VALID
 from deepmlf.tune.experiment.layout import CONFIRMATIONS, PAGE, VERDICT
 from deepmlf.tune.experiment.stored import StoredExperiment, open_experiment
+
+_LISTED = 20  # trials of the leaderboard that are seen at once
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,8 @@ def analyze(place: str | Path | Place, *, out: Path | None = None, quiet: bool =
     experiment = open_experiment(place)
     if out is not None and (fault := why_unwritable(out)) is not None:
         raise SearchError(f"--out {out}: cannot be written ({fault}); choose another folder")
-    table, standing = results_of(experiment), standing_of(experiment)
+    table = results_of(experiment)
+    standing = standing_of(experiment, table)
     console = Console(quiet=quiet)
     show_standing(standing, console)
     page, lines = None, []
@@ -77,7 +81,8 @@ def analyze(place: str | Path | Place, *, out: Path | None = None, quiet: bool =
             highlight=False,
             markup=False,
         )
-    for line in [*lines[:1], unfinished_line(standing), *lines[1:]]:
+    steps = closing_steps(experiment, standing.leaderboard, has_looked=True)
+    for line in [*lines[:1], unfinished_line(standing), *lines[1:], *steps]:
         if line is not None:
             console.print(line, soft_wrap=True, highlight=False, markup=False)
     return standing.to_dict() | {"report": page}
@@ -110,8 +115,10 @@ def render(records: Records, standing: Standing) -> str:
     template = environment.get_template("report.html.jinja")
     rungs = rungs_of(records)
     mattered = [study_figures.importances(records, index) for index in range(len(records.objectives))]
-    order = study_figures.by_importance(mattered[0][1], records)
-    best = records.ranked[0] if records.ranked else None
+    alone = [study_figures.explained(records, index) for index in range(len(records.objectives))]
+    order = study_figures.by_importance(mattered[0][1], alone[0][1], records)
+    board = standing.leaderboard
+    best = None if board.best is None else next(t for t in records.trials if t.number == board.best.trial)
     metrics = list(dict.fromkeys(name for trial in records.trials for name in trial.best if name.startswith(VALID)))
     return template.render(
         records=records,
@@ -119,6 +126,9 @@ def render(records: Records, standing: Standing) -> str:
         unfinished=unfinished_line(standing),
         best=best,
         leads=leads(records, standing.baselines),
+        board=board,
+        board_listed=_LISTED,
+        missing=standing.missing,
         unbeaten=standing.unbeaten,
         front=standing.front if len(records.objectives) > 1 else [],
         metrics=metrics,
@@ -134,6 +144,7 @@ def render(records: Records, standing: Standing) -> str:
         scaling=scaling.plots(records),
         histories=[study_figures.history(records, index) for index in range(len(records.objectives))],
         mattered=mattered,
+        alone=[plot for plot, _ in alone],
         parallel=study_figures.parallel_coordinates(records, order),
         slices=study_figures.slices(records, order),
         contour=study_figures.contour(records, order, stands_out=bool(mattered[0][1])),
@@ -168,34 +179,38 @@ def unfinished_line(standing: Standing) -> str | None:
 
 
 def leads(records: Records, baselines: Mapping[str, float]) -> list[Lead]:
-    """The best trial's lead over the best of the next two settings, the median complete trial and the baselines."""
+    """The best trial's lead over the next two settings, the median complete trial and the baselines."""
     ranked = [trial for trial in records.ranked if trial.repeats is None]
     if not ranked or ranked[0].value is None:
         return []
-    sign, best = 1 if records.objectives[0].direction == "minimize" else -1, ranked[0].value
+    sign, best = records.objectives[0].sign, ranked[0].value
     others = _other_trials(records, ranked) + [(f"the baseline {of}", value) for of, value in baselines.items()]
     return [Lead(of, value, sign * (value - best)) for of, value in others]
 
 
 def _other_trials(records: Records, ranked: list[TrialRecord]) -> list[tuple[str, float]]:
-    values = [trial.value for trial in records.counted if trial.value is not None]
-    if len(values) < 2:
-        return []
     best_of_each: dict[Any, TrialRecord] = {}
     for trial in ranked:
         best_of_each.setdefault(trial.number if trial.setting is None else trial.setting.key, trial)
     nexts = list(best_of_each.values())[1:3]
-    others = [(f"trial {trial.number}", trial.value) for trial in nexts if trial.value is not None]
-    middle = (values[(len(values) - 1) // 2] + values[len(values) // 2]) / 2
-    others.append((f"the median of {len(values)} complete trials", middle))
+    others = [(_named(trial), trial.value) for trial in nexts if trial.value is not None]
+    values = [trial.value for trial in records.counted if trial.value is not None]
+    if len(values) > 1:
+        middle = (values[(len(values) - 1) // 2] + values[len(values) // 2]) / 2
+        others.append((f"the median of {len(values)} complete trials", middle))
     return others
+
+
+def _named(trial: TrialRecord) -> str:
+    """A trial and how far it got, if it was stopped."""
+    return f"trial {trial.number}" + ("" if trial.is_complete else f", stopped at fusion epoch {trial.epochs}")
 
 
 def _commands(experiment: StoredExperiment, best: TrialRecord) -> dict[str, str]:
     """What to do with the best trial, as command lines."""
     folder = shlex.quote(str(experiment.place_of_trial(best.number)))
     again = {"confirm": f"deepmlf confirm {shlex.quote(str(experiment.place))}"}
-    again["evaluate"] = f"deepmlf evaluate {folder}"
+    again["evaluate"] = evaluate_command(experiment, best.number)
     again["export"] = f"deepmlf export {folder} exported"
     defaults = TrialConfig().flat()
     try:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import plotly.graph_objects as go
 
+from deepmlf.analysis.fidelity import common_fidelity
 from deepmlf.analysis.records import Records, TrialRecord
 from deepmlf.analysis.report.plot import ACCENT, GREY, Plot, page_plot
 from deepmlf.tune.space.base import LANGUAGE_MODEL
@@ -14,7 +15,7 @@ from deepmlf.tune.space.base import LANGUAGE_MODEL
 def plots(records: Records) -> list[Plot]:
     """The first objective against the language models' sizes and against the seconds of an epoch; none for one model.
 
-    Trials count that were trained to their end, of those that train the same with the same seed one.
+    Trials count by the fidelity that enough have reached, of those that train the same with the same seed one.
     """
     known = records.manifest.language_models
     if not known:
@@ -34,12 +35,13 @@ def _plot(records: Records, cost_name: str, cost: Callable[[TrialRecord], float 
     objective = records.objectives[0].name
     title = f"{objective} against {cost_name}"
     points: dict[str, list[tuple[float, float]]] = {}
-    for trial in records.counted:
-        x = cost(trial)
-        if x is not None and trial.value is not None:
-            points.setdefault(_model_of(trial), []).append((x, trial.value))
+    common = common_fidelity(records)
+    for trial in records.trials:
+        x = cost(trial) if trial.number in common.values and trial.repeats is None else None
+        if x is not None:
+            points.setdefault(_model_of(trial), []).append((x, common.values[trial.number][0]))
     if len(points) < 2:
-        return Plot(title, None, missing="Needs complete trials of two language models.")
+        return Plot(title, None, missing="Needs trials of two language models that have reached one fidelity.")
     figure = go.Figure()
     figure.add_scatter(
         x=[x for group in points.values() for x, _ in group], y=[y for group in points.values() for _, y in group],
@@ -53,4 +55,4 @@ def _plot(records: Records, cost_name: str, cost: Callable[[TrialRecord], float 
     )  # fmt: skip
     figure.update_xaxes(title=cost_name, type="log" if is_log else "linear")
     figure.update_yaxes(title=objective)
-    return page_plot(title, figure, "Full-fidelity trials only.")
+    return page_plot(title, figure, f"Trials {common.where}.")

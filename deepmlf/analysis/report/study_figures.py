@@ -1,4 +1,7 @@
-"""The report's plots of the study, drawn by Optuna. One that needs more than there is, is a sentence that says so."""
+"""The report's plots of the study: of all trials at the fidelity that enough have reached, so that they compare.
+
+One that needs more than there is, is a sentence that says so.
+"""
 
 import warnings
 from collections.abc import Callable
@@ -9,43 +12,54 @@ import optuna
 import plotly.graph_objects as go
 from optuna import visualization
 from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator, get_param_importances
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from deepmlf.analysis.fidelity import NEEDED_FOR_IMPORTANCE, NEEDED_FOR_PLOT, CommonFidelity, common_fidelity
 from deepmlf.analysis.records import Records
 from deepmlf.analysis.report.plot import ACCENT, GREY, Plot, page_plot
-from deepmlf.analysis.standout import SIGNIFICANCE, standout
+from deepmlf.analysis.statistics.standout import SIGNIFICANCE, Effect, effects, standout
 
-_NEEDED_FOR_PLOT = 5  # complete trials
-_NEEDED_FOR_IMPORTANCE = 10  # below that, importances are noise
 _TREES = 32  # with Optuna's 64, shares of 200 trials vary less with the seed, by 0.01 for 0.02, and take twice as long
 _SHOWN = 6  # settings, most important first, that fit into one look
 _SCALE = ((0.0, "#0b7fd6"), (1.0, GREY))
 
 
 def history(records: Records, index: int) -> Plot:
-    """One objective by trial, and the best so far."""
-    name = records.objectives[index].name
-    title = f"{name} by trial"
-    if not records.complete:
-        return Plot(title, None, missing="Needs a complete trial.")
-    is_single = len(records.objectives) == 1  # only then does Optuna draw the best so far
-    target = None if is_single else _target(index)
-    figure = visualization.plot_optimization_history(records.study, target=target, target_name=name)
-    if is_single:
-        best = records.complete[0]
-        figure.add_scatter(x=[best.number], y=[best.value], name=f"best complete: trial {best.number}", mode="markers",
-                           marker={"symbol": "star", "size": 14, "color": ACCENT})  # fmt: skip
-    return page_plot(title, figure, f"Complete trials only; the aim is to {records.objectives[index].direction}.")
+    """One objective by trial, whole or stopped early, and the best so far."""
+    objective = records.objectives[index]
+    title = f"{objective.name} by trial"
+    reached = [
+        (trial.number, float(trial.best[objective.name]), trial.is_complete)
+        for trial in sorted(records.ranked, key=lambda trial: trial.number)
+        if objective.name in trial.best
+    ]
+    if not reached:
+        return Plot(title, None, missing="Needs a trial that has ended.")
+    figure = go.Figure()
+    for is_whole, label, symbol in ((True, "trained to its end", "circle"), (False, "stopped early", "circle-open")):
+        of_these = [(number, value) for number, value, whole in reached if whole == is_whole]
+        figure.add_scatter(
+            x=[number for number, _ in of_these], y=[value for _, value in of_these], mode="markers", name=label,
+            marker={"symbol": symbol, "color": GREY, "size": 9},
+        )  # fmt: skip
+    if len(records.objectives) == 1:  # of two, none is the best in all
+        so_far = [objective.best(value for _, value, _ in reached[: count + 1]) for count in range(len(reached))]
+        figure.add_scatter(x=[number for number, _, _ in reached], y=so_far, mode="lines", name="best so far",
+                           line={"shape": "hv", "color": ACCENT, "width": 1.5})  # fmt: skip
+    figure.update_xaxes(title="trial", rangemode="tozero", tickformat="d")
+    figure.update_yaxes(title=objective.name)
+    caption = f"Each trial's best epoch, however far it got; the aim is to {objective.direction}."
+    return page_plot(title, figure, caption)
 
 
 def parallel_coordinates(records: Records, params: list[str]) -> Plot:
-    """Complete trials as lines through the most important settings."""
-    title = "Settings of complete trials, parallel coordinates"
-    shown = params[:_SHOWN]
-    if len(records.complete) < _NEEDED_FOR_PLOT or not shown:
-        return Plot(title, None, missing=_needs(_NEEDED_FOR_PLOT, records))
+    """Trials as lines through the most important settings."""
+    title = "Settings of trials, parallel coordinates"
+    shown, common = params[:_SHOWN], common_fidelity(records)
+    if len(common.values) < NEEDED_FOR_PLOT or not shown:
+        return Plot(title, None, missing=_needs(NEEDED_FOR_PLOT, common))
     name = records.objectives[0].name
-    figure = visualization.plot_parallel_coordinate(records.study, shown, target=_target(0), target_name=name)
+    figure = visualization.plot_parallel_coordinate(_study(records, common), shown, target=_target(0), target_name=name)
     figure.data = [trace for trace in figure.data if trace.mode == "lines"]  # without the scale of Optuna's colours
     heights = sorted((trace.y[0] for trace in figure.data), reverse=records.objectives[0].direction == "maximize")
     best = set(heights[: max(1, len(heights) // 4)])
@@ -57,10 +71,45 @@ def parallel_coordinates(records: Records, params: list[str]) -> Plot:
     return page_plot(
         title,
         figure,
-        f"Left axis: {name}. Solid: the best quarter of trials. {len(shown)} of {len(params)} settings are "
-        "shown: the most important ones where one stands out, else the first ones drawn.",
+        f"Left axis: {name} {common.where}. Solid: the best quarter of trials. {len(shown)} of {len(params)} settings "
+        "are shown: the most important ones where one stands out, else those that explain most by themselves.",
         min_width=760,
     )
+
+
+def explained(records: Records, index: int) -> tuple[Plot, list[Effect]]:
+    """What each setting explains by itself, beside what chance would have it explain.
+
+    Returns:
+        The plot, and the effects, the furthest above chance first; none where there are too few trials.
+    """
+    name, common = records.objectives[index].name, common_fidelity(records)
+    title = f"What each setting explains of {name} by itself"
+    trials, varied = _counted(records, common), _varied(records, common)
+    found: list[Effect] = []
+    if len(trials) >= NEEDED_FOR_PLOT:
+        values = [trial.values[index] for trial in trials]
+        found = effects([trial.params for trial in trials], values, varied, records.settings.seed)
+    if not found:
+        return Plot(title, None, missing=_needs(NEEDED_FOR_PLOT, common)), []
+    order = [effect.name for effect in reversed(found)]
+    figure = go.Figure()
+    figure.add_bar(
+        y=order, x=[effect.by_chance for effect in reversed(found)], name="what chance reaches, 95 %", orientation="h",
+        marker={"color": GREY, "opacity": 0.35, "pattern": {"shape": "/"}},
+    )  # fmt: skip
+    figure.add_scatter(
+        y=order, x=[effect.share for effect in reversed(found)], name="explained", mode="markers",
+        marker={"symbol": "diamond", "size": 11, "color": ACCENT},
+    )  # fmt: skip
+    figure.update_layout(height=140 + 34 * len(order))
+    figure.update_xaxes(title="share of the variance of ranks", range=[0, 1])
+    caption = (
+        f"{name} {common.where}; {len(trials)} trainings that differ. Hatched: a setting that does not matter stays "
+        "within it in 95 % of permutations of the results, so that one of twenty such lies beyond it by chance. A "
+        "sampler that goes where it expects the best varies little of what it likes, and hides what it does."
+    )
+    return page_plot(title, figure, caption), found
 
 
 def importances(records: Records, index: int) -> tuple[Plot, dict[str, dict[str, float]]]:
@@ -72,20 +121,20 @@ def importances(records: Records, index: int) -> tuple[Plot, dict[str, dict[str,
     Returns:
         The plot, and the shares by evaluator and setting; none where they are not shown.
     """
-    name = records.objectives[index].name
+    name, common = records.objectives[index].name, common_fidelity(records)
     title = f"What mattered for {name}"
-    varied = _varied(records)
-    if len(records.counted) < _NEEDED_FOR_IMPORTANCE or not varied:
-        return Plot(title, None, missing=_needs(_NEEDED_FOR_IMPORTANCE, records)), {}
-    study = _counted_study(records)
-    complete = study.get_trials(deepcopy=False)
-    values = [trial.values[index] for trial in complete]
+    varied, counted = _varied(records, common), _counted(records, common)
+    if len(counted) < NEEDED_FOR_IMPORTANCE or not varied:
+        return Plot(title, None, missing=_needs(NEEDED_FOR_IMPORTANCE, common, len(counted))), {}
+    values = [trial.values[index] for trial in counted]
     if len(set(values)) < 2:
-        return Plot(title, None, missing=f"All complete trials have the same {name}."), {}
-    first = standout([trial.params for trial in complete], values, varied, records.settings.seed)
-    shares = {} if first is None else _shares(records, study, index, varied)
+        return Plot(title, None, missing=f"All trials have the same {name}."), {}
+    first = standout([trial.params for trial in counted], values, varied, records.settings.seed)
+    shares = {} if first is None else _shares(records, counted, index, varied)
     if first is None or not any(share and max(share, key=share.__getitem__) == first for share in shares.values()):
-        missing = f"In {len(complete)} complete trials no setting stands out from chance: importances would be noise."
+        missing = (
+            f"In {len(counted)} trials {common.where}, no setting stands out from chance: importances would be noise."
+        )
         return Plot(title, None, missing=missing), {}
     order = sorted(varied, key=lambda param: sum(share.get(param, 0.0) for share in shares.values()))
     figure = go.Figure()
@@ -94,17 +143,18 @@ def importances(records: Records, index: int) -> tuple[Plot, dict[str, dict[str,
                        marker={"pattern": {"shape": shape}, "line": {"width": 1, "color": GREY}})  # fmt: skip
     figure.update_layout(height=120 + 34 * len(order), xaxis_title="share of importance")
     caption = (
-        f"From {len(complete)} complete trials. {first} stands out from chance (permutation test, "
+        f"Of trials {common.where}. {first} stands out from chance (permutation test, "
         f"{SIGNIFICANCE:.0%}); the order of the others may be noise. fANOVA: share of the variance over all of the "
-        "space, of settings that every complete trial has. PED-ANOVA: what sets the best tenth apart, settings of "
+        "space, of settings that every trial has. PED-ANOVA: what sets the best tenth apart, settings of "
         "single curricula included, roughly where few trials have them. Where both agree, trust them more."
     )
     return page_plot(title, figure, caption), shares
 
 
-def _shares(records: Records, study: optuna.Study, index: int, varied: list[str]) -> dict[str, dict[str, float]]:
+def _shares(records: Records, trials: list[FrozenTrial], index: int, varied: list[str]) -> dict[str, dict[str, float]]:
     """Importances by evaluator and setting, the most important first."""
-    trials = study.get_trials(deepcopy=False)
+    study = optuna.create_study(directions=records.study.directions)
+    study.add_trials(trials)
     evaluators = {
         "fANOVA": (
             FanovaImportanceEvaluator(n_trees=_TREES, seed=records.settings.seed),
@@ -112,7 +162,7 @@ def _shares(records: Records, study: optuna.Study, index: int, varied: list[str]
         ),
         "PED-ANOVA": (PedAnovaImportanceEvaluator(), varied),
     }
-    sign = 1 if records.objectives[index].direction == "minimize" else -1
+    sign = records.objectives[index].sign
     with warnings.catch_warnings():
         # That low values are taken for good, which the sign sees to, and that few trials have some settings.
         warnings.filterwarnings("ignore", "PedAnovaImportanceEvaluator computes|Some regimes for parameter")
@@ -124,22 +174,15 @@ def _shares(records: Records, study: optuna.Study, index: int, varied: list[str]
         }
 
 
-def _counted_study(records: Records) -> optuna.Study:
-    """A study of the complete trials, each training once."""
-    numbers = {trial.number for trial in records.counted}
-    study = optuna.create_study(directions=records.study.directions)
-    study.add_trials(trial for trial in records.study.get_trials(deepcopy=False) if trial.number in numbers)
-    return study
-
-
 def slices(records: Records, params: list[str]) -> list[Plot]:
     """The first objective by each of the first of these settings."""
-    name = records.objectives[0].name
+    name, common = records.objectives[0].name, common_fidelity(records)
     plots: list[Plot] = []
-    if len(records.complete) < _NEEDED_FOR_PLOT:
+    if len(common.values) < NEEDED_FOR_PLOT:
         return plots
+    study = _study(records, common)
     for param in params[:_SHOWN]:
-        figure = visualization.plot_slice(records.study, [param], target=_target(0), target_name=name)
+        figure = visualization.plot_slice(study, [param], target=_target(0), target_name=name)
         figure.update_traces(marker_colorscale=_SCALE, marker_showscale=False)
         plots.append(page_plot(param, figure, "", height=320))
     return plots
@@ -147,33 +190,59 @@ def slices(records: Records, params: list[str]) -> list[Plot]:
 
 def contour(records: Records, params: list[str], *, stands_out: bool) -> Plot:
     """The first objective over the two most important settings, if one stands out."""
-    title = "The two most important settings together, by fANOVA"
-    if len(records.counted) >= _NEEDED_FOR_IMPORTANCE and not stands_out:
+    title, common = "The two most important settings together, by fANOVA", common_fidelity(records)
+    counted = _counted(records, common)
+    if len(counted) >= NEEDED_FOR_IMPORTANCE and not stands_out:
         return Plot(title, None, missing="Needs a setting that stands out from chance.")
-    both = [trial for trial in records.complete if all(param in trial.params for param in params[:2])]
-    if len(params) < 2 or len(both) < _NEEDED_FOR_IMPORTANCE:
-        return Plot(title, None, missing=_needs(_NEEDED_FOR_IMPORTANCE, records))
+    both = [trial for trial in counted if all(param in trial.params for param in params[:2])]
+    if len(params) < 2 or len(both) < NEEDED_FOR_IMPORTANCE:
+        return Plot(title, None, missing=_needs(NEEDED_FOR_IMPORTANCE, common, len(both)))
     figure = visualization.plot_contour(
-        records.study, params[:2], target=_target(0), target_name=records.objectives[0].name
+        _study(records, common), params[:2], target=_target(0), target_name=records.objectives[0].name
     )
-    return page_plot(
-        title, figure, "Points are complete trials; the surface between them is interpolated, not measured."
-    )
+    caption = f"Points are trials {common.where}; the surface between them is interpolated, not measured."
+    return page_plot(title, figure, caption)
 
 
-def by_importance(shares: dict[str, dict[str, float]], records: Records) -> list[str]:
-    """Settings that were varied, most important first by fANOVA, then those that it leaves out by PED-ANOVA."""
-    order = [*shares.get("fANOVA", {}), *shares.get("PED-ANOVA", {}), *_varied(records)]
-    return list(dict.fromkeys(order))
+def by_importance(shares: dict[str, dict[str, float]], alone: list[Effect], records: Records) -> list[str]:
+    """Settings that were varied, most important first: by fANOVA, then by PED-ANOVA what that leaves out, or, where
+    none stands out, by what each explains by itself."""
+    order = [*shares.get("fANOVA", {}), *shares.get("PED-ANOVA", {}), *(effect.name for effect in alone)]
+    return list(dict.fromkeys([*order, *_varied(records, common_fidelity(records))]))
 
 
-def _varied(records: Records) -> list[str]:
-    """Settings that took two values at least in complete trials."""
+def _varied(records: Records, common: CommonFidelity) -> list[str]:
+    """Settings that took two values at least in trials that have reached a fidelity."""
     values: dict[str, set[Any]] = {}
-    for trial in records.complete:
-        for param, value in trial.params.items():
-            values.setdefault(param, set()).add(value)
+    for trial in records.trials:
+        if trial.number in common.values:
+            for param, value in trial.params.items():
+                values.setdefault(param, set()).add(value)
     return [param for param in records.params if len(values.get(param, ())) > 1]
+
+
+def _study(records: Records, common: CommonFidelity) -> optuna.Study:
+    """A copy of the study as if all trials had been trained to a fidelity and no further, under their numbers."""
+    study = optuna.create_study(directions=records.study.directions)
+    for trial in records.study.get_trials(deepcopy=False):
+        study.add_trial(_at(trial, common) if trial.number in common.values else create_trial(state=TrialState.FAIL))
+    return study
+
+
+def _counted(records: Records, common: CommonFidelity) -> list[FrozenTrial]:
+    """The trials that have reached a fidelity, as if trained no further, each training once."""
+    repeats = {trial.number for trial in records.trials if trial.repeats is not None}
+    known = records.study.get_trials(deepcopy=False)
+    return [_at(known[number], common) for number in sorted(common.values.keys() - repeats)]
+
+
+def _at(trial: FrozenTrial, common: CommonFidelity) -> FrozenTrial:
+    return create_trial(
+        state=TrialState.COMPLETE,
+        values=common.values[trial.number],
+        params=trial.params,
+        distributions=trial.distributions,
+    )
 
 
 def _target(index: int) -> Callable[[FrozenTrial], float]:
@@ -184,8 +253,9 @@ def _value(index: int, trial: FrozenTrial) -> float:
     return float(trial.values[index])
 
 
-def _needs(count: int, records: Records) -> str:
-    have = len(records.complete)
+def _needs(count: int, common: CommonFidelity, have: int | None = None) -> str:
+    """Why there is no plot of trials at a fidelity, of which so many count, or all."""
+    have = len(common.values) if have is None else have
     if have < count:
-        return f"Needs {count} complete trials, and has {have}."
-    return "Needs settings that differ between complete trials."
+        return f"Needs {count} trials at one fidelity, and has {have}."
+    return "Needs settings that differ between trials."

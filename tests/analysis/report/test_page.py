@@ -10,7 +10,9 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks.parts.synthetic_experiment import FAILURE, REFUSAL, make_experiment
+from deepmlf.analysis.fidelity import common_fidelity
 from deepmlf.analysis.records import load_records
+from deepmlf.analysis.report import figures, study_figures
 from deepmlf.analysis.report.answers import QUESTIONS, answer
 from deepmlf.analysis.report.page import analyze, leads, statement
 from deepmlf.analysis.results import write_results
@@ -20,6 +22,7 @@ from deepmlf.cli import cli
 from deepmlf.config.overrides import as_override, read_overrides
 from deepmlf.config.trial import TrialConfig
 from deepmlf.training.effective import effective_setting
+from deepmlf.training.reports import TRAINED_PARAMETERS
 from deepmlf.tune.experiment.layout import trial_folder
 from deepmlf.tune.experiment.stored import open_experiment
 from deepmlf.tune.experiment.study import WARM_START, create_study
@@ -129,10 +132,10 @@ def test_nothing_finished_is_said_not_raised(tmp_path: Path, capsys: pytest.Capt
         experiment = make_experiment(tmp_path, count, running=count, name=name)
         page = Path(analyze(experiment)["report"]).read_text()
         assert f"none of {count} trials has ended: the search is still running" in capsys.readouterr().out
-        assert "No trial has been trained to its end yet, so there is no best one" in page
+        assert "No trial has ended with a value yet, so there is no best one" in page
     for folder in (experiment / "trials").iterdir():  # only just started: nothing reported
         (folder / "metrics.jsonl").unlink()
-    assert "No trial has been trained to its end yet" in Path(analyze(experiment, quiet=True)["report"]).read_text()
+    assert "No trial has ended with a value yet" in Path(analyze(experiment, quiet=True)["report"]).read_text()
     (experiment / "optuna.journal").unlink()
     create_study(experiment, "one", None, make_objectives(["valid/MAE"]))  # killed before its first trial
     assert "No trial has started yet." in Path(analyze(experiment, quiet=True)["report"]).read_text()
@@ -141,7 +144,7 @@ def test_nothing_finished_is_said_not_raised(tmp_path: Path, capsys: pytest.Capt
 def test_a_search_in_which_every_trial_failed_is_over_and_says_where_the_reasons_are(tmp_path: Path) -> None:
     experiment = make_experiment(tmp_path, 4, failed=(0, 1), refused=(2, 3))
     page = Path(analyze(experiment, quiet=True)["report"]).read_text()
-    said = "No trial has been trained to its end, so there is no best one; what trials have reached and why they failed"
+    said = "No trial has ended with a value, so there is no best one; what trials have reached and why they failed"
     assert f'{said} is in <a href="#trials">the table</a>.' in page
     assert "The best trial is thick" not in page
     refused = make_experiment(tmp_path, 2, refused=(0, 1), name="refused")
@@ -164,6 +167,47 @@ def test_rungs_count_trials_that_have_ended_and_say_so(tmp_path: Path) -> None:
     reached = rungs_of(records)[0].reached
     assert reached == [t.number for t in records.trials if t.state != "RUNNING" and t.epochs >= 3]
     assert "Rungs of asha, of trials that have ended; one in 3 is to go on." in page
+
+
+def test_a_search_of_twelve_trials_has_a_useful_page(tmp_path: Path) -> None:
+    """One complete trial of twelve left importances, parallel coordinates, slices and quality against cost empty."""
+    experiment = make_experiment(tmp_path, 12, epochs=9, space="demo", sampler="mixed")
+    page = Path(analyze(experiment, quiet=True)["report"]).read_text()
+    where = "at fusion epoch 1 of 9, reached by 12 of 12 trials"
+    assert f"highest fidelity that three of four trials have reached: {where}." in page
+    assert f"Seen {where}: the best mean of valid/MAE has " in page
+    assert "Needs 5 trials" not in page
+    assert "Needs two trials" not in page
+    assert "What each setting explains of valid/MAE by itself" in page
+    assert f"Left axis: valid/MAE {where}." in page
+    for name in ("model.fusion_depth", "model.num_fusion_tokens", "curriculum.name"):
+        assert f"<h4>{name}</h4>" in page  # slices
+    assert "on the front, stopped early" in page
+
+
+def test_slices_show_every_trial_at_the_fidelity_of_all(tmp_path: Path) -> None:
+    records = load_records(open_experiment(make_experiment(tmp_path, 12, epochs=9, space="demo")))
+    common = common_fidelity(records)
+    [plot] = study_figures.slices(records, ["model.fusion_depth"])
+    assert plot.figure is not None
+    drawn = {(x, y) for trace in plot.figure.data for x, y in zip(trace.x, trace.y, strict=True)}
+    assert drawn == {(t.params["model.fusion_depth"], common.values[t.number][0]) for t in records.trials}
+
+
+def test_the_front_is_of_those_that_none_beats_in_both(tmp_path: Path) -> None:
+    records = load_records(open_experiment(make_experiment(tmp_path, 12, epochs=9, space="demo")))
+    plot = figures.pareto(records, "", "parameters", lambda trial: trial.best[TRAINED_PARAMETERS])
+    assert plot.figure is not None
+    shown = {
+        point for t in plot.figure.data if t.name.startswith("on the front") for point in zip(t.x, t.y, strict=True)
+    }
+    points = {(trial.value, trial.best[TRAINED_PARAMETERS]) for trial in records.ranked}
+    assert shown == {
+        (value, cost)
+        for value, cost in points
+        if not any(v <= value and c <= cost for v, c in points - {(value, cost)})
+    }
+    assert sum(len(trace.x) for trace in plot.figure.data) == 12
 
 
 def test_two_objectives_have_a_front_and_each_its_history(tmp_path: Path) -> None:
@@ -202,7 +246,7 @@ def test_objectives_that_never_differ_leave_nothing_to_explain(tmp_path: Path) -
     objectives = ["valid/MAE", "model/trained_parameters"]
     experiment = make_experiment(tmp_path, 12, space=str(space), objectives=objectives)
     page = Path(analyze(experiment, quiet=True)["report"]).read_text()
-    assert "All complete trials have the same model/trained_parameters." in page
+    assert "All trials have the same model/trained_parameters." in page
 
 
 def test_what_was_drawn_is_shown_of_a_setting_that_could_not_be_built(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Does a setting stand out from chance? What importances are shown only after."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from scipy.stats import rankdata
 SIGNIFICANCE = 0.01
 """How often a setting may stand out where none matters. One in a hundred and not one in twenty: of worlds in which a
 setting matters little, too, most that name one are to name the right one."""
+_BY_CHANCE = 0.95
 _PERMUTATIONS = 2000
 _ROUNDING = 1e-9
 _FEW = 4  # numbers that took no more values than these are taken for categories
@@ -35,7 +37,60 @@ def standout(
         names: Settings to look at.
         seed: Of the permutations.
     """
+    explained, columns = _explained(drawn, values, names, seed)
+    if not explained:
+        return None
+    # Of settings with as many columns the one that explains most has the smallest p-value.
+    most = {count: np.max([explained[n] for n in columns if columns[n] == count], axis=0) for count in columns.values()}
+    smallest = np.min([_p_value(shares, count, len(values)) for count, shares in most.items()], axis=0)
+    if np.mean(smallest <= smallest[0] * (1 + _ROUNDING)) > SIGNIFICANCE:
+        return None
+    return min(explained, key=lambda name: float(_p_value(explained[name][0], columns[name], len(values))))
+
+
+@dataclass(frozen=True)
+class Effect:
+    """How much of an objective one setting explains by itself."""
+
+    name: str
+    share: float
+    """Of the variance of the objective's ranks, as `standout` explains them."""
+    by_chance: float
+    """The share that a setting with such values stays below in 95 % of permuted objectives."""
+
+
+def effects(
+    drawn: Sequence[Mapping[str, Any]], values: Sequence[float], names: Sequence[str], seed: int
+) -> list[Effect]:
+    """What each setting explains by itself beside what chance would have it explain, the furthest above that first.
+
+    One of twenty settings that do not matter is above it; which of them all stands out, `standout` says. Settings are
+    left out that take as many different values as there are trials and are no numbers.
+
+    Args:
+        drawn: What each trial drew, by names.
+        values: Its objective.
+        names: Settings to look at.
+        seed: Of the permutations.
+    """
+    explained, _ = _explained(drawn, values, names, seed)
+    found = [
+        Effect(name, float(shares[0]), float(np.quantile(shares[1:], _BY_CHANCE))) for name, shares in explained.items()
+    ]
+    return sorted(found, key=lambda effect: effect.by_chance - effect.share)
+
+
+def _explained(
+    drawn: Sequence[Mapping[str, Any]], values: Sequence[float], names: Sequence[str], seed: int
+) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+    """The share that each setting explains, of the objective and of each permutation of it, and its columns.
+
+    Returns:
+        Shares [1 + permutations] and numbers of columns, by names of settings that have few enough of these.
+    """
     ranks = rankdata(values) - (len(values) + 1) / 2
+    if not ranks.any():  # nothing to explain
+        return {}, {}
     generator = np.random.default_rng(seed)
     permuted = np.vstack([ranks, generator.permuted(np.tile(ranks, (_PERMUTATIONS, 1)), axis=1)])
     explained: dict[str, np.ndarray] = {}
@@ -45,14 +100,7 @@ def standout(
         if 0 < basis.shape[1] < len(ranks) - 1:
             explained[name] = np.minimum(((permuted @ basis) ** 2).sum(1) / (ranks @ ranks), 1.0)
             columns[name] = basis.shape[1]
-    if not explained:
-        return None
-    # Of settings with as many columns the one that explains most has the smallest p-value.
-    most = {count: np.max([explained[n] for n in columns if columns[n] == count], axis=0) for count in columns.values()}
-    smallest = np.min([_p_value(shares, count, len(ranks)) for count, shares in most.items()], axis=0)
-    if np.mean(smallest <= smallest[0] * (1 + _ROUNDING)) > SIGNIFICANCE:
-        return None
-    return min(explained, key=lambda name: float(_p_value(explained[name][0], columns[name], len(ranks))))
+    return explained, columns
 
 
 def _p_value(explained: np.ndarray, columns: int, trials: int) -> np.ndarray:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deepmlf.analysis.standout import standout
+from deepmlf.analysis.statistics.standout import effects, standout
 
 NAMES = [f"setting{index}" for index in range(12)]
 
@@ -63,3 +63,26 @@ def test_ten_trials_name_one_only_where_it_is_right() -> None:
 def test_what_never_differs_stands_out_of_nothing() -> None:
     rows = [{"same": 1, "each": str(index)} for index in range(12)]
     assert standout(rows, [float(index) for index in range(12)], ["same", "each"], seed=0) is None
+    assert effects(rows, [1.0] * 12, ["same", "each"], seed=0) == []
+
+
+@pytest.mark.parametrize("trials", [6, 12, 40])
+def test_where_nothing_matters_one_setting_of_twenty_lies_beyond_chance(trials: int) -> None:
+    generator = np.random.default_rng(trials)
+    found = []
+    for seed in range(40):
+        rows = drawn(generator, trials)
+        found += effects(rows, generator.normal(size=trials).tolist(), NAMES, seed)
+    beyond = sum(effect.share > effect.by_chance for effect in found) / len(found)
+    assert beyond == pytest.approx(0.05, abs=0.03)
+
+
+def test_of_twelve_trials_the_setting_that_matters_is_furthest_beyond_chance() -> None:
+    generator = np.random.default_rng(3)
+    found = []
+    for seed in range(20):
+        rows = drawn(generator, 12)
+        values = [3 * row[NAMES[0]] + 0.4 * generator.normal() for row in rows]
+        found.append(effects(rows, values, NAMES, seed)[0])
+    assert sum(effect.name == NAMES[0] and effect.share > effect.by_chance for effect in found) >= 15
+    assert all(0 <= effect.share <= 1 for effect in found)

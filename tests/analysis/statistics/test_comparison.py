@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from deepmlf.analysis.comparison import differ
+from deepmlf.analysis.statistics.comparison import differ
 
 
 def test_the_reach_is_tukeys() -> None:

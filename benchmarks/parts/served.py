@@ -15,6 +15,7 @@ from urllib.request import Request, urlopen
 
 from deepmlf.data.task import KNOWN
 from deepmlf.places import Place
+from deepmlf.training.reports import FIDELITY, EpochReport
 from deepmlf.tune.experiment.manifest import read_manifest
 from deepmlf.tune.objective import make_objectives
 from deepmlf.tune.space.base import Base
@@ -32,6 +33,12 @@ def columns(experiment: Path) -> None:
     settings = manifest.settings
     space = BoundSpace(load_space(settings.space), Base.of(manifest.base), {"lm": manifest.language_model})
     write_columns(experiment / "trials", space, make_objectives(settings.objectives), KNOWN["mosi"])
+
+
+def one_more(report: EpochReport, **measured: float) -> EpochReport:
+    """The fusion epoch that comes after one, the same but for what is said."""
+    epochs = {"epoch": report.epoch + 1, FIDELITY: report.metrics[FIDELITY] + 1}
+    return EpochReport(dict(report.metrics) | epochs | measured)
 
 
 class Served:

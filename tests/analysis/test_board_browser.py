@@ -110,9 +110,7 @@ def test_hparams_show_every_trial_with_its_settings_and_metrics(
     assert_quiet(chromium)
 
 
-def test_hparams_show_unasked_what_matters(
-    chromium: webdriver.Chrome, shown_experiment: Path, server: Served
-) -> None:
+def test_hparams_show_unasked_what_matters(chromium: webdriver.Chrome, shown_experiment: Path, server: Served) -> None:
     show(chromium, server.url, "hparams")
     titles, *_ = ask(chromium, TABLE, lambda lines: len(lines) == TRIALS + 1 and len(lines[0]) > 5)
     assert titles[2:] == [

@@ -13,6 +13,8 @@ from typing import Any
 from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 
+import psutil
+
 from deepmlf.data.task import KNOWN
 from deepmlf.places import Place
 from deepmlf.training.reports import FIDELITY, EpochReport
@@ -78,6 +80,11 @@ class Served:
         if tag not in self.get("scalars", "tags").get(trial, {}):
             return []
         return [(step, value) for _, step, value in self.get("scalars", "scalars", run=trial, tag=tag)]
+
+    def cpu_seconds(self) -> float:
+        """What it has taken of processors so far, its data server included."""
+        server = psutil.Process(self.process.pid)
+        return sum(sum(process.cpu_times()[:2]) for process in (server, *server.children(recursive=True)))
 
     def until(self, condition: Callable[[], bool], seconds: float = 60) -> None:
         """Wait, as TensorBoard reads in the background."""

@@ -3,7 +3,6 @@
 import json
 import shutil
 import socket
-import time
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +157,6 @@ def test_two_hundred_trials_are_all_there_and_their_events_are_small(tmp_path: P
     assert sum(path.stat().st_size for path in files) < 200 * 10_000
     with served(experiment) as server:
         server.until(lambda: len(server.get("text", "tags")) == 200)
-        started = time.perf_counter()
+        before = server.cpu_seconds()  # seconds of a clock would be those of what else runs here, too
         assert len(server.session_groups(server.experiment())) == 200
-        assert time.perf_counter() - started < 1.0
+        assert server.cpu_seconds() - before < 1.0

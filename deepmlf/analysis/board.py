@@ -9,8 +9,8 @@ import time
 from tensorboard.program import TensorBoard
 
 from deepmlf.errors import SearchError
-from deepmlf.events.writer import EVENTS
 from deepmlf.places import Place
+from deepmlf.training.checkpoints.files import EVENTS
 from deepmlf.tune.experiment.layout import MANIFEST, TRIALS, trial_folders
 from deepmlf.tune.experiment.manifest import read_manifest
 from deepmlf.tune.experiment.remote import refresh, refresh_events

@@ -22,6 +22,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, Sessi
 from torch.utils.tensorboard.summary import text
 from torch.utils.tensorboard.writer import SummaryWriter
 
+from deepmlf.training.checkpoints.files import EVENTS
 from deepmlf.training.metrics import ATTENTION
 from deepmlf.training.reports import EpochReport
 
@@ -29,8 +30,6 @@ SECTIONS = (
     "train/", "valid/", "unimodal/", "loss/", "gate/", "lr/", "time/", "speed/", "curriculum/", "model/", "language/",
     "ulgm/", "fusion_epoch",
 )  # fmt: skip
-EVENTS = "events.out.tfevents.*"
-"""The files that TensorBoard reads."""
 STATES = {"COMPLETE": "STATUS_SUCCESS", "PRUNED": "STATUS_SUCCESS", "FAIL": "STATUS_FAILURE"}
 PRE_FUSION = "pre_fusion/"
 """Before the name of what an epoch before fusion measures."""

@@ -209,8 +209,9 @@ def test_synthetic_train_evaluate(tmp_path: Path) -> None:
     valid = json.loads(result.stdout.splitlines()[-1])["valid"]
     assert deepmlf("train", tmp_path / "set", *options, "--out", tmp_path / "trial").returncode == 0
     events = EventAccumulator(str(tmp_path / "trial")).Reload()
-    assert [event.step for event in events.Scalars("train/loss")] == [1, 2, 3]
-    assert [event.step for event in events.Scalars("valid/MAE")] == [2, 3]
+    assert [event.step for event in events.Scalars("train/loss")] == [1, 2]
+    assert [event.step for event in events.Scalars("valid/MAE")] == [1, 2]
+    assert [event.step for event in events.Scalars("pre_fusion/train/loss")] == [1]
     other = [part.replace("epochs=2", "epochs=3") for part in options]
     refused = deepmlf("train", tmp_path / "set", *other, "--out", tmp_path / "trial")
     assert_refused(refused, f"{tmp_path / 'trial'}: holds a trial begun with training.epochs=2; choose another --out")

@@ -13,8 +13,11 @@ from typing import Any
 from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 
+import psutil
+
 from deepmlf.data.task import KNOWN
 from deepmlf.places import Place
+from deepmlf.training.reports import FIDELITY, EpochReport
 from deepmlf.tune.experiment.manifest import read_manifest
 from deepmlf.tune.objective import make_objectives
 from deepmlf.tune.space.base import Base
@@ -32,6 +35,12 @@ def columns(experiment: Path) -> None:
     settings = manifest.settings
     space = BoundSpace(load_space(settings.space), Base.of(manifest.base), {"lm": manifest.language_model})
     write_columns(experiment / "trials", space, make_objectives(settings.objectives), KNOWN["mosi"])
+
+
+def one_more(report: EpochReport, **measured: float) -> EpochReport:
+    """The fusion epoch that comes after one, the same but for what is said."""
+    epochs = {"epoch": report.epoch + 1, FIDELITY: report.metrics[FIDELITY] + 1}
+    return EpochReport(dict(report.metrics) | epochs | measured)
 
 
 class Served:
@@ -71,6 +80,11 @@ class Served:
         if tag not in self.get("scalars", "tags").get(trial, {}):
             return []
         return [(step, value) for _, step, value in self.get("scalars", "scalars", run=trial, tag=tag)]
+
+    def cpu_seconds(self) -> float:
+        """What it has taken of processors so far, its data server included."""
+        server = psutil.Process(self.process.pid)
+        return sum(sum(process.cpu_times()[:2]) for process in (server, *server.children(recursive=True)))
 
     def until(self, condition: Callable[[], bool], seconds: float = 60) -> None:
         """Wait, as TensorBoard reads in the background."""

@@ -1,4 +1,4 @@
-"""TensorBoard on an experiment, wherever it is."""
+"""TensorBoard on an experiment or on one trial, wherever it is."""
 
 import contextlib
 import errno
@@ -10,7 +10,8 @@ from tensorboard.program import TensorBoard
 
 from deepmlf.errors import SearchError
 from deepmlf.places import Place
-from deepmlf.tune.experiment.layout import TRIALS, trial_folders
+from deepmlf.training.checkpoints.files import EVENTS
+from deepmlf.tune.experiment.layout import MANIFEST, TRIALS, trial_folders
 from deepmlf.tune.experiment.manifest import read_manifest
 from deepmlf.tune.experiment.remote import refresh, refresh_events
 
@@ -19,23 +20,25 @@ class Board:
     """A TensorBoard server in this process, for as long as it lives.
 
     Args:
-        place: The experiment's folder or URI.
+        place: Folder or URI of the experiment, or of a trial: of one in it, or what ``deepmlf train`` wrote.
         host: Address to listen on.
         port: 0 takes a free one.
 
     Raises:
-        SearchError: If there is no experiment, or host and port cannot be listened on.
+        SearchError: If neither is there, or host and port cannot be listened on.
     """
 
     def __init__(self, place: str, host: str, port: int) -> None:
-        self._experiment = Place.of(place)
-        refresh(self._experiment)
-        read_manifest(self._experiment)
+        self._place = Place.of(place)
+        refresh(self._place)
+        folder = self._place.folder
+        self._is_trial = not (folder / MANIFEST).exists() and any(folder.glob(EVENTS))
+        if not self._is_trial:
+            self._check_experiment()
         _check_address(host, port)
-        folder = self._experiment.folder
         server = TensorBoard()
         server.configure(
-            logdir=str(folder / TRIALS),
+            logdir=str(folder if self._is_trial else folder / TRIALS),
             host=host,
             port=port,
             window_title=f"{folder.name} - TensorBoard",
@@ -45,10 +48,10 @@ class Board:
 
     def has_trials(self) -> bool:
         """Whether any trial has started."""
-        return any(trial_folders(self._experiment.folder))
+        return self._is_trial or any(trial_folders(self._place.folder))
 
     def watch(self, every: float = 10.0) -> None:
-        """Never return; keep this machine's copy of a remote experiment's events up to date.
+        """Never return; keep this machine's copy of remote events up to date.
 
         Args:
             every: Seconds between looks.
@@ -56,7 +59,14 @@ class Board:
         while True:
             time.sleep(every)
             with contextlib.suppress(OSError):  # storage that fails now may be there at the next look
-                refresh_events(self._experiment)
+                refresh_events(self._place)
+
+    def _check_experiment(self) -> None:
+        if not (self._place.folder / MANIFEST).exists():
+            raise SearchError(
+                f"{self._place}: neither an experiment (no {MANIFEST} there) nor a trial's folder (no {EVENTS})"
+            )
+        read_manifest(self._place)
 
 
 def _check_address(host: str, port: int) -> None:

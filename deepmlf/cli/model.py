@@ -80,7 +80,17 @@ def explain(
     page = explain_page(explanation)
     _write(out, lambda path: path.write_text(page))
     click.echo(f"{out}: {explanation.classes['task']} ({explanation.said('task')})")
-    emit({"out": str(out), "predictions": explanation.predictions, "label": explanation.label}, json_output)
+    without = explanation.without
+    emit(
+        {
+            "out": str(out),
+            "predictions": explanation.predictions,
+            "label": explanation.label,
+            "change_without": {part.what: part.change for part in without.parts},
+            "change_without_word": [{"word": word.what, "change": word.change} for word in without.words],
+        },
+        json_output,
+    )
 
 
 def _open(place: str, dataset: str, language_model: str | None, device: str) -> tuple[Any, Any]:

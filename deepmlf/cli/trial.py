@@ -26,6 +26,7 @@ from deepmlf.errors import ConfigError
 
 if TYPE_CHECKING:  # it imports what --help must not wait for
     from deepmlf.data.task import Task
+    from deepmlf.events.recorder import TrialRecorder
 
 
 @click.command()
@@ -59,8 +60,6 @@ def train(
     from rich.console import Console
     from rich.progress import Progress
 
-    from deepmlf.events.dashboard import write_dashboard
-    from deepmlf.events.recorder import TrialRecorder
     from deepmlf.training.baselines import baselines, baselines_line
     from deepmlf.training.checkpoints.files import BEST, CONFIG, has_best, latest_checkpoint, read_metadata
     from deepmlf.training.machine.device import device_line
@@ -73,12 +72,7 @@ def train(
         _refuse_another(out, trial)
     tell(f"trains on {device_line(trainer.device, trial.training.device)}")
     (out / CONFIG).write_text(trial.to_json())
-    selected = trial.training.select_by
-    has_gates, has_language = trial.model.gate != "none", trial.training.language_loss
-    write_dashboard(out, [selected], has_gates=has_gates, has_language=has_language)
-    direction = direction_of(selected, trainer.dataset.info.task.own)
-    recorder = TrialRecorder(out, trial, VALID + selected, direction)
-    recorder.start({name: value for name, value in trial.flat().items() if name in overrides}, overrides)
+    recorder = _recorder(out, trial, overrides, trainer.dataset.info.task)
     with Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task("epochs", total=recorder.planned_epochs)
 
@@ -93,9 +87,33 @@ def train(
         trainer.run(report, resume_from)
     recorder.close("COMPLETE")
     valid = read_metadata(out / BEST)["valid"] if has_best(out) else {}
-    beside = baselines(trainer.dataset) | baselines_among(recorder.reports, VALID + selected, direction)
+    selected, own = trial.training.select_by, trainer.dataset.info.task.own
+    by_model = baselines_among(recorder.reports, VALID + selected, direction_of(selected, own))
+    beside = baselines(trainer.dataset) | by_model
     tell(baselines_line(VALID + selected, {name: of[selected] for name, of in beside.items() if selected in of}))
     emit({"folder": str(out), "valid": valid, "baselines": beside}, json_output)
+
+
+def _recorder(out: Path, trial: TrialConfig, overrides: dict[str, Any], task: "Task") -> "TrialRecorder":
+    """The record of the trial, and what TensorBoard shows beside it."""
+    from deepmlf.events.dashboard import LEADING, Parameter, hparams_columns, write_dashboard
+    from deepmlf.events.recorder import TrialRecorder
+    from deepmlf.training.metrics import direction_of, metric_names
+    from deepmlf.training.reports import VALID
+
+    selected = trial.training.select_by
+    shown = {name: value for name, value in trial.flat().items() if name in overrides or name in LEADING}
+    columns = [Parameter.fixed(name, value) for name, value in shown.items()]
+    write_dashboard(
+        out,
+        [selected],
+        lambda: [hparams_columns(columns, [VALID + selected], metric_names(task))],
+        has_gates=trial.model.gate != "none",
+        has_language=trial.training.language_loss,
+    )
+    recorder = TrialRecorder(out, trial, VALID + selected, direction_of(selected, task.own))
+    recorder.start(shown, overrides)
+    return recorder
 
 
 def _asked(dataset: str, given: dict[str, Any], recipe: str | None) -> tuple[TrialConfig, dict[str, Any]]:

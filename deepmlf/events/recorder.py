@@ -10,8 +10,9 @@ from typing import Any
 
 from deepmlf.config.trial import TrialConfig
 from deepmlf.data.task import Direction
+from deepmlf.events.dashboard import best_over
 from deepmlf.events.note import trial_note
-from deepmlf.events.writer import TrialWriter
+from deepmlf.events.writer import TrialWriter, counts_all_epochs, step_of
 from deepmlf.files import drop_torn_line
 from deepmlf.training.checkpoints.files import METRICS
 from deepmlf.training.curriculum import stages_of
@@ -46,8 +47,7 @@ class TrialRecorder:
         self._config, self._select_by, self._also_shown = config, select_by, also_shown
         self._direction = direction
         self._best = best_epoch(self.reports, select_by, direction)
-        # What an earlier writer wrote after the last recorded epoch is hidden, so that curves stay one line.
-        self._writer = TrialWriter(folder, purge_step=self.reports[-1].epoch + 1 if self.reports else None)
+        self._writer = self._open_writer()
 
     @property
     def best(self) -> dict[str, float]:
@@ -72,12 +72,31 @@ class TrialRecorder:
             file.write(json.dumps(report.metrics) + "\n")
         if report.is_better(self._best, self._select_by, self._direction):
             self._best = report
-        self._writer.write(report.metrics, self.best)
+        self._writer.write(report, self.best)
         return True
 
     def close(self, state: str) -> None:
         """End the trial in TensorBoard; its state is COMPLETE, PRUNED or FAIL."""
-        self._writer.close(state, {} if self._best is None else self._best.metrics)
+        if self._best is None:
+            self._writer.close(state, {})
+            return
+        value = self._best.metrics[self._select_by]
+        over = best_over(self._config, self._select_by.rpartition("/")[2])
+        self._writer.close(state, self._best.metrics, {tag: (step, value) for tag, step in over.items()})
+
+    def _open_writer(self) -> TrialWriter:
+        if not self.reports:
+            return TrialWriter(self.folder)
+        is_earlier, last = counts_all_epochs(self.folder), self.reports[-1]
+        # What an earlier writer wrote after the last recorded epoch is hidden, so that curves stay one line.
+        writer = TrialWriter(self.folder, 1 if is_earlier else step_of(last) + 1)
+        best: EpochReport | None = None
+        for report in self.reports:
+            best = report if report.is_better(best, self._select_by, self._direction) else best
+            # That hides the later epochs of stages before fusion, too, which have steps of their own.
+            if is_earlier or (report.fidelity is None and step_of(report) > step_of(last)):
+                writer.write(report, {} if best is None else self._shown(best))
+        return writer
 
     def _shown(self, report: EpochReport) -> dict[str, float]:
         return {

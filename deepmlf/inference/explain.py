@@ -1,4 +1,4 @@
-"""What a model makes of one utterance: predictions by head, attention over frames, gates."""
+"""What a model makes of one utterance: predictions by head and without each part, attention over frames, gates."""
 
 import difflib
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ import torch
 from deepmlf.data.dataset import SPLITS, Dataset
 from deepmlf.data.task import Task
 from deepmlf.errors import DataError
+from deepmlf.inference.occlusion import Occlusion, occlude
 from deepmlf.inference.predictor import Predictor, class_of
 from deepmlf.model.deepmlf import DeepMLF
 from deepmlf.training.forward import HEADS, by_head, run_model
@@ -58,17 +59,26 @@ class Explanation:
     tokens: list[str]
     """Names of the tokens that attend, which are the rows of attention: numbers; with groups of fusion tokens ``audio
     1``, ``vision 1``, ``shared 1``; without fusion tokens those of the text."""
+    without: Occlusion
+    """What the prediction becomes when something is taken away."""
     attends: Literal["fusion", "text"] = "fusion"
     """Which tokens attend."""
+
+    @property
+    def untrained(self) -> list[str]:
+        """Heads that the model has and whose loss did not count in training."""
+        return [
+            head
+            for head, said in self.predictions.items()
+            if said is None and not (head == "fusion" and self.attends == "text")
+        ]
 
     def said(self, head: str) -> str:
         """What a head says, in figures: a number, or the probability of the likeliest class."""
         prediction = self.predictions[head]
-        if prediction is None:
-            return "no such head" if head == "fusion" and self.attends == "text" else "not trained"
         if isinstance(prediction, dict):
             return f"{max(prediction.values()):.1%}"
-        return f"{prediction:+.4f}"
+        return "nothing" if prediction is None else f"{prediction:+.4f}"
 
 
 def explain(predictor: Predictor, dataset: Dataset, utterance: str) -> Explanation:
@@ -109,6 +119,7 @@ def explain(predictor: Predictor, dataset: Dataset, utterance: str) -> Explanati
         blocks=blocks,
         has_frames=bool(visible.any()),
         tokens=_names(predictor, batch.input_ids[0].tolist()),
+        without=occlude(predictor, dataset, split, row),
         attends="fusion" if model.config.num_fusion_tokens else "text",
     )
 

@@ -38,7 +38,15 @@ from deepmlf.tune.experiment.lease import Lease
 from deepmlf.tune.experiment.manifest import write_manifest
 from deepmlf.tune.experiment.remote import pull
 from deepmlf.tune.experiment.stored import StoredExperiment, open_experiment
-from deepmlf.tune.experiment.study import PRIOR, check_insides, create_study, own_trials, record_epoch, repair_journal
+from deepmlf.tune.experiment.study import (
+    PRIOR,
+    check_insides,
+    create_study,
+    name_objectives,
+    own_trials,
+    record_epoch,
+    repair_journal,
+)
 from deepmlf.tune.experiment.uploader import Uploader
 from deepmlf.tune.messages import SearchTerms, Served
 from deepmlf.tune.plan import SearchPlan, check_cluster, plan_resume, plan_search, say, with_devices
@@ -174,6 +182,7 @@ def _train(plan: SearchPlan, stop: Stop) -> OptunaSearcher | None:
     folder, objectives = experiment.folder, experiment.objectives
     (folder / SPACE).write_text(experiment.manifest.space_source)
     write_columns(folder / TRIALS, plan.space, objectives, plan.dataset.task)
+    name_objectives(study, objectives)  # one begun by an earlier release has no names
     finished = [trial for trial in own_trials(study) if trial.state.is_finished()]
     ended = [trial.number for trial in finished]
     unrecorded = sorted(set(ended) - set(ended_in_ray(folder)))

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.parts.served import Served, columns, served
 from benchmarks.parts.synthetic_experiment import make_experiment
-from deepmlf.events.writer import TrialWriter
+from deepmlf.events.writer import TrialWriter, step_of
 from deepmlf.training.reports import read_reports
 from deepmlf.tune.experiment.layout import trial_folder
 
@@ -61,8 +61,8 @@ def shown_experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     columns(folder)
     first = trial_folder(folder, 0)
     reports = read_reports(first)
-    second = TrialWriter(first, purge_step=len(reports))
-    second.write(reports[-1].metrics, {})
+    second = TrialWriter(first, purge_step=step_of(reports[-1]))
+    second.write(reports[-1], {})
     second.close("COMPLETE", {})
     return folder
 

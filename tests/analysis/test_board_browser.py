@@ -10,8 +10,8 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.support.ui import WebDriverWait
 
-from benchmarks.parts.served import Served, served
-from deepmlf.events.writer import TrialWriter
+from benchmarks.parts.served import Served, one_more, served
+from deepmlf.events.writer import TrialWriter, step_of
 from deepmlf.training.reports import read_reports
 from deepmlf.tune.experiment.layout import trial_folder
 from deepmlf.tune.experiment.stored import open_experiment
@@ -109,6 +109,16 @@ def test_hparams_show_every_trial_with_its_settings_and_metrics(
     assert_quiet(chromium)
 
 
+def test_hparams_show_unasked_what_matters(chromium: webdriver.Chrome, shown_experiment: Path, server: Served) -> None:
+    rows = len(open_experiment(shown_experiment).study.get_trials())
+    show(chromium, server.url, "hparams")
+    titles, *_ = ask(chromium, TABLE, lambda lines: len(lines) == rows + 1 and len(lines[0]) > 5)
+    assert titles[2:] == [
+        "curriculum.name", "model.fusion_depth", "model.gate_init", "model.num_fusion_tokens", "training.lr_fusion",
+        "best MAE", "state (0 RUNNING, 1 COMPLETE, 2 PRUNED, 3 FAIL)", "fusion epochs", "training.lr_av", "last MAE",
+    ]  # fmt: skip
+
+
 def test_scalars_and_the_custom_layout_are_drawn(chromium: webdriver.Chrome, server: Served) -> None:
     show(chromium, server.url, "scalars")
     ask(chromium, LINES, lambda lines: len(lines) >= 3 and min(lines) > 0)
@@ -119,7 +129,7 @@ def test_scalars_and_the_custom_layout_are_drawn(chromium: webdriver.Chrome, ser
     lines = ask(chromium, LINES, lambda lines: len(lines) == len(charts) and lines.count(0) <= 3)
     # The made-up curves lack what these show.
     empty = {chart for chart, count in zip(charts, lines, strict=True) if count == 0}
-    assert empty == {"FFN", "Phases of an epoch", "MM blocks in use"}
+    assert empty == {"Gates of the FFN over epochs", "Phases of an epoch", "MM blocks in use"}
     assert_quiet(chromium)
 
 
@@ -134,10 +144,9 @@ def test_a_running_search_grows_on_the_page(chromium: webdriver.Chrome, shown_ex
         show(chromium, server.url, "hparams")
         assert late.name not in table(chromium, trials - 1)
         shutil.move(tmp_path / late.name, late)
-        lines = [report.metrics for report in read_reports(late)]
-        last = dict(lines[-1]) | {"valid/MAE": 0.25}
-        TrialWriter(late, purge_step=last["epoch"] + 1).write(last | {"epoch": last["epoch"] + 1}, {"MAE": 0.25})
-        server.until(lambda: len(server.steps(late.name, "train/loss")) == len(lines) + 1)
+        later = one_more(read_reports(late)[-1], **{"valid/MAE": 0.25})
+        TrialWriter(late, purge_step=step_of(later)).write(later, {"MAE": 0.25})
+        server.until(lambda: len(server.steps(late.name, "train/loss")) == step_of(later))
         show(chromium, server.url, "hparams")
         cells = table(chromium, trials)[late.name]
         assert_shown(cells, "best MAE", 0.25)

@@ -21,6 +21,7 @@ from deepmlf.inference.export import export_trial
 from deepmlf.inference.predictor import Predictor
 from deepmlf.training.checkpoints.files import latest_checkpoint
 from deepmlf.training.frame_attention import attention_over_frames
+from deepmlf.training.reports import EpochReport
 from deepmlf.training.trainer import Trainer
 from tests.model.small_lm import make_folder
 from tests.training.small_trial import config_of, run, without_times
@@ -79,7 +80,7 @@ def test_reports_have_the_losses_and_gates_that_there_are(trained: Trained, tmp_
     assert sum(shares) == pytest.approx(1, abs=1e-3)
     writer = TrialWriter(tmp_path)
     for report in trained.reports:
-        writer.write(report, {})
+        writer.write(EpochReport(report), {})
     writer.close("COMPLETE", trained.reports[-1])
     tags = EventAccumulator(str(tmp_path)).Reload().Tags()["scalars"]
     over_depth = {"gate_over_depth/attention", "gate_over_depth/ffn"} if gates else set()

@@ -72,8 +72,9 @@ def test_explain_has_none_of_them(folders: tuple[Path, Path], small_data: Path, 
     explanation = explain(predictor, Dataset.open(small_data), "test_3")
     assert {head for head, value in explanation.predictions.items() if value is None} == {"text", "av"}
     page = explain_page(explanation)
-    assert '<tr><th scope="row">Audio and vision alone</th><td>not trained</td></tr>' in page
-    assert "A head whose loss did not count in training has nothing to say." in page
+    assert '<th scope="row">Audio and vision alone</th>' not in page
+    assert '<th scope="row">Words alone</th>' not in page
+    assert "Left out, as the loss of that head did not count in training: text, av." in page
     command = ["explain", str(folders[which]), str(small_data), "--id", "test_3", "--out", str(tmp_path / "e.html")]
     result = CliRunner().invoke(cli, [*command, "--json"])
     assert result.stderr.splitlines() == [f"deepmlf: {note}" for note in NOTES]

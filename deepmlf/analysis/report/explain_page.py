@@ -1,5 +1,6 @@
 """The page of one prediction: a single HTML file that needs no network, every plot with its numbers in words."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ _HEADS = {
 }
 _WITHOUT_TOKENS = {"task": "Final prediction", "text": "Words, with audio and vision", "av": "Audio and vision alone"}
 _STRONGEST = 3  # frames that a summary names
+_TICKS = 10  # of an axis of frames, at most; whole numbers
 
 
 def explain_page(explanation: Explanation) -> str:
@@ -28,7 +30,12 @@ def explain_page(explanation: Explanation) -> str:
     most = max(float(block.weights.max()) for block in blocks)
     return environment.get_template("explain.html.jinja").render(
         explanation=explanation,
+        said=lambda value: f"{value:.1%}" if explanation.task.is_classification else f"{value:+.4f}",
+        change=lambda value: f"{100 * value:+.1f} points" if explanation.task.is_classification else f"{value:+.4f}",
         heads={title: _cells(explanation, head) for head, title in _titles(explanation).items()},
+        words=_html(_words(explanation), "words", 120 + 22 * len(explanation.without.words))
+        if explanation.without.words
+        else None,
         classes=explanation.task.classes,
         predictions=predictions,
         maps=[
@@ -48,7 +55,9 @@ def explain_page(explanation: Explanation) -> str:
 
 
 def _titles(explanation: Explanation) -> dict[str, str]:
-    return _HEADS if explanation.attends == "fusion" else _WITHOUT_TOKENS
+    """The heads that say something; one that was never trained is left out."""
+    titles = _HEADS if explanation.attends == "fusion" else _WITHOUT_TOKENS
+    return {head: title for head, title in titles.items() if explanation.predictions[head] is not None}
 
 
 def _tokens(explanation: Explanation) -> str:
@@ -89,8 +98,7 @@ def _html(figure: go.Figure, name: str, height: int, *, script: bool = False) ->
 
 def _predictions(explanation: Explanation) -> go.Figure:
     said = {title: explanation.predictions[head] for head, title in _titles(explanation).items()}
-    titles = [title for title, value in said.items() if value is not None]
-    values: list[Any] = [said[title] for title in titles]
+    titles, values = list(said), list[Any](said.values())
     if explanation.task.is_classification:
         return _probabilities(titles, values, explanation.task.classes)
     task = explanation.task
@@ -122,6 +130,25 @@ def _probabilities(titles: list[str], values: list[dict[str, float]], classes: t
     return figure
 
 
+def _words(explanation: Explanation) -> go.Figure:
+    """What the prediction changes by without each word."""
+    words = explanation.without.words
+    changes = [word.change for word in words]
+    colours = [_ORANGE if change < 0 else _BLUE for change in changes]
+    figure = go.Figure(
+        go.Bar(
+            x=changes,
+            y=[word.what for word in words],
+            orientation="h",
+            marker={"color": colours},
+            hovertemplate="without %{y}: %{x:+.4f}<extra></extra>",
+        )
+    )
+    figure.update_xaxes(title="change of the prediction without the word")
+    figure.update_yaxes(autorange="reversed", type="category")
+    return figure
+
+
 def _heat_map(block: BlockAttention, most: float, explanation: Explanation) -> go.Figure:
     frames = block.weights.shape[1]
     figure = go.Figure(
@@ -136,7 +163,7 @@ def _heat_map(block: BlockAttention, most: float, explanation: Explanation) -> g
             hovertemplate="token %{y}, frame %{x}: %{z:.1%}<extra></extra>",
         )
     )
-    figure.update_xaxes(title="audiovisual frame")
+    figure.update_xaxes(title="audiovisual frame", tick0=1, dtick=math.ceil(frames / _TICKS), tickformat="d")
     figure.update_yaxes(title=_tokens(explanation).removesuffix("s"), autorange="reversed", type="category")
     return figure
 

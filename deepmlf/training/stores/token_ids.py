@@ -36,8 +36,7 @@ def token_ids(
         DataError: If there is no such split or its file is torn.
     """
     if tokenizer.identity is None:
-        made = pa.array(tokenizer.encode_all(dataset.split(split).texts), pa.large_list(pa.int32()))
-        return _cut(made, max_length, tokenizer.ending)
+        return ids_of(dataset.split(split).texts, tokenizer, max_length)
     key = {"data": dataset.info.fingerprint, "split": split, "tokenizer": tokenizer.identity}
     name = f"{split}-{tokenizer.identity[:16]}.arrow"
     places = [dataset.path / "tokens" / name, home() / "tokens" / dataset.info.fingerprint[:32] / name]
@@ -50,6 +49,12 @@ def token_ids(
         with contextlib.suppress(OSError):  # a folder that cannot be written, or a full disk
             _write(place, key, made)
             break
+    return _cut(made, max_length, tokenizer.ending)
+
+
+def ids_of(texts: Sequence[str], tokenizer: Tokenizer | ByteTokenizer, max_length: int) -> list[np.ndarray]:
+    """Token ids of any texts, made anew and cut as `token_ids` cuts them."""
+    made = pa.array(tokenizer.encode_all(texts), pa.large_list(pa.int32()))
     return _cut(made, max_length, tokenizer.ending)
 
 

@@ -21,6 +21,7 @@ from deepmlf.tune.decide.distinct import DistinctSampler, spare_setting
 from deepmlf.tune.decide.orders import Orders
 from deepmlf.tune.decide.stages import SHARE
 from deepmlf.tune.experiment.layout import ERROR
+from deepmlf.tune.experiment.notes import describe
 from deepmlf.tune.experiment.study import (
     BEST_VALUES,
     FAIL_REASON,
@@ -160,10 +161,12 @@ class OptunaSearcher(Searcher):
 
     def _made(self, number: int, make: Callable[[], TrialOrder]) -> TrialOrder | None:
         try:
-            return make()
+            order = make()
         except Exception as error:  # a user's space may raise anything
             self._fail(number, f"{type(error).__name__}: {error}")
             return None
+        describe(self._study, number)
+        return order
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Report a fusion epoch's objective at its fidelity, once; a non-finite one fails the trial."""
@@ -205,6 +208,7 @@ class OptunaSearcher(Searcher):
 
     def _fail(self, number: int, reason: str) -> None:
         note(self._study, number, FAIL_REASON, reason)
+        describe(self._study, number)
         self._study.tell(number, state=TrialState.FAIL)
 
     def _first_failures(self, trials: list[FrozenTrial]) -> list[FrozenTrial]:

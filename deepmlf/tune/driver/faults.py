@@ -8,6 +8,7 @@ import optuna
 
 from deepmlf.tune.cluster.ray_patches import kill_worker, last_error_of
 from deepmlf.tune.driver.callback import DriverCallback
+from deepmlf.tune.experiment.notes import describe
 from deepmlf.tune.experiment.study import RESTARTS, get_trial, note
 from deepmlf.tune.messages import TrialWaits
 from deepmlf.tune.worker.wire import doom, message_in, number_of
@@ -74,6 +75,7 @@ class FaultWatch(DriverCallback):
             reason = reason_of(error)
         restarts = get_trial(self._study, number).user_attrs.get(RESTARTS, [])
         note(self._study, number, RESTARTS, [*restarts, reason])
+        describe(self._study, number)
         self._heard[number] = time.monotonic()
         self._waiting.discard(number)
 

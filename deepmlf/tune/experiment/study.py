@@ -5,6 +5,7 @@ The one door to Optuna's insides: what it has no public way for is done here, an
 
 import math
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def create_study(experiment: Path, name: str, url: str | None, objectives: tuple
         SearchError: If the database cannot be reached or has a study of that name.
     """
     try:
-        return optuna.create_study(
+        study = optuna.create_study(
             study_name=name,
             storage=_open(experiment, url),
             directions=[objective.direction for objective in objectives],
@@ -52,6 +53,17 @@ def create_study(experiment: Path, name: str, url: str | None, objectives: tuple
         )
     except optuna.exceptions.DuplicatedStudyError:
         raise SearchError(f"study {name} exists in --study-storage; choose another --name") from None
+    name_objectives(study, objectives)
+    return study
+
+
+def name_objectives(study: optuna.Study, objectives: tuple[Objective, ...]) -> None:
+    """Let what shows a study call its values by their names; one that has them is not written to."""
+    names = [objective.name for objective in objectives]
+    if study.metric_names != names:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.set_metric_names(names)
 
 
 def open_study(experiment: Path, settings: SearchSettings, url: str | None = None) -> optuna.Study:
@@ -97,7 +109,7 @@ def check_insides() -> None:
     study = optuna.create_study()
     storage = (
         "set_trial_user_attr", "set_trial_intermediate_value", "set_trial_state_values",
-        "get_trial_id_from_study_id_trial_number",
+        "get_trial_id_from_study_id_trial_number", "set_study_system_attr", "get_study_system_attrs",
     )  # fmt: skip
     require_insides(
         "optuna",
@@ -108,17 +120,28 @@ def check_insides() -> None:
 
 def get_trial(study: optuna.Study, number: int) -> FrozenTrial:
     """One trial of a study; a list of all of them would cost the more, the longer a search has run."""
-    return study._storage.get_trial(_id_of(study, number))
+    return study._storage.get_trial(id_of(study, number))
 
 
 def begun_trial(study: optuna.Study, number: int) -> optuna.Trial:
     """A trial that a driver has asked for and died before it was drawn: it can be drawn now."""
-    return optuna.Trial(study, _id_of(study, number))
+    return optuna.Trial(study, id_of(study, number))
 
 
 def note(study: optuna.Study, number: int, attribute: str, value: Any) -> None:
     """Set a user attribute of a trial that has not ended, from outside of whoever has asked for it."""
-    study._storage.set_trial_user_attr(_id_of(study, number), attribute, value)
+    study._storage.set_trial_user_attr(id_of(study, number), attribute, value)
+
+
+def study_attributes(study: optuna.Study) -> dict[str, Any]:
+    """The study's system attributes, which tools beside Optuna share; not to be changed."""
+    return study._storage.get_study_system_attrs(study._study_id)
+
+
+def set_study_attributes(study: optuna.Study, attributes: dict[str, Any]) -> None:
+    """Set system attributes of the study, in their order."""
+    for name, value in attributes.items():
+        study._storage.set_study_system_attr(study._study_id, name, value)
 
 
 def record_epoch(
@@ -149,13 +172,13 @@ def record_epoch(
         if objectives[0].is_better(values[0], best[0] if best else None):
             note(study, number, BEST_VALUES, values)
     # ``Trial.report`` refuses studies of several objectives.
-    study._storage.set_trial_intermediate_value(_id_of(study, number), step, values[0])
+    study._storage.set_trial_intermediate_value(id_of(study, number), step, values[0])
     return None
 
 
 def end_early(study: optuna.Study, number: int, values: list[float] | None) -> None:
     """Make a trial PRUNED, with the best that it came to; ``Study.tell`` would give it its last value."""
-    study._storage.set_trial_state_values(_id_of(study, number), TrialState.PRUNED, values)
+    study._storage.set_trial_state_values(id_of(study, number), TrialState.PRUNED, values)
 
 
 def is_in_range(distribution: BaseDistribution, value: Any) -> bool:
@@ -187,7 +210,8 @@ class Excerpt(optuna.Study):
         return [trial for trial in self._seen if states is None or trial.state in states]
 
 
-def _id_of(study: optuna.Study, number: int) -> int:
+def id_of(study: optuna.Study, number: int) -> int:
+    """What a storage knows a trial by."""
     return study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
 
 

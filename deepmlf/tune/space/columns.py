@@ -30,13 +30,12 @@ def write_columns(trials: Path, space: BoundSpace, objectives: tuple[Objective, 
     if (trials / EVENTS_FILE).exists():  # a resume need not draw again to find what trials differ in
         return
     first = [objective.short for objective in objectives if objective.name.startswith(VALID)]
-    metrics = list(dict.fromkeys([*first, *metric_names(task)]))
     parameters, config = parameters_of(space), space.base.config
     drawn = {parameter.name for parameter in parameters}
     write_dashboard(
         trials,
         first,
-        lambda: [hparams_columns(parameters, metrics)],
+        lambda: [hparams_columns(parameters, [objective.name for objective in objectives], metric_names(task))],
         has_gates=config.model.gate != "none" or "model.gate" in drawn,
         has_language=config.training.language_loss or "training.language_loss" in drawn,
     )

@@ -70,8 +70,24 @@ def test_the_page_has_the_numbers(explanation: Explanation) -> None:
         assert sum(map(float, row[1:])) == pytest.approx(100, abs=0.005 * len(row))
     [block] = explanation.blocks
     assert page.tables["gate-table"][1] == ["0", f"{block.attention_gate:.4f}", f"{block.ffn_gate:.4f}"]
-    assert page.plots == len(page.figures) == 3
+    assert page.plots == len(page.figures) == 4
     assert all(figure["aria-label"] for figure in page.figures)
+
+
+def test_the_page_says_what_becomes_of_it_without_each_part(explanation: Explanation) -> None:
+    page, without = Page(explain_page(explanation)), explanation.without
+    nothing, *parts = page.tables["parts"][1:]
+    assert nothing[:2] == ["nothing", f"{explanation.predictions['task']:+.4f}"]
+    assert [row[0] for row in parts] == ["audio", "vision", "audio and vision", "all words"]
+    for row, part in zip(parts, without.parts, strict=True):
+        assert row[1:3] == [f"{without.said + part.change:+.4f}", f"{part.change:+.4f}"]
+        assert row[3:] == [f"{part.usual:.4f}", f"{100 * part.rank:.0f}%"]
+    words = page.tables["words-table"][1:]
+    assert [row[0].split(" ", 1)[1] for row in words] == explanation.text.split()
+
+
+def test_axes_of_frames_and_layers_have_whole_numbers(explanation: Explanation) -> None:
+    assert re.search(r'"audiovisual frame"\},"tick0":1,"dtick":1,"tickformat":"d"', explain_page(explanation))
 
 
 def test_the_page_asks_for_nothing_and_escapes_what_it_shows(explanation: Explanation) -> None:
@@ -88,4 +104,4 @@ def test_an_utterance_without_label_or_frames_has_a_page(explanation: Explanatio
     page = Page(explain_page(bare))
     assert "There is no label." in page.text
     assert "neither audio nor vision" in page.text
-    assert set(page.tables) == {"heads", "gate-table"}
+    assert set(page.tables) == {"heads", "parts", "words-table", "gate-table"}

@@ -227,7 +227,7 @@ def test_an_incomplete_cache_is_named_by_what_is_missing(
             Positions(64, ""),
         ),
         ({"model_type": "qwen2", "max_position_embeddings": 64, "sliding_window": 16}, Positions(64, "")),
-        ({"model_type": "gemma3", "text_config": {"max_position_embeddings": 64, "sliding_window": 16}}, Positions(64, "")),
+        ({"model_type": "gemma3", "text_config": {"max_position_embeddings": 64}}, Positions(64, "")),
         ({"model_type": "mpt", "max_seq_len": 64}, Positions(64, "")),
         ({"model_type": "bloom"}, None),
         (

@@ -78,4 +78,4 @@ def test_a_search_in_which_no_trial_has_gates_plots_none(
 
     write_columns(tmp_path, bound(space, LM, base), make_objectives(["valid/MAE"]), KNOWN["mosi"])
     [file] = tmp_path.iterdir()
-    assert (b"Gates by layer" in file.read_bytes()) == has_gates
+    assert (b"Gates of cross-attention" in file.read_bytes()) == has_gates

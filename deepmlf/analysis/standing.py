@@ -134,7 +134,7 @@ def standing_of(experiment: StoredExperiment, table: pa.Table | None = None) -> 
         table: What `results_of` returned for it, if that is known.
     """
     trials, epochs = experiment.trials(), experiment.manifest.settings.epochs
-    records, first = load_records(experiment, table), experiment.objectives[0]
+    records = load_records(experiment, table)
     by_number = {trial.number: trial for trial in trials}
     ranked = [by_number[trial.number] for trial in records.ranked]
     repeats = {trial.number: trial.repeats for trial in records.trials if trial.repeats is not None}

@@ -47,6 +47,22 @@ def text_prefix(lm: LanguageModel, first: int, embedded: Tensor, packing: Packin
     return TextPrefix(states[0], kept)
 
 
+def text_alone(lm: LanguageModel, rows: Tensor, packing: Packing) -> Tensor:
+    """Embedded text rows [rows, d] to the normed last states of the language model as it is.
+
+    Args:
+        lm: The language model.
+        rows: Texts one after another, without padding.
+        packing: Of them, without fusion tokens.
+    """
+    every = range(lm.num_layers)
+    if lm.packs:
+        return lm.run(rows[None], packing.positions[None], every, attend=packing.attend_text([]))[1][0]
+    sequences = packing.unfold_text(rows)
+    positions = torch.arange(sequences.shape[1], device=rows.device)[None].expand(len(sequences), -1)
+    return packing.fold_text(lm.run(sequences, positions, every, attend=None)[1])
+
+
 def decode_packed(
     lm: LanguageModel, blocks: Blocks, tokens: Tensor, prefix: TextPrefix, packing: Packing, av: AudioVisualStates
 ) -> tuple[Tensor, Tensor]:

@@ -12,8 +12,9 @@ from filelock import FileLock
 from deepmlf.data.dataset import Dataset
 from deepmlf.data.loader import Loader
 from deepmlf.locks import locked
-from deepmlf.model.attention import Packing
+from deepmlf.model.decode import text_alone
 from deepmlf.model.language_model import LanguageModel
+from deepmlf.model.lm.packing import Packing
 from deepmlf.places import home
 from deepmlf.training.baselines import FOLDER, fitted, kept, mean_frames, measured, name_of, scaled
 from deepmlf.training.reports import (
@@ -111,13 +112,11 @@ def mean_states(language_model: LanguageModel, tokens: Sequence[np.ndarray]) -> 
     means = np.zeros((len(tokens), language_model.width), np.float32)
     for start in range(0, len(order), _TEXTS):
         rows = order[start : start + _TEXTS]
-        packing = Packing(torch.from_numpy(lengths[rows]), int(lengths[rows].max()), 0, language_model.device)
+        counts, longest = torch.from_numpy(lengths[rows]), int(lengths[rows].max())
+        packing = Packing(counts, longest, 0, language_model.device, fusion_start=longest)
         ids = torch.from_numpy(np.concatenate([tokens[row] for row in rows]).astype(np.int64))
-        hidden = language_model.embed(ids.to(language_model.device)[None])
-        hidden, rotary = language_model.add_positions(hidden, packing.positions)
-        for index in range(language_model.num_layers):
-            hidden = language_model.layer(index, hidden, packing.attend_text([]), rotary)
-        states = language_model.final_norm(hidden)[0].float().cpu().numpy()  # (tokens, d)
+        embedded = language_model.embed(ids.to(language_model.device))
+        states = text_alone(language_model, embedded, packing).float().cpu().numpy()  # (tokens, d)
         ends = lengths[rows].cumsum()
         means[rows] = np.add.reduceat(states, ends - lengths[rows]) / lengths[rows, None]
     return means

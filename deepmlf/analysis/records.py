@@ -1,6 +1,7 @@
 """An experiment as analyses read it: one record per trial, taken from its table and its study."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +12,17 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from deepmlf.analysis.distinct import repeats_of, settings_of
 from deepmlf.analysis.results import results_of
 from deepmlf.training.effective import EffectiveSetting
-from deepmlf.training.reports import EPOCH_SECONDS, FIDELITY, EpochReport, best_epoch
+from deepmlf.training.reports import (
+    EPOCH_SECONDS,
+    FIDELITY,
+    TEXT_HEAD,
+    Baselines,
+    EpochReport,
+    baselines_among,
+    best_epoch,
+    read_reports,
+)
+from deepmlf.tune.experiment.layout import trial_folder
 from deepmlf.tune.experiment.manifest import Manifest
 from deepmlf.tune.experiment.stored import StoredExperiment
 from deepmlf.tune.experiment.study import PRIOR, RESTARTS, WARM_START
@@ -177,3 +188,34 @@ def _plain(value: Any) -> Any:
 def _mean(values: list[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
+
+
+def baselines_of(experiment: StoredExperiment, ranked: Iterable[FrozenTrial]) -> dict[str, float]:
+    """The first objective of each baseline that has it, by name.
+
+    Of each language model those of its best trial count, which may use some of its layers alone; of text heads that of
+    the best trial.
+
+    Args:
+        experiment: The experiment.
+        ranked: Its trials, best first.
+    """
+    first, manifest = experiment.objectives[0], experiment.manifest
+    found: Baselines = dict(manifest.baselines)
+    text: Baselines = {}
+    known: set[str] = set()
+    for place, trial in enumerate(ranked):
+        if len(known) == len(manifest.settings.all_lms):
+            break
+        lm = experiment.config_of(trial).model.language_model
+        if lm in known:
+            continue
+        reports = read_reports(trial_folder(experiment.folder, trial.number))
+        of_trial = baselines_among(reports, first.name, first.direction)
+        own = of_trial.pop(TEXT_HEAD, None)
+        if place == 0 and own is not None:
+            text = {TEXT_HEAD: own}
+        if of_trial:
+            known.add(lm)
+            found |= {manifest.baseline_name(name, lm): metrics for name, metrics in of_trial.items()}
+    return {name: metrics[first.short] for name, metrics in (found | text).items() if first.short in metrics}

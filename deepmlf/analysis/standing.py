@@ -8,11 +8,10 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.table import Table
 
-from deepmlf.analysis.baselines import baselines_of
 from deepmlf.analysis.curves import CurvePoint, seed_curve
 from deepmlf.analysis.leaderboard import Leaderboard, Row, leaderboard_of
 from deepmlf.analysis.next_steps import what_is_missing
-from deepmlf.analysis.records import load_records
+from deepmlf.analysis.records import baselines_of, load_records
 from deepmlf.training.baselines import baselines_line
 from deepmlf.training.reports import Seconds
 from deepmlf.tune.driver.screen import settings_line, time_line

@@ -14,19 +14,10 @@ from deepmlf.model import lm_store
 from deepmlf.model.admission import Comparison, compare
 from deepmlf.model.deepmlf import DeepMLF, DeepMLFOutput
 from deepmlf.model.language_model import load_language_model
-from tests.model.families import builder
+from tests.model.families import BY_THEIR_OWN_CODE, PACKED, builder
 from tests.model.tiny import close_gates
 
 MAX_TEXT, TOKENS, LENGTHS = 40, 8, (3, 40, 17)
-PACKED = (
-    "gpt2", "gpt2-scale-by-layer", "gpt2-noscale", "gpt2-relu", "llama", "llama-gelu", "llama-headdim32", "llama3-rope",
-    "llama-linear-rope", "llama-yarn", "llama-dynamic512", "mistral", "mistral-window4096", "mistral-window8", "qwen2",
-    "qwen2-window8", "qwen3", "gemma", "gemma3", "phi", "phi3", "opt", "gpt_neox", "gptj", "gpt_bigcode", "smollm3",
-    "olmo", "olmo2", "granite", "stablelm", "cohere", "nanochat",
-)  # fmt: skip
-"""Attention is ours, over packed rows."""
-BY_THEIR_OWN_CODE = ("gpt_neo", "bloom", "falcon", "mpt", "lfm2", "xglm", "qwen3_5")
-"""Attention, or what mixes tokens in its place, is the model's."""
 TOO_SHORT = {
     "llama-dynamic": "the language model has 32 positions",
     "llama-longrope": "the language model has 40 positions before LongRoPE changes its frequencies",

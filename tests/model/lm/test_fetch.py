@@ -1,5 +1,7 @@
 """What a .gguf file holds and a conversion would lose is refused, and one name never means two models."""
 
+import json
+import shutil
 from pathlib import Path
 
 import gguf
@@ -97,3 +99,59 @@ def test_a_fetched_model_that_cannot_be_loaded_is_not_kept(own_home: Path, monke
     with pytest.raises(LanguageModelError, match="is cut short"):
         lm_store.get("org/half")
     assert not (own_home / "lms" / "org--half").exists()
+
+
+class Hub:
+    """A mock of the hub, as huggingface_hub's client sees it: no network reaches one here."""
+
+    def __init__(self, source: Path) -> None:
+        self.source, self.fetched = source, []
+
+    def snapshot_download(self, hub_id: str, *, local_dir: Path, allow_patterns: list[str]) -> str:
+        for path in {path for pattern in allow_patterns for path in self.source.glob(pattern)}:
+            shutil.copy(path, local_dir)
+            self.fetched.append(path.name)
+        return str(local_dir)
+
+
+def test_of_the_hub_the_files_alone_that_the_index_names_are_fetched(
+    tmp_path: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_folder(tmp_path / "lm")
+    AutoModelForCausalLM.from_pretrained(folder).save_pretrained(folder, max_shard_size="1KB")
+    (folder / "model.safetensors").unlink()
+    for name in ("consolidated.safetensors", "model.fp16.safetensors"):
+        (folder / name).write_bytes(b"the same in another form")
+    hub = Hub(folder)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", hub.snapshot_download)
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    lm_store.get("org/sharded")
+    weights = {name for name in hub.fetched if name.endswith(".safetensors")}
+    assert weights == {path.name for path in folder.glob("model-0*.safetensors")}
+    assert len(weights) > 1
+
+
+def test_what_config_json_tells_is_refused_before_a_weight_is_fetched(
+    tmp_path: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_folder(tmp_path / "lm")
+    config = json.loads((folder / "config.json").read_text())
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    for change, message in (
+        (
+            {"model_type": "mixtral", "num_local_experts": 8},
+            "is not supported: its FFN is a mixture",
+        ),
+        ({"model_type": "mamba", "num_hidden_layers": 2, "hidden_size": 8}, "a MambaBlock has no FFN of its own"),
+        (
+            {"quantization_config": {"quant_method": "gptq"}},
+            r"is quantised \(gptq\); get the language",
+        ),
+    ):
+        (folder / "config.json").write_text(json.dumps(config | change))
+        hub = Hub(folder)
+        monkeypatch.setattr("huggingface_hub.snapshot_download", hub.snapshot_download)
+        with pytest.raises(LanguageModelError, match=message):
+            lm_store.get("org/refused")
+        assert "config.json" in hub.fetched
+        assert not any(name.endswith(".safetensors") for name in hub.fetched)

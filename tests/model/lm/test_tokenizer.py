@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import pytest
+import sentencepiece
 from tokenizers import Tokenizer as Core
 from tokenizers import models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from deepmlf.model.language_model import load_tokenizer
+from deepmlf.model.lm.identity import tokenizer_files
 from deepmlf.model.lm.tokenizer import Tokenizer
 from tests.model.small_lm import make_folder
 
@@ -55,3 +57,19 @@ def test_a_tokenizer_without_any_is_the_same_either_way(tmp_path: Path) -> None:
     first, second = load_tokenizer(folder), load_tokenizer(folder, "none")
     assert first.identity == second.identity
     assert first.encode_all(["good bad"]) == second.encode_all(["good bad"]) == [[1, 2]]
+
+
+def test_a_sentencepiece_model_is_a_tokenizer(tmp_path: Path) -> None:
+    """As Llama 2, Mistral and Gemma came: a ``tokenizer.model`` and nothing that was made of it."""
+    texts = ["the film was good", "a terrible, boring movie", "not bad at all"] * 20
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts), model_prefix=str(tmp_path / "tokenizer"), vocab_size=60, model_type="bpe",
+        byte_fallback=False, unk_id=0, bos_id=1, eos_id=2, pad_id=-1,
+    )  # fmt: skip
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "LlamaTokenizer"}')
+    tokenizer = Tokenizer(tmp_path)
+    reference = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "tokenizer.model"))
+    for text in ("the film was bad", "boring"):
+        assert tokenizer.encode_all([text])[0][-3:] == reference.encode(text)[-3:]
+    assert "tokenizer.model" in {path.name for path in tokenizer_files(tmp_path)}

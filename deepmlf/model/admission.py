@@ -104,14 +104,19 @@ def _inputs(embedding: Any, vocabulary: int) -> tuple[list[Tensor], list[Tensor]
 @torch.no_grad()
 def _theirs(decoder: Any, embedded: Tensor, positions: Tensor) -> Tensor:
     """Normed last states of one text and its fusion tokens."""
-    seen = torch.ones(1, len(embedded), dtype=torch.long)
-    options = {"attention_mask": seen, "position_ids": positions[None], "use_cache": False}
+    places = torch.arange(len(embedded))
+    if getattr(decoder.config, "sliding_window", None):  # which counts rows, not positions: each row to its position
+        places = positions
+    rows = embedded.new_zeros(int(places.max()) + 1, embedded.shape[1]).index_copy(0, places, embedded)
+    seen = torch.zeros(len(rows), dtype=torch.long).index_fill(0, places, 1)
+    numbers = torch.arange(len(rows)).index_copy(0, places, positions)
+    options = {"attention_mask": seen[None], "position_ids": numbers[None], "use_cache": False}
     try:
-        states = decoder(inputs_embeds=embedded[None], **options).last_hidden_state
+        states = decoder(inputs_embeds=rows[None], **options).last_hidden_state
     except TypeError:  # it knows no positions but its own
         del options["position_ids"]
-        states = decoder(inputs_embeds=embedded[None], **options).last_hidden_state
-    return states[0].float()
+        states = decoder(inputs_embeds=rows[None], **options).last_hidden_state
+    return states[0, places].float()
 
 
 @torch.no_grad()

@@ -91,10 +91,10 @@ def lm_loss(model: DeepMLF, output: DeepMLFOutput, input_ids: Tensor, pad_token_
     targets = next_token_targets(input_ids, output.text_mask, model.config.max_text_len, pad_token_id)
     states, head = output.text_states, model.language_model.head
     expected = targets.flatten().index_select(0, output.text_rows)
-    if not head.is_plain:
+    if head.scale is None:  # capped logits
         return F.cross_entropy(model.language_model.logits(states).float(), expected)
     loss: Tensor = _FrozenCrossEntropy.apply(
-        states,
+        states if head.scale == 1.0 else states * head.scale,
         expected,
         head.weight,
         head.bias,

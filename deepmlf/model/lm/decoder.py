@@ -39,8 +39,6 @@ class _Pass:
     """What the first of them gets; None: what the model makes of the embeddings."""
     attend: Attend | None
     after: After | None
-    layer: int = 0
-    """The layer that is running."""
     left: Tensor | None = None
     """States after the newest layer."""
     gives_tuples: bool = False
@@ -85,12 +83,9 @@ def _attention(
 AttentionInterface.register(ATTENTION_NAME, _attention)
 
 
-def _enter(index: int, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
+def _enter(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...] | None:
     running = _running.get()
-    if running is None:
-        return None
-    running.layer = index
-    if running.entering is None:
+    if running is None or running.entering is None:
         return None
     entering, running.entering = running.entering, None
     return ((entering, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": entering})
@@ -170,7 +165,7 @@ class Decoder:
         self._takes = set(inspect.signature(self.module.forward).parameters)
         for index, layer in enumerate(layers):
             # No DeepMLF is known to them: what runs after a layer, the pass that is running tells.
-            layer.register_forward_pre_hook(partial(_enter, index), with_kwargs=True)
+            layer.register_forward_pre_hook(_enter, with_kwargs=True)
             layer.register_forward_hook(partial(_leave, index))
 
     def run(
@@ -232,6 +227,6 @@ class Decoder:
 
     def _nothing(self) -> nn.Module:
         nothing = _Nothing(self.layers[-1], self._gives_tuples)
-        nothing.register_forward_pre_hook(partial(_enter, len(self.layers)), with_kwargs=True)
+        nothing.register_forward_pre_hook(_enter, with_kwargs=True)
         nothing.register_forward_hook(partial(_leave, len(self.layers)))
         return nothing

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
-_SAME = 1e-4
+_SAME = {torch.float32: 1e-4, torch.bfloat16: 0.02, torch.float16: 0.01}
 """Relative to their size, logits of the same arithmetic in another order differ by less."""
 
 
@@ -30,10 +30,10 @@ class Head:
 
     Args:
         model: The causal LM.
-        is_plain: Whether it is known that its matrix is all there is; None looks.
+        is_plain: Whether it is known that its matrix is all there is; if not, it is looked at.
     """
 
-    def __init__(self, model: Any, is_plain: bool | None = None) -> None:
+    def __init__(self, model: Any, *, is_plain: bool) -> None:
         output = model.get_output_embeddings()
         self.weight: Tensor = output.weight
         """[vocab, width]"""
@@ -41,18 +41,23 @@ class Head:
         """[vocab]"""
         self._model = copy.copy(model)
         self._model.__dict__["_modules"] = model._modules | {model.base_model_prefix: _Given()}
-        self.is_plain = bool(is_plain) or self._looks_plain()
-        """Whether logits are linear in the states, by `weight` and `bias`."""
+        self.scale: float | None = 1.0 if is_plain else self._found_scale()
+        """Logits are linear in the states times this, by `weight` and `bias`; None if they are not linear."""
 
     def logits(self, states: Tensor) -> Tensor:
         """[..., width] to [..., vocab]."""
-        if self.is_plain:
-            return F.linear(states, self.weight, self.bias)
+        if self.scale is not None:
+            return F.linear(states if self.scale == 1.0 else states * self.scale, self.weight, self.bias)
         logits: Tensor = self._model(inputs_embeds=states.reshape(1, -1, states.shape[-1])).logits
         return logits.view(*states.shape[:-1], -1)
 
-    def _looks_plain(self) -> bool:
+    def _found_scale(self) -> float | None:
         states = torch.linspace(-2, 3, 2 * self.weight.shape[1]).to(self.weight).view(1, 2, -1)
         with torch.no_grad():
-            expected, found = self._model(inputs_embeds=states).logits, F.linear(states, self.weight, self.bias)
-        return bool((expected - found).abs().max() <= _SAME * expected.abs().max())
+            theirs, ours = self._model(inputs_embeds=states).logits.float(), F.linear(states, self.weight).float()
+            bias = 0.0 if self.bias is None else self.bias.float()
+            scale = float((theirs - bias).flatten() @ ours.flatten() / ours.square().sum())
+            is_linear = (theirs - bias - scale * ours).abs().max() <= _SAME[self.weight.dtype] * theirs.abs().max()
+        if not is_linear:
+            return None
+        return 1.0 if abs(scale - 1) <= _SAME[self.weight.dtype] else scale

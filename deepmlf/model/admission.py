@@ -8,7 +8,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from deepmlf.errors import LanguageModelError
+from deepmlf.errors import LanguageModelError, first_line
 from deepmlf.model.av_encoder import AudioVisualStates
 from deepmlf.model.decode import decode_packed, decode_padded, decode_sequences, text_prefix
 from deepmlf.model.language_model import LanguageModel
@@ -67,18 +67,28 @@ def compare(folder: Path) -> Comparison | None:
     if dtype is None:
         return None
     model = load_causal_lm(folder, dtype)
+    try:
+        result = _compared(model)
+    except (AttributeError, IndexError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+        raise LanguageModelError(
+            f"{folder}: cannot be run between MM blocks ({first_line(error)}); another language model will be"
+        ) from error
+    if not result.difference <= TOLERANCE[dtype]:
+        raise LanguageModelError(
+            f"{folder}: is not read as Hugging Face reads it ({result}); another language model will be"
+        )
+    return result
+
+
+def _compared(model: Any) -> Comparison:
     embedded, positions = _inputs(model.get_input_embeddings(), len(model.get_input_embeddings().weight))
     expected = [_theirs(model.eval().get_decoder(), *row) for row in zip(embedded, positions, strict=True)]
     lm = LanguageModel(model)
     found = [_ours(lm, embedded, plain=plain) for plain in (False, True)]
     wanted = torch.cat(expected)
     difference = max(float((states - wanted).abs().max() / wanted.abs().max()) for states in found)
-    result = Comparison(lm.packs, difference, str(dtype).removeprefix("torch."))
-    if not difference <= TOLERANCE[dtype]:
-        raise LanguageModelError(
-            f"{folder}: is not read as Hugging Face reads it ({result}); another language model will be"
-        )
-    return result
+    lm.logits(wanted[:1].to(lm.dtype))
+    return Comparison(lm.packs, difference, str(lm.dtype).removeprefix("torch."))
 
 
 def _dtype_that_fits(folder: Path) -> torch.dtype | None:

@@ -94,7 +94,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise LanguageModelError(f"{folder}: is quantised ({method}); get the language model unquantised")
     try:
         sizes_of(config)
-    except (StopIteration, TypeError, ValueError):
+    except (IndexError, TypeError, ValueError):
         raise LanguageModelError(f"{path}: gives no number of layers or no width; fetch it again") from None
     return config
 
@@ -122,8 +122,8 @@ def text_config_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
 def sizes_of(config: Mapping[str, Any]) -> tuple[int, int]:
     """Layers and width by a config.json."""
     text = text_config_of(config)
-    num_layers, width = (int(next(text[name] for name in names if name in text)) for names in (_LAYERS, _WIDTH))
-    return num_layers, width
+    num_layers, width = ([int(text[name]) for name in names if name in text] for names in (_LAYERS, _WIDTH))
+    return num_layers[0], width[0]
 
 
 def positions_of(config: Mapping[str, Any]) -> Positions | None:

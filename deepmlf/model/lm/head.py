@@ -12,8 +12,22 @@ _SAME = {torch.float32: 1e-4, torch.bfloat16: 0.02, torch.float16: 0.01}
 """Relative to their size, logits of the same arithmetic in another order differ by less."""
 
 
+class _Output(BaseModelOutputWithPastAndCrossAttentions):
+    """Last states, and nothing under any other name."""
+
+    def __getattr__(self, name: str) -> None:
+        return None
+
+
 class _Given(nn.Module):
-    """Stands for a decoder whose last states are known."""
+    """Stands for a decoder whose last states are known; in all else it is the decoder."""
+
+    def __init__(self, decoder: nn.Module) -> None:
+        super().__init__()
+        self.__dict__["_lends"] = decoder  # not registered: it lends a setting, no weights
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["_lends"], name)
 
     @property
     def decoder(self) -> "_Given":
@@ -22,7 +36,7 @@ class _Given(nn.Module):
 
     def forward(self, *args: Any, inputs_embeds: Tensor, **kwargs: Any) -> Any:
         """The states as they came."""
-        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=inputs_embeds)
+        return _Output(last_hidden_state=inputs_embeds)
 
 
 class Head:
@@ -40,7 +54,7 @@ class Head:
         self.bias: Tensor | None = getattr(output, "bias", None)
         """[vocab]"""
         self._model = copy.copy(model)
-        self._model.__dict__["_modules"] = model._modules | {model.base_model_prefix: _Given()}
+        self._model.__dict__["_modules"] = model._modules | {model.base_model_prefix: _Given(model.base_model)}
         self.scale: float | None = 1.0 if is_plain else self._found_scale()
         """Logits are linear in the states times this, by `weight` and `bias`; None if they are not linear."""
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from deepmlf.config.model import ModelConfig
+from deepmlf.errors import LanguageModelError
 from deepmlf.model.admission import compare
 from deepmlf.model.deepmlf import DeepMLF
 from deepmlf.model.language_model import LanguageModel
@@ -108,3 +109,24 @@ def test_the_next_token_loss_is_of_those_logits(kind: str) -> None:
     found = torch.autograd.grad(loss, weights, retain_graph=True, materialize_grads=True)
     torch.testing.assert_close(found, torch.autograd.grad(expected, weights, materialize_grads=True))
     assert any(gradient.abs().sum() > 0 for gradient in found)
+
+
+def test_what_mixes_tokens_beside_attention_is_seen_however_little_it_does(tmp_path: Path) -> None:
+    """Falcon-H1 has a state space beside the attention of each layer, which our attention would leave out."""
+    torch.manual_seed(0)
+    sizes = SIZES | {"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 8}
+    AutoModelForCausalLM.from_config(AutoConfig.for_model("falcon_h1", **sizes)).save_pretrained(tmp_path)
+    compared = compare(tmp_path)
+    assert compared is not None
+    assert not compared.is_packed
+    assert compared.difference <= 1e-5
+
+
+def test_states_that_differ_are_refused_by_how_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make("llama").save_pretrained(tmp_path)
+    monkeypatch.setattr(MaskedAttention, "__call__", lambda self, query, key, value, scores: value[:, [0, 0, 1, 1]])
+    message = (
+        r"is not read as Hugging Face reads it \(packed rows; states within \de-0\d of Hugging Face's in float32\)"
+    )
+    with pytest.raises(LanguageModelError, match=message):
+        compare(tmp_path)

@@ -39,7 +39,7 @@ def by_hugging_face(language_model: LanguageModel, tokens: list[np.ndarray]) -> 
     )
     config._attn_implementation = "eager"
     model = AutoModelForCausalLM.from_config(config).eval()
-    model.base_model.load_state_dict(language_model._base.state_dict(), strict=False)
+    model.base_model.load_state_dict(language_model.decoder.module.state_dict(), strict=False)
     texts = [torch.from_numpy(ids.astype(np.int64))[None] for ids in tokens]
     return np.array([model.base_model(input_ids=ids).last_hidden_state[0].mean(0).numpy() for ids in texts])
 

@@ -133,7 +133,7 @@ def test_a_resume_wants_the_same_models(small_data: Path, tmp_path: Path, lms: l
 def test_parameters_are_counted_by_headers(lms: list[str]) -> None:
     model = tiny_random("llama")
     layers = [tensor for layer in model.layers for tensor in layer.parameters()]
-    tensors = {id(tensor): tensor for tensor in (*layers, model.embedding.weight, model.head[0])}
+    tensors = {id(tensor): tensor for tensor in (*layers, model.embedding.weight, model.head.weight)}
     norm = 64  # the final one's
     assert lm_store.known("tiny-random").parameters == sum(t.numel() for t in tensors.values()) + norm
     width, words, positions = 8, 3, 32

@@ -84,7 +84,7 @@ def test_it_draws_offline_in_both_themes_and_fits_a_phone(offline: Chrome, exper
     plots, scripts = offline.execute_script(
         "return ['.plot', 'figure script'].map(name => document.querySelectorAll(name).length)"
     )
-    assert plots == scripts == 17  # 3 questions, history, importances, coordinates, 6 slices, contour; 4 more below
+    assert plots == scripts == 18  # 3 questions, history, 2 of importance, coordinates, 6 slices, contour; 4 below
     assert offline.execute_script("return document.querySelectorAll('.missing').length") == 0
     assert offline.execute_script(
         "const page = document.documentElement; return page.clientWidth <= 360 && page.scrollWidth === page.clientWidth"

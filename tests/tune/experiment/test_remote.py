@@ -175,5 +175,5 @@ def test_a_language_model_on_s3_that_is_none_is_told(s3: S3, elsewhere: Path) ->
     with pytest.raises(LanguageModelError, match=r"nonsuch\?.*: no such folder, or nothing in it"):
         lm_store.resolve(s3.uri("lms/nonsuch"))
     RemoteFolder(s3.uri("lms/bert")).upload(b'{"model_type": "bert"}', "config.json")
-    with pytest.raises(LanguageModelError, match="model_type='bert' is not supported"):
+    with pytest.raises(LanguageModelError, match="gives no number of layers or no width"):
         lm_store.get(s3.uri("lms/bert"))

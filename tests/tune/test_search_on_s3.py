@@ -25,7 +25,7 @@ from deepmlf.events.writer import TrialWriter
 from deepmlf.inference.evaluate import evaluate_trial
 from deepmlf.inference.predictor import Predictor
 from deepmlf.places import Place, RemoteFolder
-from deepmlf.training.reports import read_reports
+from deepmlf.training.reports import EpochReport, read_reports
 from deepmlf.tune.driver.stop import Stop
 from deepmlf.tune.experiment.manifest import read_manifest
 from deepmlf.tune.experiment.remote import open_trial
@@ -238,12 +238,12 @@ def test_tensorboard_follows_an_experiment_on_s3(s3: S3, elsewhere: Path, tmp_pa
         epochs, last = len(lines), lines[-1]
         (events,) = (made / "trials" / trial).glob("events*")
         writer = TrialWriter(tmp_path)
-        writer.write(last | {"epoch": last["epoch"] + 1}, {})
+        writer.write(EpochReport(last | {name: last[name] + 1 for name in ("epoch", "fusion_epoch")}), {})
         (grown,) = tmp_path.glob("events*")
         events.write_bytes(events.read_bytes() + grown.read_bytes())
         shutil.copytree(made / "trials" / trial, made / "trials" / "0002_synthetic")
         upload()
         server.until(lambda: len(server.get("scalars", "tags")) == 3)
         server.until(lambda: len(server.steps(trial, "train/loss")) == epochs + 1)
-    with pytest.raises(SearchError, match=r"nonsuch\?.*: not an experiment \(no search.json there\)"):
+    with pytest.raises(SearchError, match=r"nonsuch\?.*: neither an experiment \(no search.json there\)"):
         Board(s3.uri("nonsuch"), "127.0.0.1", 0)

@@ -43,7 +43,7 @@ def text_prefix(lm: LanguageModel, first: int, embedded: Tensor, packing: Packin
     """Embedded text [batch, seq, d] after layer `first`."""
     rows = embedded.flatten(0, 1).index_select(0, packing.text_rows)[None]
     kept: list[KeysAndValues] = []
-    states, _ = lm.run(rows, packing.positions[None], range(first + 1), attend=packing.attend_text(kept))
+    states, _ = lm.decoder.run(rows, packing.positions[None], range(first + 1), attend=packing.attend_text(kept))
     return TextPrefix(states[0], kept)
 
 
@@ -57,10 +57,10 @@ def text_alone(lm: LanguageModel, rows: Tensor, packing: Packing) -> Tensor:
     """
     every = range(lm.num_layers)
     if lm.packs:
-        return lm.run(rows[None], packing.positions[None], every, attend=packing.attend_text([]))[1][0]
+        return lm.decoder.run(rows[None], packing.positions[None], every, attend=packing.attend_text([]))[1][0]
     sequences = packing.unfold_text(rows)
     positions = torch.arange(sequences.shape[1], device=rows.device)[None].expand(len(sequences), -1)
-    return packing.fold_text(lm.run(sequences, positions, every, attend=None)[1])
+    return packing.fold_text(lm.decoder.run(sequences, positions, every, attend=None)[1])
 
 
 def decode_packed(
@@ -87,14 +87,14 @@ def decode_packed(
     else:
         positions = packing.fusion_positions[None]
         attend = packing.attend_fusion(prefix.keys_and_values)
-        fusion, _ = lm.run(fusion, positions, range(first + 1), attend=attend)
+        fusion, _ = lm.decoder.run(fusion, positions, range(first + 1), attend=attend)
         rows = _joined(*blocks[first](text, fusion, av))[None]
 
     def after(index: int, rows: Tensor) -> Tensor:
         return _through(blocks[index], rows[0], packing, av)[None] if index in blocks else rows
 
     positions = packing.joint_positions()[None]
-    _, normed = lm.run(rows, positions, rest, attend=packing.attend_jointly, entering=rows, after=after)
+    _, normed = lm.decoder.run(rows, positions, rest, attend=packing.attend_jointly, entering=rows, after=after)
     return normed[0, : len(text)], normed[0, len(text) :].view_as(fusion)
 
 
@@ -116,7 +116,7 @@ def decode_sequences(
         return packing.unfold_joint(_through(blocks[index], packing.fold_joint(hidden), packing, av))
 
     positions = packing.sequence_positions()
-    _, normed = lm.run(sequences, positions, range(lm.num_layers), attend=None, after=after)
+    _, normed = lm.decoder.run(sequences, positions, range(lm.num_layers), attend=None, after=after)
     rows = packing.fold_joint(normed)
     return rows[: len(text)], rows[len(text) :].view_as(fusion)
 
@@ -151,7 +151,7 @@ def decode_padded(
         return torch.cat([text.unflatten(0, (-1, seq)), fusion], dim=1)
 
     attend = MaskedAttention(attention_mask_of(text_mask, n, fusion_mask), positions)
-    _, normed = lm.run(hidden, positions[None], range(lm.num_layers), attend=attend, after=after)
+    _, normed = lm.decoder.run(hidden, positions[None], range(lm.num_layers), attend=attend, after=after)
     return normed[:, :seq], normed[:, seq:]
 
 

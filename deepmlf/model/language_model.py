@@ -13,9 +13,9 @@ from transformers.activations import NewGELUActivation
 
 from deepmlf.errors import LanguageModelError
 from deepmlf.model import lm_store
-from deepmlf.model.lm.attention import Attend, Scores
+from deepmlf.model.lm.attention import Scores
 from deepmlf.model.lm.check import COMPARED, Positions, positions_of
-from deepmlf.model.lm.decoder import ATTENTION_NAME, After, Decoder
+from deepmlf.model.lm.decoder import ATTENTION_NAME, Decoder
 from deepmlf.model.lm.ffn import ffn_of
 from deepmlf.model.lm.head import Head
 from deepmlf.model.lm.loading import load_causal_lm
@@ -106,7 +106,7 @@ class LanguageModel:
             return _each_to_itself(query, key, value, scores)
 
         with torch.no_grad():
-            self.run(*self._rows(1), range(self.num_layers), attend=attend)
+            self.decoder.run(*self._rows(1), range(self.num_layers), attend=attend)
         return shapes.pop() if len(shapes) == 1 else None
 
     def first_layers(self, num_layers: int | None) -> "LanguageModel":
@@ -157,19 +157,6 @@ class LanguageModel:
         """Token embeddings without positions: [batch, seq] to [batch, seq, width]."""
         hidden: Tensor = self.embedding(input_ids)
         return hidden
-
-    def run(
-        self,
-        embedded: Tensor,
-        positions: Tensor,
-        layers: range,
-        *,
-        attend: Attend | None,
-        entering: Tensor | None = None,
-        after: After | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """States after some layers, raw and by the final norm; see `Decoder.run`."""
-        return self.decoder.run(embedded, positions, layers, attend=attend, entering=entering, after=after)
 
     @property
     def head(self) -> Head:
@@ -236,10 +223,10 @@ class LanguageModel:
             with torch.no_grad():
                 rows, positions = self._rows(1, 2, 3, 4, 5)
                 calls = {self.decoder.attention_calls(rows, positions, index, _each_to_itself) for index in every}
-                last = [self.run(*self._rows(*first, 9), every, attend=_each_to_itself)[0][:, -1] for first in _FIRST]
+                runs = [self.decoder.run(*self._rows(*of, 9), every, attend=_each_to_itself) for of in _FIRST]
         except (LanguageModelError, RuntimeError, TypeError, ValueError):  # its attention cannot be ours
             return False
-        return calls == {1} and torch.equal(*last)
+        return calls == {1} and torch.equal(*(states[:, -1] for states, _ in runs))
 
 
 def _each_to_itself(query: Tensor, key: Tensor, value: Tensor, scores: Scores) -> Tensor:

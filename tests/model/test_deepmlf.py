@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, LlamaConfig
 
 from deepmlf.errors import ConfigError, LanguageModelError
 from deepmlf.model.av_encoder import pool_frames
 from deepmlf.model.deepmlf import DeepMLF
-from deepmlf.model.language_model import Family, tiny_random
+from deepmlf.model.language_model import Family, LanguageModel, tiny_random
 from deepmlf.model.lm.attention import MaskedAttention, attention_mask_of
 from deepmlf.training.losses import LossWeights, compute_losses
 from tests.model.tiny import FAMILIES, assert_same, close_gates, make_batch, make_model
@@ -47,7 +49,7 @@ def test_closed_gates_give_the_language_model_back_bit_for_bit(family: Family) -
         embedded = torch.cat([lm.embed(batch["input_ids"]), model.fusion_tokens.expand(2, -1, -1)], 1)
         positions = torch.cat([torch.arange(6), torch.arange(20, 28)])
         attend = MaskedAttention(attention_mask_of(batch["attention_mask"], 8), positions)
-        _, normed = lm.run(embedded, positions[None], range(lm.num_layers), attend=attend)
+        _, normed = lm.decoder.run(embedded, positions[None], range(lm.num_layers), attend=attend)
         assert torch.equal(states, normed[:, :6].flatten(0, 1))
 
 
@@ -164,3 +166,19 @@ def test_frames_pooled_beforehand_give_the_same_outputs(pooling: str, time: int)
         pooled[f"{name}_lengths"] = torch.tensor([len(part) for part in parts])
     with torch.no_grad():
         assert_same(model(**batch), model(**pooled))
+
+
+def test_a_language_model_that_is_wrapped_twice_runs_each_block_once() -> None:
+    sizes = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2}
+    causal_lm = AutoModelForCausalLM.from_config(LlamaConfig(num_hidden_layers=4, **sizes))
+    first, second = LanguageModel(causal_lm), LanguageModel(causal_lm)
+    calls: list[int] = []
+
+    def after(index: int, hidden: Tensor) -> Tensor:
+        calls.append(index)
+        return hidden
+
+    rows, positions = torch.randn(1, 3, first.width), torch.arange(3)[None]
+    attend = MaskedAttention(torch.ones(1, 1, 3, 3, dtype=torch.bool).tril(), positions[0])
+    second.decoder.run(rows, positions, range(4), attend=attend, after=after)
+    assert calls == [0, 1, 2, 3]

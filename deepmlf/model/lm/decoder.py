@@ -26,6 +26,7 @@ ATTENTION_NAME = "deepmlf"
 After = Callable[[int, Tensor], Tensor]
 """Maps a layer's 0-based number and its states to the states that the next layer gets."""
 
+_IS_HOOKED = "is_hooked_by_deepmlf"
 _HONOURED = {"scaling", "sliding_window", "softcap", "s_aux"}
 _HARMLESS = {"dropout", "is_causal", "use_cache", "position_ids", "cache_position"}
 """Options of a layer's attention that make no difference to a frozen model, which drops nothing and keeps no cache."""
@@ -164,9 +165,11 @@ class Decoder:
         self._gives_tuples = False
         self._takes = set(inspect.signature(self.module.forward).parameters)
         for index, layer in enumerate(layers):
-            # No DeepMLF is known to them: what runs after a layer, the pass that is running tells.
-            layer.register_forward_pre_hook(_enter, with_kwargs=True)
-            layer.register_forward_hook(partial(_leave, index))
+            # No DeepMLF is known to them: what runs after a layer, the pass that is running tells. So once is enough.
+            if not getattr(layer, _IS_HOOKED, False):
+                layer.register_forward_pre_hook(_enter, with_kwargs=True)
+                layer.register_forward_hook(partial(_leave, index))
+                setattr(layer, _IS_HOOKED, True)
 
     def run(
         self,

@@ -57,10 +57,10 @@ def check(language_model: Path, data: Path, out: Path) -> Checked:
     """
     found: list[Comparison] = []
 
-    def look(folder: Path) -> object:
+    def look(folder: Path) -> str:
         compared = compare(folder)
         found.extend([compared] if compared is not None else [])
-        return compared
+        return str(compared)
 
     folder = lm_store.get(str(language_model), compare=look)
     overrides = SETTINGS | {"model.language_model": str(folder)}

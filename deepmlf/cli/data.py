@@ -225,21 +225,20 @@ def lm() -> None:
 def lm_get(name: str, json_output: bool) -> None:
     """Fetch or convert a language model: a hub id, a folder, a .gguf file, or smollm2-135m."""
     from deepmlf.model import lm_store
-    from deepmlf.model.lm_store import UNCOMPARED
     from deepmlf.progress import steps
 
-    compared: list[object] = []
+    compared: list[str] = []
 
-    def compare(folder: Path) -> object:
-        from deepmlf.model.admission import compare
+    def compare(folder: Path) -> str:
+        from deepmlf.model.admission import reading
 
-        compared.append(compare(folder))
+        compared.append(reading(folder))
         return compared[0]
 
     with steps() as say:
         folder = lm_store.get(name, progress=say, compare=compare)
         fingerprint = lm_store.fingerprint(name)
-    how = str(compared[0] or UNCOMPARED) if compared else lm_store.read_as(name)
+    how = compared[0] if compared else lm_store.read_as(name)  # files that may still change leave no record
     found = lm_store.present(name)  # another model may stand in
     click.echo(f"{found}: {folder}, fingerprint {fingerprint[:12]}")
     if how is not None:

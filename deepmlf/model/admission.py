@@ -12,7 +12,7 @@ from deepmlf.errors import LanguageModelError, first_line
 from deepmlf.model.av_encoder import AudioVisualStates
 from deepmlf.model.decode import decode_packed, decode_padded, decode_sequences, text_prefix
 from deepmlf.model.language_model import LanguageModel
-from deepmlf.model.lm.check import weights_of
+from deepmlf.model.lm.check import parameters_of
 from deepmlf.model.lm.loading import load_causal_lm
 from deepmlf.model.lm.packing import Packing
 
@@ -48,6 +48,15 @@ class _Open:
         return text, fusion
 
 
+def reading(folder: Path) -> str:
+    """How a language model runs and how far its states are, in words, by `compare`.
+
+    Raises:
+        LanguageModelError: As `compare`.
+    """
+    return str(compare(folder) or "not compared with Hugging Face's: this machine has not the memory")
+
+
 def compare(folder: Path) -> Comparison | None:
     """Run three short texts with fusion tokens behind them through a language model both ways.
 
@@ -69,7 +78,7 @@ def compare(folder: Path) -> Comparison | None:
     model = load_causal_lm(folder, dtype)
     try:
         result = _compared(model)
-    except (AttributeError, IndexError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:  # of the model's own code
         raise LanguageModelError(
             f"{folder}: cannot be run between MM blocks ({first_line(error)}); another language model will be"
         ) from error
@@ -92,12 +101,8 @@ def _compared(model: Any) -> Comparison:
 
 
 def _dtype_that_fits(folder: Path) -> torch.dtype | None:
-    numbers = sum((weight.end - weight.begin) // _BYTES[weight.dtype] for weight in weights_of(folder).values())
-    free = psutil.virtual_memory().available / _ROOM
+    numbers, free = parameters_of(folder), psutil.virtual_memory().available / _ROOM
     return next((dtype for dtype in TOLERANCE if numbers * dtype.itemsize <= free), None)
-
-
-_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "U8": 1, "BOOL": 1, "I64": 8, "I32": 4, "I8": 1}
 
 
 @torch.no_grad()

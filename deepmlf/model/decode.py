@@ -81,7 +81,7 @@ def decode_packed(
     """
     first, text = next(iter(blocks)), prefix.states
     rest = range(first + 1, lm.num_layers)
-    fusion = tokens.to(text.dtype).expand(packing.batch if len(tokens) else 0, -1, -1)
+    fusion = tokens.to(text.dtype).expand(packing.batch, -1, -1)
     if not len(tokens):
         rows = _without_tokens(blocks[first], text, packing, av)[None]
     else:
@@ -107,7 +107,7 @@ def decode_sequences(
     convolution or a recurrent state, meets a pad before a token.
     """
     text = embedded.flatten(0, 1).index_select(0, packing.text_rows)
-    fusion = tokens.to(text.dtype).expand(packing.batch if len(tokens) else 0, -1, -1)
+    fusion = tokens.to(text.dtype).expand(packing.batch, -1, -1)
     sequences = packing.unfold_joint(_joined(text, fusion))
 
     def after(index: int, hidden: Tensor) -> Tensor:

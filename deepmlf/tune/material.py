@@ -59,10 +59,10 @@ def get_material(data: str, *language_models: str, progress: Callable[[str], Non
     return _opened(dataset, language_models)
 
 
-def _compare(folder: Path) -> object:
-    from deepmlf.model.admission import compare  # imports torch, for a model that was never looked at
+def _compare(folder: Path) -> str:
+    from deepmlf.model.admission import reading  # imports torch, for a model that was never looked at
 
-    return compare(folder)
+    return reading(folder)
 
 
 def _opened(dataset: Dataset, names: tuple[str, ...]) -> Material:

@@ -93,7 +93,7 @@ def assert_close(found: Tensor, expected: Tensor, tolerance: float = 1e-5) -> No
 def test_states_are_those_of_hugging_face(build, name: str) -> None:  # noqa: ANN001
     folder = build(name)
     compared: list[Comparison | None] = []
-    assert lm_store.get(str(folder), compare=lambda given: compared.append(compare(given))) == folder
+    assert lm_store.get(str(folder), compare=lambda given: str(compared.append(compare(given)))) == folder
     assert str(compared[0]).startswith("packed rows; states within ")
     assert compared[0] is not None
     assert compared[0].difference <= 1e-5

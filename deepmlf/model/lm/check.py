@@ -1,6 +1,7 @@
 """What a language model's folder must hold, by its small files and the headers of its large ones; no torch."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,6 +186,15 @@ def weights_of(folder: Path) -> dict[str, Weight]:
         if name not in held[shard]:
             raise LanguageModelError(f"{folder / shard}: {name} is missing, which {INDEX} says is there; {_AGAIN}")
     return {name: held[shard][name] for name, shard in places.items()}
+
+
+def parameters_of(folder: Path) -> int:
+    """Numbers that a language model's weights have.
+
+    Raises:
+        LanguageModelError: As `weights_of`.
+    """
+    return sum(math.prod(weight.shape) for weight in weights_of(folder).values())
 
 
 def _is_there(path: Path) -> bool:

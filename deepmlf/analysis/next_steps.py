@@ -1,6 +1,7 @@
 """What to do after a search, as command lines: look, confirm, test; and what a small search lacks."""
 
 import shlex
+from dataclasses import dataclass
 
 from deepmlf.analysis.fidelity import NEEDED_FOR_IMPORTANCE, NEEDED_FOR_PLOT
 from deepmlf.analysis.leaderboard import Leaderboard
@@ -12,8 +13,20 @@ _USEFUL_TRIALS = 20  # where one setting matters much, so many show it
 _UNGUIDED = ("grid", "random")
 
 
-def what_is_missing(experiment: StoredExperiment, board: Leaderboard, *, is_unfinished: bool) -> str | None:
-    """What too few trials leave out, and the command that gets it; None if there are enough of them.
+@dataclass(frozen=True)
+class Missing:
+    """What too few trials leave out."""
+
+    what: str
+    command: str
+    """It gets more of them."""
+
+    def __str__(self) -> str:
+        return f"{self.what}. More of them: {self.command}"
+
+
+def what_is_missing(experiment: StoredExperiment, board: Leaderboard, *, is_unfinished: bool) -> Missing | None:
+    """What too few trials leave out; None if there are enough of them.
 
     Args:
         experiment: The experiment.
@@ -30,7 +43,7 @@ def what_is_missing(experiment: StoredExperiment, board: Leaderboard, *, is_unfi
     have = f"{compared} trial{'s' if compared != 1 else ''} can be compared ({common.where})"
     goes_on = is_unfinished and experiment.manifest.settings.trials >= NEEDED_FOR_IMPORTANCE
     command = resume_command(experiment) if goes_on else more_command(experiment)
-    return f"{have}; {', '.join(lacks)}. More of them: {command}"
+    return Missing(f"{have}; {', '.join(lacks)}", command)
 
 
 def closing_steps(experiment: StoredExperiment, board: Leaderboard, *, has_looked: bool) -> list[str]:

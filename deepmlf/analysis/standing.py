@@ -10,7 +10,7 @@ from rich.table import Table
 
 from deepmlf.analysis.curves import CurvePoint, seed_curve
 from deepmlf.analysis.leaderboard import Leaderboard, Row, leaderboard_of
-from deepmlf.analysis.next_steps import what_is_missing
+from deepmlf.analysis.next_steps import Missing, what_is_missing
 from deepmlf.analysis.records import baselines_of, load_records
 from deepmlf.training.baselines import baselines_line
 from deepmlf.training.reports import Seconds
@@ -84,8 +84,8 @@ class Standing:
         return max(0, self.experiment.manifest.settings.trials - ended)
 
     @property
-    def missing(self) -> str | None:
-        """What too few trials leave out, and the command that gets it; None if there are enough of them."""
+    def missing(self) -> Missing | None:
+        """What too few trials leave out; None if there are enough of them."""
         return what_is_missing(self.experiment, self.leaderboard, is_unfinished=bool(self.trials_unfinished))
 
     @property
@@ -182,7 +182,7 @@ def show_standing(standing: Standing, console: Console) -> None:
     for number, reasons in standing.restarts.items():
         console.print(f"trial {number} started again: {'; '.join(reasons)}", markup=False)
     if standing.missing is not None:
-        console.print(standing.missing, markup=False, highlight=False, soft_wrap=True)
+        console.print(str(standing.missing), markup=False, highlight=False, soft_wrap=True)
 
 
 def baseline_lines(standing: Standing) -> list[str]:

@@ -45,7 +45,7 @@ def test_one_trial_cannot_be_confirmed_and_none_not_tested(tmp_path: Path) -> No
 
 def test_three_trials_say_what_they_lack_and_the_command_that_gets_it(tmp_path: Path) -> None:
     experiment = make_experiment(tmp_path, 3, epochs=9, space="demo", sampler="mixed")
-    line = standing_of(open_experiment(experiment)).missing
+    line = str(standing_of(open_experiment(experiment)).missing)
     command = f"deepmlf search set --space demo --lm smollm2-135m --trials 20 --epochs 9 --storage {tmp_path} "
     assert line == (
         "3 trials can be compared (at fusion epoch 1 of 9, reached by 3 of 3 trials); plots of settings need 5, "
@@ -59,17 +59,16 @@ def test_three_trials_say_what_they_lack_and_the_command_that_gets_it(tmp_path: 
 
 @pytest.mark.parametrize(("trials", "has_more"), [(7, True), (9, True), (10, False), (12, False)])
 def test_from_ten_trials_on_nothing_is_missing(tmp_path: Path, trials: int, has_more: bool) -> None:
-    line = standing_of(open_experiment(make_experiment(tmp_path, trials, epochs=9, space="demo"))).missing
-    assert (line is not None) == has_more
-    assert line is None or "plots of settings" not in line
+    missing = standing_of(open_experiment(make_experiment(tmp_path, trials, epochs=9, space="demo"))).missing
+    assert (missing is not None) == has_more
+    assert missing is None or "plots of settings" not in missing.what
 
 
 def test_an_unfinished_search_is_to_go_on(tmp_path: Path) -> None:
     experiment = make_experiment(tmp_path, 12, running=8, epochs=9, space="demo")
     for folder in sorted((experiment / "trials").iterdir())[4:]:  # only just started
         (folder / "metrics.jsonl").unlink()
-    line = standing_of(open_experiment(experiment)).missing
-    assert line is not None
+    line = str(standing_of(open_experiment(experiment)).missing)
     assert line.endswith(f"More of them: deepmlf resume {experiment}")
 
 

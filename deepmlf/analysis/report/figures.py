@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from deepmlf.analysis.records import Records, TrialRecord
 from deepmlf.analysis.report.answers import Answer
-from deepmlf.analysis.report.plot import ACCENT, GREY, Plot, page_plot
+from deepmlf.analysis.report.plot import ACCENT, GREY, Plot, page_plot, whole_numbers
 from deepmlf.analysis.spending import RungRecord
 from deepmlf.tune.objective import Objective
 
@@ -37,8 +37,8 @@ def question(answer: Answer, objective: Objective) -> Plot:
     published = [place for place, group in zip(places, measured, strict=True) if group.value in asked.published]
     if published:
         figure.add_vrect(
-            x0=min(published) - 0.45, x1=max(published) + 0.45, line={"dash": "dash", "color": GREY},
-            fillcolor=GREY, opacity=0.15, layer="below",
+            x0=min(published) - 0.45, x1=max(published) + 0.45, line={"dash": "dash", "width": 1, "color": GREY},
+            layer="below",
         )  # fmt: skip
     labels = [f"{group.label}<br>n={len(group.values)}" for group in measured]
     figure.update_xaxes(tickvals=places, ticktext=labels, title=asked.setting)
@@ -72,7 +72,8 @@ def learning_curves(records: Records, rungs: list[RungRecord]) -> Plot:
             x=[rung.epoch for rung in cut], y=[rung.cutoff for rung in cut], mode="markers", name="cut-off",
             marker={"symbol": "x", "size": 11, "color": ACCENT}, showlegend=True,
         )  # fmt: skip
-    figure.update_layout(xaxis_title="fusion epoch", yaxis_title=name, showlegend=True)
+    figure.update_layout(yaxis_title=name, showlegend=True)
+    figure.update_xaxes(title="fusion epoch", **whole_numbers(trial.epochs for trial in records.trials))
     caption = "Solid: complete. Dotted: stopped. Dashed: running. Dash-dotted: failed."
     caption += "" if best is None else " The best trial is thick."
     caption += " Crosses: the rungs' cut-offs, of all trials that have ended." if cut else ""
@@ -92,7 +93,8 @@ def survivors(rungs: list[RungRecord]) -> Plot:
         ("failed", "x", [len(rung.failed) for rung in rungs]),
     ):
         figure.add_bar(x=labels, y=counts, name=label, marker={"pattern": {"shape": shape}}, text=counts)
-    figure.update_layout(barmode="stack", yaxis_title="trials")
+    figure.update_layout(barmode="stack")
+    figure.update_yaxes(title="trials", **whole_numbers(len(rung.reached) for rung in rungs))
     return page_plot(title, figure, "")
 
 

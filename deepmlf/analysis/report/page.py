@@ -1,21 +1,20 @@
 """The report of an experiment: one HTML page that opens offline, what to do first and all numbers last."""
 
+import gzip
 import json
 import shlex
-from collections.abc import Mapping
-from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import plotly.io
 import pyarrow as pa
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 from rich.console import Console
 
 from deepmlf.analysis.next_steps import closing_steps, evaluate_command
 from deepmlf.analysis.records import Records, TrialRecord, load_records
-from deepmlf.analysis.report import figures, scaling, study_figures
+from deepmlf.analysis.report import figures, headline, scaling, study_figures
 from deepmlf.analysis.report.answers import answers
 from deepmlf.analysis.report.statements import statement
 from deepmlf.analysis.results import results_of, write_results
@@ -33,16 +32,6 @@ from deepmlf.tune.experiment.layout import CONFIRMATIONS, PAGE, VERDICT
 from deepmlf.tune.experiment.stored import StoredExperiment, open_experiment
 
 _LISTED = 20  # trials of the leaderboard that are seen at once
-
-
-@dataclass(frozen=True)
-class Lead:
-    """How far the best trial is ahead of another value."""
-
-    of: str
-    value: float
-    lead: float
-    """Above zero where the best trial is better."""
 
 
 def analyze(place: str | Path | Place, *, out: Path | None = None, quiet: bool = False) -> dict[str, Any]:
@@ -119,25 +108,27 @@ def render(records: Records, standing: Standing) -> str:
     order = study_figures.by_importance(mattered[0][1], alone[0][1], records)
     board = standing.leaderboard
     best = None if board.best is None else next(t for t in records.trials if t.number == board.best.trial)
+    commands = {} if best is None else _commands(experiment, best)
+    confirmations = _confirmations(experiment.folder)
     metrics = list(dict.fromkeys(name for trial in records.trials for name in trial.best if name.startswith(VALID)))
     return template.render(
         records=records,
         name=experiment.folder.name,
         unfinished=unfinished_line(standing),
         best=best,
-        leads=leads(records, standing.baselines),
+        leads=headline.leads(records, standing.baselines),
+        first_screen=best and headline.first_screen(records, standing, best, confirmations, commands),
         board=board,
         board_listed=_LISTED,
         missing=standing.missing,
-        unbeaten=standing.unbeaten,
         front=standing.front if len(records.objectives) > 1 else [],
         metrics=metrics,
         shown=list(dict.fromkeys([*(one.name for one in records.objectives), *metrics, TRAINED_PARAMETERS])),
         last_epoch=max((trial.epochs for trial in records.trials), default=0),
-        confirmations=_confirmations(experiment.folder),
+        confirmations=confirmations,
         verdict_line=verdict_line,
         unbeaten_line=unbeaten_line,
-        commands=_commands(experiment, best) if best else {},
+        commands=commands,
         answers=[
             (one, statement(one, records), figures.question(one, records.objectives[0])) for one in answers(records)
         ],
@@ -147,7 +138,7 @@ def render(records: Records, standing: Standing) -> str:
         alone=[plot for plot, _ in alone],
         parallel=study_figures.parallel_coordinates(records, order),
         slices=study_figures.slices(records, order),
-        contour=study_figures.contour(records, order, stands_out=bool(mattered[0][1])),
+        together=study_figures.together(records, order, stands_out=bool(mattered[0][1])),
         rungs=rungs,
         survivors=figures.survivors(rungs),
         curves=figures.learning_curves(records, rungs),
@@ -162,7 +153,7 @@ def render(records: Records, standing: Standing) -> str:
         speed=figures.pareto(
             records, "Quality against time", "seconds per utterance", lambda t: t.seconds_per_utterance
         ),
-        plotly=Markup(get_plotlyjs()),
+        plotly=Markup(_plotly()),
         themes=Markup(json.dumps(_themes()).replace("<", "\\u003c")),
     )
 
@@ -176,34 +167,6 @@ def unfinished_line(standing: Standing) -> str | None:
     so_far = f"{ended} of {wanted} trials have ended" if ended else f"none of {wanted} trials has ended"
     place = standing.experiment.place
     return f"{so_far}: the search is still running, or `deepmlf resume {place}` goes on with it"
-
-
-def leads(records: Records, baselines: Mapping[str, float]) -> list[Lead]:
-    """The best trial's lead over the next two settings, the median complete trial and the baselines."""
-    ranked = [trial for trial in records.ranked if trial.repeats is None]
-    if not ranked or ranked[0].value is None:
-        return []
-    sign, best = records.objectives[0].sign, ranked[0].value
-    others = _other_trials(records, ranked) + [(f"the baseline {of}", value) for of, value in baselines.items()]
-    return [Lead(of, value, sign * (value - best)) for of, value in others]
-
-
-def _other_trials(records: Records, ranked: list[TrialRecord]) -> list[tuple[str, float]]:
-    best_of_each: dict[Any, TrialRecord] = {}
-    for trial in ranked:
-        best_of_each.setdefault(trial.number if trial.setting is None else trial.setting.key, trial)
-    nexts = list(best_of_each.values())[1:3]
-    others = [(_named(trial), trial.value) for trial in nexts if trial.value is not None]
-    values = [trial.value for trial in records.counted if trial.value is not None]
-    if len(values) > 1:
-        middle = (values[(len(values) - 1) // 2] + values[len(values) // 2]) / 2
-        others.append((f"the median of {len(values)} complete trials", middle))
-    return others
-
-
-def _named(trial: TrialRecord) -> str:
-    """A trial and how far it got, if it was stopped."""
-    return f"trial {trial.number}" + ("" if trial.is_complete else f", stopped at fusion epoch {trial.epochs}")
 
 
 def _commands(experiment: StoredExperiment, best: TrialRecord) -> dict[str, str]:
@@ -227,6 +190,12 @@ def _confirmations(experiment: Path) -> list[dict[str, Any]]:
     """What `confirm` found, the newest first."""
     paths = sorted(experiment.glob(f"{CONFIRMATIONS}/{VERDICT}"), key=lambda path: path.stat().st_mtime, reverse=True)
     return [json.loads(path.read_text()) for path in paths]
+
+
+def _plotly() -> str:
+    """The part of plotly.js that draws points, lines and bars: a fourth of the whole, which `plotly` brings."""
+    packed = resources.files("deepmlf.analysis.report").joinpath("static/plotly-basic.min.js.gz").read_bytes()
+    return gzip.decompress(packed).decode()
 
 
 def _themes() -> dict[str, Any]:

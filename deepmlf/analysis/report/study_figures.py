@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from deepmlf.analysis.fidelity import NEEDED_FOR_IMPORTANCE, NEEDED_FOR_PLOT, CommonFidelity, common_fidelity
 from deepmlf.analysis.records import Records
-from deepmlf.analysis.report.plot import ACCENT, GREY, Plot, page_plot
+from deepmlf.analysis.report.plot import ACCENT, GREY, Plot, page_plot, whole_numbers
 from deepmlf.analysis.statistics.standout import SIGNIFICANCE, Effect, effects, standout
 
 _TREES = 32  # with Optuna's 64, shares of 200 trials vary less with the seed, by 0.01 for 0.02, and take twice as long
@@ -46,7 +46,7 @@ def history(records: Records, index: int) -> Plot:
         so_far = [objective.best(value for _, value, _ in reached[: count + 1]) for count in range(len(reached))]
         figure.add_scatter(x=[number for number, _, _ in reached], y=so_far, mode="lines", name="best so far",
                            line={"shape": "hv", "color": ACCENT, "width": 1.5})  # fmt: skip
-    figure.update_xaxes(title="trial", rangemode="tozero", tickformat="d")
+    figure.update_xaxes(title="trial", rangemode="tozero", **whole_numbers(number for number, _, _ in reached))
     figure.update_yaxes(title=objective.name)
     caption = f"Each trial's best epoch, however far it got; the aim is to {objective.direction}."
     return page_plot(title, figure, caption)
@@ -184,12 +184,15 @@ def slices(records: Records, params: list[str]) -> list[Plot]:
     for param in params[:_SHOWN]:
         figure = visualization.plot_slice(study, [param], target=_target(0), target_name=name)
         figure.update_traces(marker_colorscale=_SCALE, marker_showscale=False)
+        drawn = [x for trace in figure.data for x in trace.x]
+        if all(isinstance(x, int) and not isinstance(x, bool) for x in drawn):
+            figure.update_xaxes(**whole_numbers(drawn))
         plots.append(page_plot(param, figure, "", height=320))
     return plots
 
 
-def contour(records: Records, params: list[str], *, stands_out: bool) -> Plot:
-    """The first objective over the two most important settings, if one stands out."""
+def together(records: Records, params: list[str], *, stands_out: bool) -> Plot:
+    """Trials over the two most important settings, if one stands out."""
     title, common = "The two most important settings together, by fANOVA", common_fidelity(records)
     counted = _counted(records, common)
     if len(counted) >= NEEDED_FOR_IMPORTANCE and not stands_out:
@@ -197,11 +200,21 @@ def contour(records: Records, params: list[str], *, stands_out: bool) -> Plot:
     both = [trial for trial in counted if all(param in trial.params for param in params[:2])]
     if len(params) < 2 or len(both) < NEEDED_FOR_IMPORTANCE:
         return Plot(title, None, missing=_needs(NEEDED_FOR_IMPORTANCE, common, len(both)))
-    figure = visualization.plot_contour(
-        _study(records, common), params[:2], target=_target(0), target_name=records.objectives[0].name
-    )
-    caption = f"Points are trials {common.where}; the surface between them is interpolated, not measured."
-    return page_plot(title, figure, caption)
+    objective = records.objectives[0]
+    ranked = sorted(both, key=lambda trial: objective.sign * trial.values[0])
+    quarters = [ranked[start * len(ranked) // 4 : (start + 1) * len(ranked) // 4] for start in range(4)]
+    figure = go.Figure()
+    for place, (label, trials) in enumerate(zip(("best", "second", "third", "worst"), quarters, strict=True)):
+        figure.add_scatter(
+            x=[trial.params[params[0]] for trial in trials], y=[trial.params[params[1]] for trial in trials],
+            mode="markers", name=f"{label} quarter", text=[f"{trial.values[0]:.4f}" for trial in trials],
+            marker={"symbol": "circle-open" if place else "diamond", "size": 16 - 4 * place,
+                    "color": GREY if place else ACCENT},
+        )  # fmt: skip
+    for axis, param in ((figure.update_xaxes, params[0]), (figure.update_yaxes, params[1])):
+        is_log = getattr(ranked[0].distributions[param], "log", False)
+        axis(title=param, type="log" if is_log else None)
+    return page_plot(title, figure, f"Trials {common.where}; the larger, the better {objective.name}.")
 
 
 def by_importance(shares: dict[str, dict[str, float]], alone: list[Effect], records: Records) -> list[str]:

@@ -1,5 +1,6 @@
 """The report in a real browser, offline: it draws, says what results.parquet says, and fits a phone."""
 
+import base64
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ return [...document.querySelectorAll('#all tbody tr')].map(row => Object.fromEnt
   (cell, i) => [names[i], cell.querySelector('data')?.value ?? cell.textContent])));
 """
 HEADINGS = "return [...document.querySelectorAll('#all thead th')].map(cell => cell.textContent)"
+NOTHING_SIDEWAYS = "const page = document.documentElement; return page.scrollWidth === page.clientWidth"
 EPOCHS = """
 return [...document.querySelectorAll('#epochs tbody tr')].map(
   row => [...row.cells].slice(1).map(cell => cell.querySelector('data')?.value ?? null));
@@ -84,11 +86,12 @@ def test_it_draws_offline_in_both_themes_and_fits_a_phone(offline: Chrome, exper
     plots, scripts = offline.execute_script(
         "return ['.plot', 'figure script'].map(name => document.querySelectorAll(name).length)"
     )
-    assert plots == scripts == 18  # 3 questions, history, 2 of importance, coordinates, 6 slices, contour; 4 below
+    assert (
+        plots == scripts == 19
+    )  # headline, 3 questions, history, 2 of importance, coordinates, 6 slices, pair; 4 below
     assert offline.execute_script("return document.querySelectorAll('.missing').length") == 0
-    assert offline.execute_script(
-        "const page = document.documentElement; return page.clientWidth <= 360 && page.scrollWidth === page.clientWidth"
-    )
+    assert offline.execute_script("return document.documentElement.clientWidth") <= 360
+    assert offline.execute_script(NOTHING_SIDEWAYS)
     sideways = "return [...document.querySelectorAll('.frame')].filter(f => f.scrollWidth > f.clientWidth).length"
     assert offline.execute_script(sideways) == 1  # parallel coordinates, in their own frame
     ink, paper = offline.execute_script(
@@ -102,6 +105,57 @@ def test_it_draws_offline_in_both_themes_and_fits_a_phone(offline: Chrome, exper
     assert (sum(map(int, axis[4:-1].split(","))) > 3 * 128) == (scheme == "dark")
     assert offline.get_log("browser") == []
     assert {url.split(":")[0] for url in requests(offline)} <= {"file", "data", "blob"}
+
+
+def test_the_first_screen_says_what_to_use_how_sure_and_what_next(offline: Chrome, experiment: Path) -> None:
+    for width, height in ((1400, 900), (800, 1200), (390, 1400)):
+        show(offline, experiment, width=width, scheme="light")
+        bottom = offline.execute_script("return document.querySelector('.first').getBoundingClientRect().bottom")
+        assert bottom < height
+        assert offline.execute_script(NOTHING_SIDEWAYS)
+    standing = analyze(experiment, quiet=True)
+    first = offline.find_element("class name", "first").text
+    assert f"{standing['value']:.4f} valid/MAE: trial {standing['best_trial']}, fusion epoch" in first
+    assert "How many fusion tokens?" in first
+    assert "the paper: 8 to 20 tokens" in first
+    assert (
+        "? It was trained with one seed and leads trial" in first.replace("\n", " ")
+        or "seeds alone may do as much" in first
+    )
+    assert f"deepmlf confirm {experiment}" in first.replace("\n", " ")
+
+
+def test_a_link_to_a_trial_shows_what_is_known_of_it(offline: Chrome, experiment: Path) -> None:
+    show(offline, experiment, width=390, scheme="light")
+    shared = offline.find_element("id", "shared")
+    assert not shared.is_displayed()
+    row = offline.find_element("id", "trial-7")
+    row.find_element("tag name", "a").click()
+    WebDriverWait(offline, 10).until(lambda _: shared.is_displayed())
+    assert shared.find_element("tag name", "h2").text == "Trial 7"
+    names, values = ([one.text for one in shared.find_elements("tag name", tag)] for tag in ("dt", "dd"))
+    told = dict(zip(names, values, strict=True))
+    own = [row for row in pq.read_table(experiment / "results.parquet").to_pylist() if row["trial"] == 7]
+    assert told["state"] == own[0]["state"]
+    assert told["valid/MAE"] == f"{min(row['valid/MAE'] for row in own):.4f}"
+    assert offline.execute_script(NOTHING_SIDEWAYS)
+    address = offline.current_url
+    assert address.endswith("#trial-7")
+    offline.get("about:blank")
+    offline.get(address)  # as who is sent it opens it
+    assert offline.find_element("id", "shared").find_element("tag name", "h2").text == "Trial 7"
+    assert offline.get_log("browser") == []
+
+
+def test_it_prints_whole(offline: Chrome, experiment: Path) -> None:
+    offline.get((experiment / "report" / "index.html").as_uri())
+    preference = {"name": "prefers-color-scheme", "value": "dark"}
+    offline.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [preference]})
+    printed = offline.execute_cdp_cmd("Page.printToPDF", {"printBackground": True})
+    assert base64.b64decode(printed["data"]).startswith(b"%PDF")
+    assert offline.execute_script(DRAWN)
+    assert offline.execute_script("return [...document.querySelectorAll('details')].every(one => one.open)")
+    assert offline.get_log("browser") == []
 
 
 def test_names_that_look_like_html_are_shown_not_run(offline: Chrome, tmp_path: Path) -> None:

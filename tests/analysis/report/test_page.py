@@ -14,7 +14,8 @@ from deepmlf.analysis.fidelity import common_fidelity
 from deepmlf.analysis.records import load_records
 from deepmlf.analysis.report import figures, study_figures
 from deepmlf.analysis.report.answers import QUESTIONS, answer
-from deepmlf.analysis.report.page import analyze, leads, statement
+from deepmlf.analysis.report.headline import leads
+from deepmlf.analysis.report.page import analyze, statement
 from deepmlf.analysis.results import write_results
 from deepmlf.analysis.spending import failures_by_reason, rungs_of, spending_of
 from deepmlf.analysis.verdict import compare
@@ -257,7 +258,7 @@ def test_what_was_drawn_is_shown_of_a_setting_that_could_not_be_built(tmp_path: 
     assert refused.settings == {}
     assert refused.drawn == refused.params
     assert records.trials[0].settings["model.fusion_layers"] is None  # a setting of None is one
-    row = page.partition('<th scope="row" id="trial-4">')[2].partition("</tr>")[0]
+    row = page.partition('<tr id="trial-4">')[2].partition("</tr>")[0]
     assert f'<data value="{refused.params["training.lr_fusion"]}">' in row
     assert REFUSAL in row
     groups = answer(DEPTH, records).groups
@@ -341,7 +342,11 @@ def test_a_confirmation_of_an_earlier_release_is_to_be_made_again(tmp_path: Path
     (experiment / "confirm-4-6-x2" / "confirm.json").write_text(json.dumps(found))
     page = Path(analyze(experiment, quiet=True)["report"]).read_text()
     assert "MAE: compared as an earlier release did, which took chance for a difference too often" in page
-    assert '<data value="0.8125">0.8125</data> ± <data value="0.0625">0.0625</data>' in page
+    assert "<td>0.8125 ± 0.0625</td>" in page
+    assert (
+        f"<p>Train the best settings again with other seeds, and test them:</p><pre>deepmlf confirm {experiment}"
+        in page
+    )
 
 
 @pytest.mark.slow

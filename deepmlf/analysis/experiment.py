@@ -28,9 +28,11 @@ class BestTrial:
     """The best trial of an experiment by its first objective."""
 
     number: int
+    """In the experiment, from 0."""
     folder: str
     """Path or URI, as `evaluate`, `export` and `predict` take it."""
     value: float
+    """The objective in its best epoch."""
     params: dict[str, Any]
     """What the search drew for it, by dotted names."""
 

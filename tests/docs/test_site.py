@@ -13,6 +13,7 @@ import pytest
 import deepmlf
 from deepmlf.cli.schemas import BY_COMMAND
 from deepmlf.config.trial import TrialConfig
+from deepmlf.tune.settings import SearchSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
@@ -55,9 +56,8 @@ def test_it_has_all_docs_and_every_public_name(site: Path) -> None:
     said = (site / "reference" / "json.html").read_text()
     assert all(f'id="{schema.__module__}.{schema.__name__}"' in said for schema in BY_COMMAND.values())
     settings = (site / "reference" / "settings.html").read_text()
-    missing = [name for name in TrialConfig().flat() if f".{name.rpartition('.')[2]}<" not in settings
-               and f">{name.rpartition('.')[2]}<" not in settings]  # fmt: skip
-    assert missing == []
+    fields = [name.rpartition(".")[2] for name in TrialConfig().flat()] + list(SearchSettings.model_fields)
+    assert [name for name in fields if f'.{name}"' not in settings] == []
 
 
 def test_no_page_asks_a_network(site: Path) -> None:

@@ -130,7 +130,8 @@ def trials_table(board: Leaderboard, results: pa.Table, objectives: Sequence[Obj
     drawn = list(dict.fromkeys(name for row in board.rows for name in row.params))
 
     def values(row: Row) -> dict[str, Any]:
-        end, reached = ends.get(row.trial, {}), row.values or [None] * len(objectives)
+        end = ends.get(row.trial, {})
+        reached: list[float] | list[None] = row.values or [None] * len(objectives)
         about = {"rank": row.rank, "trial": row.trial, "state": row.state, "fail_reason": end.get("fail_reason")}
         about |= {"fusion_epochs": row.epochs}
         about |= {objective.name: value for objective, value in zip(objectives, reached, strict=True)}

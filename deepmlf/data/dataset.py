@@ -45,13 +45,10 @@ class DatasetInfo(BaseModel):
     splits: dict[str, int]
     """Utterances of ``train``, ``valid`` and ``test``."""
     audio_mean: list[float]
-    """[audio_dim], over the frames of train, as the next three."""
+    """[audio_dim], over the frames of train; the next three are alike."""
     audio_std: list[float]
-    """[audio_dim]."""
     vision_mean: list[float]
-    """[vision_dim]."""
     vision_std: list[float]
-    """[vision_dim]."""
     missing: list[str]
     """Modalities that are absent."""
     lowercase: bool
@@ -84,8 +81,7 @@ class SplitData:
 class Split:
     """One split of a dataset; sequences are views of the memory-mapped file.
 
-    ``ids`` and ``texts`` have a string for each utterance, ``labels`` is [N]: numbers or positions among the task's
-    classes, NaN where there is none.
+    ``ids`` and ``texts`` are N strings, ``labels`` [N] numbers or positions among classes, NaN where there is none.
     """
 
     def __init__(self, table: pa.Table, audio_dim: int, vision_dim: int) -> None:

@@ -15,7 +15,7 @@ from benchmarks.parts.served import served
 from benchmarks.parts.synthetic_experiment import make_experiment
 from deepmlf.cli import cli
 from deepmlf.cli.output import emit
-from deepmlf.cli.schemas import BY_COMMAND, json_schemas
+from deepmlf.cli.schemas.commands import BY_COMMAND, json_schemas
 from deepmlf.data.dataset import Dataset
 from tests.command import deepmlf
 from tests.data.extract.clips import tone, write_clip
@@ -67,7 +67,7 @@ def test_every_command_has_both_options_and_a_schema() -> None:
 
 
 def test_the_schemas_of_the_docs_are_those_of_the_code() -> None:
-    """`python -m deepmlf.cli.schemas > docs/schemas.json` writes them."""
+    """`python -m deepmlf.cli.schemas.commands > docs/schemas.json` writes them."""
     assert json.loads((ROOT / "docs" / "schemas.json").read_text()) == json_schemas()
     for schema in json_schemas().values():
         objects = [schema, *schema.get("$defs", {}).values()]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import deepmlf
-from deepmlf.cli.schemas import BY_COMMAND
+from deepmlf.cli.schemas.commands import BY_COMMAND
 from deepmlf.config.trial import TrialConfig
 from deepmlf.tune.settings import SearchSettings
 

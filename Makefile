@@ -13,7 +13,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 PROCESSES ?= 2
 PYTEST := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -n $(PROCESSES) --dist loadgroup --no-loadscope-reorder
 
-.PHONY: demo lint quick test test-long coverage
+.PHONY: demo lint docs quick test test-long coverage
 demo: $(INSTALLED)
 	$(BIN)/deepmlf search
 
@@ -21,6 +21,10 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy
+
+# The site, build/site/index.html: any warning fails, and no page of it asks a network.
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # No Ray, no browser, no server.
 quick: $(INSTALLED)

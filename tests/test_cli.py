@@ -227,7 +227,7 @@ def test_synthetic_train_evaluate(tmp_path: Path) -> None:
     assert "deepmlf: baselines, valid/MAE: constant " in again.stderr
     for name, metrics in evaluated["baselines"].items():
         assert metrics == pytest.approx(beside[name], abs=1e-6)
-        assert f"{name} {metrics['MAE']:.4f}" in result.stdout
+        assert f"{name} {metrics['MAE']:.4f}" in result.stderr
 
 
 def test_import_reference(shared: Path, tmp_path: Path) -> None:

@@ -50,8 +50,7 @@ class Served:
         command = [sys.executable, "-m", "deepmlf", "tensorboard", str(place), "--port", "0", "--json", *options]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=os.environ)
         assert self.process.stdout is not None
-        self.lines = [self.process.stdout.readline() for _ in range(2)]
-        self.url = json.loads(self.lines[1])["url"]
+        self.url = json.loads(self.process.stdout.readline())["url"]
 
     def get(self, plugin: str, route: str, body: dict[str, Any] | None = None, **query: str) -> Any:
         """The JSON that a plugin answers with."""

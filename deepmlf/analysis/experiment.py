@@ -6,12 +6,15 @@ from typing import Any
 
 import pyarrow as pa
 
+from deepmlf.analysis.leaderboard import trials_table
+from deepmlf.analysis.report.notebook import Report, overview
 from deepmlf.analysis.report.page import analyze
 from deepmlf.analysis.results import results_of
 from deepmlf.analysis.standing import Standing, standing_of
 from deepmlf.analysis.verdict import confirm as confirm_experiment
 from deepmlf.errors import SearchError
 from deepmlf.places import Place
+from deepmlf.tune.experiment.layout import PAGE
 from deepmlf.tune.experiment.stored import open_experiment
 from deepmlf.tune.material import get_material
 from deepmlf.tune.plan import defaults_for, plan_resume, plan_search
@@ -25,9 +28,11 @@ class BestTrial:
     """The best trial of an experiment by its first objective."""
 
     number: int
+    """In the experiment, from 0."""
     folder: str
     """Path or URI, as `evaluate`, `export` and `predict` take it."""
     value: float
+    """The objective in its best epoch."""
     params: dict[str, Any]
     """What the search drew for it, by dotted names."""
 
@@ -38,10 +43,15 @@ class Experiment:
     >>> experiment = Experiment("runs/first")
     >>> experiment.best.params
     {'model.num_fusion_tokens': ...}
-    >>> experiment.trials.column_names[:4]
-    ['trial', 'state', 'fail_reason', 'objective']
+    >>> experiment.trials.column_names[:5]
+    ['rank', 'trial', 'state', 'fail_reason', 'fusion_epochs']
+    >>> experiment.curves.select(["trial", "fusion_epoch", "valid/MAE"]).to_pandas()  # with pandas installed
+       trial  fusion_epoch  valid/MAE
+    0 ...
     >>> experiment.report()
     '.../runs/first/report/index.html'
+
+    In a notebook it shows its best trials, and what `report` returns the whole page.
 
     Args:
         place: Its folder or URI.
@@ -58,6 +68,9 @@ class Experiment:
     def __repr__(self) -> str:
         return f"Experiment({str(self._place)!r})"
 
+    def _repr_html_(self) -> str:
+        return overview(self.place, self.trials, self.standing.trials_unfinished)
+
     @property
     def place(self) -> str:
         """Its path or URI."""
@@ -65,7 +78,22 @@ class Experiment:
 
     @property
     def trials(self) -> pa.Table:
-        """One row per trial and fusion epoch as they are now, dotted settings as columns; see `analyze`."""
+        """One row per trial as they are now, best first; ``to_pandas()`` makes a data frame of it.
+
+        ``rank`` is null of trials that failed, still run or repeat another one's training. ``fusion_epochs`` is what a
+        trial reached; a column for each objective, under its name, has its best epoch's value; ``seconds`` is what it
+        took, stages before fusion included. The other columns are what was drawn, under dotted names.
+        """
+        experiment = open_experiment(self._place, self._study_storage)
+        results = results_of(experiment)
+        return trials_table(standing_of(experiment, results).leaderboard, results, experiment.objectives)
+
+    @property
+    def curves(self) -> pa.Table:
+        """One row per trial and fusion epoch as they are now: metrics, seconds, all settings under dotted names.
+
+        The same as ``results.parquet``. A trial without a finished fusion epoch has one row whose metrics are null.
+        """
         return results_of(open_experiment(self._place, self._study_storage))
 
     @property
@@ -82,8 +110,10 @@ class Experiment:
             return None
         return BestTrial(best.trial, str(standing.best_folder), best.values[0], dict(best.params))
 
-    def report(self, out: str | Path | None = None) -> str:
+    def report(self, out: str | Path | None = None) -> Report:
         """Write ``report/index.html`` and ``results.parquet`` into it, and return the page's path or URI.
+
+        It is a string; as the last value of a notebook's cell it shows the page itself.
 
         Args:
             out: Another folder to write them into, as for an experiment that cannot be written.
@@ -94,7 +124,7 @@ class Experiment:
         page = analyze(self._place, out=None if out is None else Path(out), quiet=True)["report"]
         if page is None:
             raise SearchError(f"{self._place}: cannot be written, so there is no report; give another folder as `out`")
-        return str(page)
+        return Report(str(page), (self._place.folder if out is None else Path(out)) / PAGE)
 
     def confirm(self, **options: Any) -> dict[str, Any]:
         """Train the best settings again with fresh seeds and compare them on the test split; see `deepmlf.confirm`."""

@@ -5,14 +5,17 @@ fewer to choose its best one from, so that they never help it; more may help one
 stopped leads all that were trained to their end, that is said.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
 from optuna.trial import FrozenTrial
 
 from deepmlf.analysis.fidelity import CommonFidelity, common_fidelity
 from deepmlf.analysis.records import Records, TrialRecord
+from deepmlf.analysis.results import column
+from deepmlf.tune.objective import Objective
 
 
 @dataclass(frozen=True)
@@ -113,3 +116,34 @@ def _values(trial: TrialRecord, frozen: FrozenTrial, records: Records) -> list[f
         return [trial.value, *(frozen.values or [])[1:]]
     values = [trial.best.get(objective.name) for objective in records.objectives]
     return [] if None in values else [float(value) for value in values if value is not None]
+
+
+def trials_table(board: Leaderboard, results: pa.Table, objectives: Sequence[Objective]) -> pa.Table:
+    """One row per trial, best first, what was drawn under dotted names; see `Experiment.trials`.
+
+    Args:
+        board: All trials.
+        results: What `results_of` returned for their experiment.
+        objectives: What the experiment optimises.
+    """
+    ends = {row["trial"]: row for row in results.select(["trial", "fail_reason", "seconds"]).to_pylist()}  # last epochs
+    drawn = list(dict.fromkeys(name for row in board.rows for name in row.params))
+
+    def values(row: Row) -> dict[str, Any]:
+        end = ends.get(row.trial, {})
+        reached: list[float] | list[None] = row.values or [None] * len(objectives)
+        about = {"rank": row.rank, "trial": row.trial, "state": row.state, "fail_reason": end.get("fail_reason")}
+        about |= {"fusion_epochs": row.epochs}
+        about |= {objective.name: value for objective, value in zip(objectives, reached, strict=True)}
+        return about | {"seconds": end.get("seconds")} | {name: row.params.get(name) for name in drawn}
+
+    rows = [values(row) for row in board.rows]
+    return pa.table({name: _typed([row[name] for row in rows]) for name in (rows[0] if rows else {})})
+
+
+def _typed(values: list[Any]) -> pa.Array:
+    """A column of one type: as it is, or as text if some values are of different types."""
+    try:
+        return pa.array(column(values))
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return pa.array([None if value is None else str(value) for value in values])

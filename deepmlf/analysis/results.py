@@ -62,10 +62,10 @@ def results_of(experiment: StoredExperiment) -> pa.Table:
         common["seconds_before_fusion"] = None if last is None else seconds_of(reports).before_fusion
         rows += [common | metrics for metrics in fusion] or [common | {FIDELITY: None, "seconds": last}]
     names = list(dict.fromkeys(name for row in rows for name in row))
-    return pa.table({name: _column([row.get(name) for row in rows]) for name in names})
+    return pa.table({name: column([row.get(name) for row in rows]) for name in names})
 
 
-def _column(values: list[Any]) -> list[Any]:
+def column(values: list[Any]) -> list[Any]:
     """Lists as text; where a setting is a list in some trials, all its values, as a column has one type."""
     if not any(isinstance(value, list) for value in values):
         return values

@@ -2,11 +2,12 @@
 
 import click
 
-from deepmlf.cli.options import as_json, emit
+from deepmlf.cli.completion import folders
+from deepmlf.cli.output import as_json, emit
 
 
 @click.command()
-@click.argument("place", metavar="EXPERIMENT|TRIAL")
+@click.argument("place", metavar="EXPERIMENT|TRIAL", shell_complete=folders)
 @click.option("--port", default=6006, type=click.IntRange(0, 65535), show_default=True, help="0 takes a free one.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0: all of them.")
 @as_json

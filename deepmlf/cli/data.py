@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from deepmlf.cli.options import PATH, as_json, emit, tell
+from deepmlf.cli.completion import folders, known_datasets, language_models
+from deepmlf.cli.options import PATH
+from deepmlf.cli.output import as_json, emit, tell
 from deepmlf.cli.texts import DEFAULT_LM, limit_of, tell_cut_texts
 
 if TYPE_CHECKING:
@@ -24,7 +26,11 @@ def data() -> None:
 @click.argument("source", type=PATH)
 @click.argument("out", type=PATH)
 @click.option(
-    "--dataset", default="mosi", show_default=True, help="Name; mosi, mosei and sims have known metrics and labels."
+    "--dataset",
+    default="mosi",
+    show_default=True,
+    shell_complete=known_datasets,
+    help="Name; mosi, mosei and sims have known metrics and labels.",
 )
 @click.option(
     "--audio",
@@ -166,8 +172,13 @@ def data_synthetic(out: Path, seed: int, size: int, force: bool, json_output: bo
 
 
 @data.command("info")
-@click.argument("folder", metavar="DATA")
-@click.option("--lm", "language_model", help="Language model whose tokens are counted.  [default: that of `search`]")
+@click.argument("folder", metavar="DATA", shell_complete=folders)
+@click.option(
+    "--lm",
+    "language_model",
+    shell_complete=language_models,
+    help="Language model whose tokens are counted.  [default: that of `search`]",
+)
 @click.option(
     "--max-text-len",
     type=click.IntRange(1),
@@ -220,7 +231,7 @@ def lm() -> None:
 
 
 @lm.command("get")
-@click.argument("name")
+@click.argument("name", shell_complete=language_models)
 @as_json
 def lm_get(name: str, json_output: bool) -> None:
     """Fetch or convert a language model: a hub id, a folder, a .gguf file, or smollm2-135m."""

@@ -6,18 +6,25 @@ from typing import Any
 
 import click
 
-from deepmlf.cli.options import PATH, as_json, device_option, emit, tell, usable_device
+from deepmlf.cli.completion import folders, language_models
+from deepmlf.cli.options import PATH, device_option, usable_device
+from deepmlf.cli.output import as_json, emit, tell
 
 FILE = click.Path(path_type=Path, dir_okay=False)
-place_argument = click.argument("place", metavar="MODEL")
-data_argument = click.argument("dataset", metavar="DATA")
-lm_option = click.option("--lm", "language_model", help="Another copy of the language model: a name or a folder.")
+place_argument = click.argument("place", metavar="MODEL", shell_complete=folders)
+data_argument = click.argument("dataset", metavar="DATA", shell_complete=folders)
+lm_option = click.option(
+    "--lm",
+    "language_model",
+    shell_complete=language_models,
+    help="Another copy of the language model: a name or a folder.",
+)
 
 
 @click.command()
-@click.argument("trial", metavar="TRIAL")
+@click.argument("trial", metavar="TRIAL", shell_complete=folders)
 @click.argument("out", type=PATH)
-@click.option("--data", help="Dataset of the training, if it has moved.")
+@click.option("--data", shell_complete=folders, help="Dataset of the training, if it has moved.")
 @as_json
 def export(trial: str, out: Path, data: str | None, json_output: bool) -> None:
     """Write a trial's best epoch as a folder to take home, with a model card."""

@@ -1,16 +1,15 @@
-"""Options that several commands share, and the JSON line that each of them can end with."""
+"""Options that several commands share."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 import click
 
+from deepmlf.cli.completion import devices, folders, settings
+from deepmlf.cli.output import tell
 from deepmlf.config.recipe import RECIPES
 
 PATH = click.Path(path_type=Path)
 
-as_json = click.option("--json", "json_output", is_flag=True, help="Last line of stdout is one JSON object.")
 address_option = click.option("--address", help="Address of a running Ray cluster; resume may take another one.")
 time_budget_option = click.option("--time-budget", metavar="2h", help="Stop after so many s, m or h; resumable.")
 study_storage_option = click.option(
@@ -33,22 +32,29 @@ keep_option = click.option(
     help="Newest checkpoints that stay on disk per trial.",
 )
 device_option = click.option(
-    "--device", default="auto", show_default=True, metavar="DEVICE", help="cpu, cuda, cuda:1, …; auto: a GPU, if any."
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="DEVICE",
+    shell_complete=devices,
+    help="cpu, cuda, cuda:1, …; auto: a GPU, if any.",
 )
 verbose_option = click.option("--verbose", is_flag=True, help="Show what Ray and the workers print, too.")
-experiment_argument = click.argument("experiment", metavar="EXPERIMENT")
-set_option = click.option("--set", "pairs", multiple=True, metavar="K=V", help="Override a setting by its dotted name.")
+experiment_argument = click.argument("experiment", metavar="EXPERIMENT", shell_complete=folders)
+set_option = click.option(
+    "--set",
+    "pairs",
+    multiple=True,
+    metavar="K=V",
+    shell_complete=settings,
+    help="Override a setting by its dotted name.",
+)
 
 recipe_option = click.option(
     "--recipe",
     type=click.Choice(RECIPES),
     help="Where nothing else is said, train as the authors' code does on this dataset.",
 )
-
-
-def tell(message: str) -> None:
-    """One line for people, on stderr."""
-    click.echo(f"deepmlf: {message}", err=True)
 
 
 def usable_device(name: str) -> str:
@@ -63,9 +69,3 @@ def usable_device(name: str) -> str:
     if unused_gpu(name) is not None:
         tell(f"on {device_line(device, name)}")
     return str(device)
-
-
-def emit(result: dict[str, Any], json_output: bool) -> None:
-    """Print the result for a script, if it was asked for."""
-    if json_output:
-        click.echo(json.dumps(result))

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from deepmlf.cli.completion import folders, language_models, metrics, published, samplers, schedulers, spaces
 from deepmlf.cli.options import (
     PATH,
     address_option,
-    as_json,
     cache_option,
-    emit,
     experiment_argument,
     keep_option,
     recipe_option,
@@ -21,6 +20,7 @@ from deepmlf.cli.options import (
     time_budget_option,
     verbose_option,
 )
+from deepmlf.cli.output import as_json, complain, emit, hint, is_quiet
 from deepmlf.cli.texts import limit_of_space, tell_cut_texts
 from deepmlf.config.overrides import read_overrides
 from deepmlf.config.trial import SEED_LIMIT
@@ -33,9 +33,9 @@ DEMO_LAYERS = 8
 
 
 @click.command()
-@click.argument("dataset", metavar="[DATA]", required=False)
-@click.option("--space", help="A space's name or a .py file; default: the dataset's name.")
-@click.option("--lm", "lms", default=["smollm2-135m"], multiple=True, show_default=True,
+@click.argument("dataset", metavar="[DATA]", required=False, shell_complete=folders)
+@click.option("--space", shell_complete=spaces, help="A space's name or a .py file; default: the dataset's name.")
+@click.option("--lm", "lms", default=["smollm2-135m"], multiple=True, show_default=True, shell_complete=language_models,
               help="Language model, as `deepmlf lm get` knows it; with several, trials draw one.")  # fmt: skip
 @click.option("--trials", default=None, type=click.IntRange(1), help="Trials in all (default 20; of a grid all).")
 @click.option("--epochs", default=None, type=click.IntRange(1), help="Fusion epochs of a full trial (default 15).")
@@ -43,24 +43,28 @@ DEMO_LAYERS = 8
 @click.option("--cpus-per-trial", default=1.0, type=click.FloatRange(0, min_open=True), show_default=True)
 @click.option("--gpus-per-trial", default=None, type=click.FloatRange(0),
               help="0: train on CPUs; default: a share of the GPUs that there are.")  # fmt: skip
-@click.option("--storage", default="runs", show_default=True, help="Folder or URI of experiments.")
+@click.option(
+    "--storage", default="runs", show_default=True, shell_complete=folders, help="Folder or URI of experiments."
+)
 @click.option("--name", help="Name of the experiment; default: space and time.")
 @address_option
 @click.option("--seed", default=0, type=click.IntRange(0, SEED_LIMIT - 1), show_default=True)
-@click.option("--objective", "objectives", multiple=True, metavar="METRIC[,METRIC]",
+@click.option("--objective", "objectives", multiple=True, metavar="METRIC[,METRIC]", shell_complete=metrics,
               help="What to optimise (default valid/MAE); two give a Pareto front.")  # fmt: skip
-@click.option("--around", metavar="PUBLISHED|EXPERIMENT",
+@click.option("--around", metavar="PUBLISHED|EXPERIMENT", shell_complete=published,
               help="Fix mosi, mosei, mosei_large, sims or an experiment's best in place of BASE.")  # fmt: skip
-@click.option("--sampler", default="auto", show_default=True,
+@click.option("--sampler", default="auto", show_default=True, shell_complete=samplers,
               help="auto, mixed, curves, tpe, random, gp, cmaes, grid or nsga2.")  # fmt: skip
 @click.option("--no-priors", "priors", is_flag=True, default=True, flag_value=False,
               help="Leave out the settings that the space evaluates first.")  # fmt: skip
-@click.option("--scheduler", default="asha", show_default=True, help="asha, hyperband, median or none.")
+@click.option("--scheduler", default="asha", show_default=True, shell_complete=schedulers,
+              help="asha, hyperband, median or none.")  # fmt: skip
 @click.option("--first-rung", "grace_period", default=None, type=click.IntRange(1),
               help="Fusion epochs before a trial may be stopped (default a fifth of --epochs).")  # fmt: skip
 @click.option("--reduction-factor", default=3, type=click.IntRange(2), show_default=True,
               help="asha and hyperband: one trial in so many goes on from a rung.")  # fmt: skip
-@click.option("--warm-start", metavar="EXPERIMENT", help="Learn from an earlier experiment's finished trials.")
+@click.option("--warm-start", metavar="EXPERIMENT", shell_complete=folders,
+              help="Learn from an earlier experiment's finished trials.")  # fmt: skip
 @click.option("--max-failures", default=3, type=click.IntRange(0), show_default=True,
               help="Restarts of a trial whose worker or node died.")  # fmt: skip
 @click.option("--trial-timeout", metavar="2h", help="Restart a trial that has not reported for so many s, m or h.")
@@ -176,14 +180,13 @@ def _end_search(summary: "SearchSummary", experiment: "StoredExperiment", json_o
     if summary.stop_reason:
         raise SearchError(f"the search stopped: {summary.stop_reason}")
     if summary.out_of_time:
-        click.echo(f"the time budget is spent; go on with `deepmlf resume {shown}`", err=True)
+        complain(f"the time budget is spent; go on with `deepmlf resume {shown}`")
     elif summary.interrupted:
-        click.echo(f"stopped; go on with `deepmlf resume {shown}`", err=True)
+        complain(f"stopped; go on with `deepmlf resume {shown}`")
         sys.exit(130)
-    if not json_output:
-        click.echo(f"TensorBoard: deepmlf tensorboard {shown}")
-        for line in closing_steps(experiment, standing.leaderboard, has_looked=False):
-            click.echo(line)
+    hint(f"TensorBoard: deepmlf tensorboard {shown}")
+    for line in closing_steps(experiment, standing.leaderboard, has_looked=False):
+        hint(line)
 
 
 @click.command()
@@ -203,9 +206,8 @@ def confirm(
 
     report = run_confirm(experiment, top=top, seeds=seeds, concurrent=concurrent, address=address)
     emit(report, json_output)
-    if not json_output:
-        choice = report["settings"][0]["trial"]
-        click.echo(f"Test metrics of the choice as searched: {evaluate_command(open_experiment(experiment), choice)}")
+    choice = report["settings"][0]["trial"]
+    hint(f"Test metrics of the choice as searched: {evaluate_command(open_experiment(experiment), choice)}")
 
 
 @click.command()
@@ -216,4 +218,4 @@ def analyze(experiment: str, out: Path | None, json_output: bool) -> None:
     """Leaderboard, states, epochs saved; writes report/index.html and results.parquet."""
     from deepmlf.analysis.report.page import analyze as run_analyze
 
-    emit(run_analyze(experiment, out=out), json_output)
+    emit(run_analyze(experiment, out=out, hints=not is_quiet()), json_output)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from deepmlf.cli.options import tell
+from deepmlf.cli.output import tell
 from deepmlf.config.model import ModelConfig
 from deepmlf.errors import LanguageModelError
 

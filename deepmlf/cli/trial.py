@@ -6,18 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from deepmlf.cli.completion import folders
 from deepmlf.cli.options import (
     PATH,
-    as_json,
     cache_option,
     device_option,
-    emit,
     keep_option,
     recipe_option,
     set_option,
-    tell,
     usable_device,
 )
+from deepmlf.cli.output import as_json, emit, tell
 from deepmlf.cli.texts import tell_cut_texts
 from deepmlf.config.overrides import read_overrides, read_toml
 from deepmlf.config.recipe import recipe_line, recipe_settings
@@ -30,7 +29,7 @@ if TYPE_CHECKING:  # it imports what --help must not wait for
 
 
 @click.command()
-@click.argument("dataset", metavar="DATA")
+@click.argument("dataset", metavar="DATA", shell_complete=folders)
 @click.option("--config", type=PATH, help="TOML file of settings.")
 @recipe_option
 @set_option
@@ -91,6 +90,7 @@ def train(
     by_model = baselines_among(recorder.reports, VALID + selected, direction_of(selected, own))
     beside = baselines(trainer.dataset) | by_model
     tell(baselines_line(VALID + selected, {name: of[selected] for name, of in beside.items() if selected in of}))
+    click.echo(f"{out}: " + (", ".join(f"{VALID}{name} {value:.4f}" for name, value in valid.items()) or "trained"))
     emit({"folder": str(out), "valid": valid, "baselines": beside}, json_output)
 
 
@@ -185,9 +185,9 @@ def _refuse_another(out: Path, trial: TrialConfig) -> None:
 
 
 @click.command()
-@click.argument("trial", metavar="TRIAL")
-@click.argument("dataset", metavar="[DATA]", required=False)
-@click.option("--data", help="Dataset of the training, if it has moved.")
+@click.argument("trial", metavar="TRIAL", shell_complete=folders)
+@click.argument("dataset", metavar="[DATA]", required=False, shell_complete=folders)
+@click.option("--data", shell_complete=folders, help="Dataset of the training, if it has moved.")
 @click.option("--split", default="test", type=click.Choice(["train", "valid", "test"]), show_default=True)
 @device_option
 @as_json

@@ -110,7 +110,9 @@ class Stage(Frozen):
     batch_size: int | None = Field(None, ge=1)
     """Utterances per batch; None takes ``training.batch_size``, as the next two take their namesakes."""
     accumulation_steps: int | None = Field(None, ge=1)
+    """Batches whose gradients make one optimiser step."""
     weight_decay: float | None = Field(None, ge=0.0)
+    """AdamW's decay."""
 
     @property
     def is_fusion(self) -> bool:
@@ -150,7 +152,9 @@ class CurriculumConfig(Frozen):
     """Utterances per batch of that stage; None takes ``training.batch_size``, as the next two take their namesakes.
     Trials that differ in fusion alone then share the stage."""
     av_accumulation_steps: int | None = Field(None, ge=1)
+    """Batches whose gradients make one optimiser step of that stage."""
     av_weight_decay: float | None = Field(None, ge=0.0)
+    """AdamW's decay in that stage."""
     text_epochs: int = Field(2, ge=1)
     """Epochs of the text head alone (``unimodal_first``)."""
     text_share: float | None = Field(None, ge=0.0, lt=1.0)

@@ -35,16 +35,24 @@ class DatasetInfo(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
+    """Its own, by which published ones are known: ``mosi``, ``mosei``, ``sims``."""
     fingerprint: str
+    """Of its contents."""
     audio_dim: int
+    """Features of an audio frame."""
     vision_dim: int
+    """Features of a vision frame."""
     splits: dict[str, int]
+    """Utterances of ``train``, ``valid`` and ``test``."""
     audio_mean: list[float]
+    """[audio_dim], over the frames of train; the next three are alike."""
     audio_std: list[float]
     vision_mean: list[float]
     vision_std: list[float]
     missing: list[str]
+    """Modalities that are absent."""
     lowercase: bool
+    """Whether texts were lower-cased."""
     task: Task
     """What its labels are."""
 
@@ -71,7 +79,10 @@ class SplitData:
 
 
 class Split:
-    """One split of a dataset; sequences are views of the memory-mapped file."""
+    """One split of a dataset; sequences are views of the memory-mapped file.
+
+    ``ids`` and ``texts`` are N strings, ``labels`` [N] numbers or positions among classes, NaN where there is none.
+    """
 
     def __init__(self, table: pa.Table, audio_dim: int, vision_dim: int) -> None:
         self.ids: list[str] = table["id"].to_pylist()
@@ -117,6 +128,9 @@ class Dataset:
     def open(cls, path: str | Path) -> "Dataset":
         """Open a folder that `write_dataset` made; one behind a URI is fetched to this machine's disk once.
 
+        Args:
+            path: The folder or its URI.
+
         Raises:
             DataError: If it is no such folder, or torn.
         """
@@ -145,6 +159,9 @@ class Dataset:
 
     def split(self, name: str) -> Split:
         """Map one split into memory.
+
+        Args:
+            name: ``train``, ``valid`` or ``test``.
 
         Raises:
             DataError: If there is no such split or its file is torn.

@@ -93,8 +93,11 @@ class Predictor:
     name: str
     """Of the folder that it was read from."""
     model: DeepMLF
+    """In eval mode, on its device."""
     tokenizer: Tokenizer | ByteTokenizer
+    """The language model's."""
     trained_on: TrainedOn
+    """What is known of the dataset of the training."""
     notes: tuple[str, ...] = ()
     """What a reader of its predictions must know, a line each."""
 

@@ -23,37 +23,51 @@ class SearchSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     data: str
+    """The dataset: its folder or URI."""
     space: str
+    """A space's name or a ``.py`` file."""
     lm: str = "smollm2-135m"
+    """The language model, as ``deepmlf lm get`` knows it."""
     more_lms: list[str] = []
     """Other language models: with any, each trial draws one of all of them, unless the space does."""
     trials: int = Field(20, ge=1)
     """Trials the search is to end with; a grid for which nobody has set it takes as many as it has points."""
     epochs: int = Field(15, ge=1)
+    """Fusion epochs of a trial that nothing stops."""
     concurrent: int = Field(1, ge=1)
+    """Trials at a time, at most."""
     cpus_per_trial: float = Field(1.0, gt=0)
+    """CPUs that a trial holds, each a thread of torch's."""
     gpus_per_trial: float | None = Field(None, ge=0)
     """GPUs that a trial holds, which trains on a CPU if it holds none; None takes a share of those that there are, and
     is no more once a search has begun."""
     storage: str = "runs"
+    """Folder or URI of experiments."""
     name: str | None = None
+    """Of the experiment, a folder in `storage`; None takes the space's and the time."""
     address: str | None = None
+    """Of a running Ray cluster, as ``127.0.0.1:6379`` or ``auto``; None starts one on this machine."""
     seed: int = Field(0, ge=0, lt=SEED_LIMIT)
+    """Of the draws."""
     recipe: str | None = None
     """A recipe whose settings hold where neither the space nor `overrides` says otherwise."""
     overrides: dict[str, Any] = {}
+    """Fixed settings of all trials by dotted name."""
     around: str | None = None
     """A published setting, or an experiment whose best one is meant: fixed in place of the space's ``BASE``."""
     objectives: list[str] = ["valid/MAE"]
+    """What is optimised, one validation metric or it and another; their directions are known."""
     priors: bool = True
     """Evaluate the space's priors first."""
     sampler: str = "auto"
     """A search's manifest has the one that ``auto`` was."""
     scheduler: str = "asha"
+    """Which trials are stopped early: ``asha``, ``hyperband``, ``median`` or ``none``."""
     grace_period: int | None = Field(None, ge=1)
     """Fusion epochs before a trial may be stopped; None takes a fifth of a full trial's, and what lies beyond the
     warm-up. A search's manifest has what was taken."""
     reduction_factor: int = Field(3, ge=2)
+    """Of ``asha`` and ``hyperband``: one trial in so many goes on from a rung."""
     time_budget: float | None = Field(None, gt=0)
     """Seconds after which a driver stops; a resume has as many again."""
     study_storage: str | None = None
@@ -69,7 +83,9 @@ class SearchSettings(BaseModel):
     keep: int = Field(1, ge=1)
     """Newest checkpoints of a trial that stay on disk."""
     train_function: str = DEFAULT_TRAIN
+    """What trains a trial, as ``module:name``."""
     quiet: bool = False
+    """Print nothing."""
     verbose: bool = False
     """Show what Ray and the workers print."""
 

@@ -23,7 +23,7 @@ def test_it_says_how_a_model_runs_and_how_far_it_is_from_hugging_faces(
     said = json.loads(first.stdout.splitlines()[-1])
     assert said["read_as"].startswith("packed rows; states within ")
     assert said["read_as"].endswith(" of Hugging Face's in float32")
-    assert f"runs {said['read_as']}" in first.stdout
+    assert f"runs {said['read_as']}" in first.stderr
     assert "comparing it with Hugging Face's" in first.stderr
     again = deepmlf("lm", "get", folder, "--json")
     assert json.loads(again.stdout.splitlines()[-1]) == said

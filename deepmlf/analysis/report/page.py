@@ -34,7 +34,9 @@ from deepmlf.tune.experiment.stored import StoredExperiment, open_experiment
 _LISTED = 20  # trials of the leaderboard that are seen at once
 
 
-def analyze(place: str | Path | Place, *, out: Path | None = None, quiet: bool = False) -> dict[str, Any]:
+def analyze(
+    place: str | Path | Place, *, out: Path | None = None, quiet: bool = False, hints: bool = True
+) -> dict[str, Any]:
     """Print an experiment's summary and write its ``results.parquet`` and its report.
 
     Args:
@@ -42,6 +44,7 @@ def analyze(place: str | Path | Place, *, out: Path | None = None, quiet: bool =
         out: Folder to write into, made if missing; None: the experiment's. An experiment that cannot be written, as a
             colleague's, is printed alone.
         quiet: Print nothing.
+        hints: Print what to do next, too.
 
     Returns:
         The standing as scripts are told it, and ``report``, the page's path or URI, or None if it was not written.
@@ -70,7 +73,7 @@ def analyze(place: str | Path | Place, *, out: Path | None = None, quiet: bool =
             highlight=False,
             markup=False,
         )
-    steps = closing_steps(experiment, standing.leaderboard, has_looked=True)
+    steps = closing_steps(experiment, standing.leaderboard, has_looked=True) if hints else []
     for line in [*lines[:1], unfinished_line(standing), *lines[1:], *steps]:
         if line is not None:
             console.print(line, soft_wrap=True, highlight=False, markup=False)

@@ -12,9 +12,9 @@ from deepmlf.training.effective import EffectiveSetting
 from deepmlf.tune.decide.curve_sampler import CurveSampler
 from deepmlf.tune.decide.distinct import IsNew, Space
 from deepmlf.tune.decide.learning import LearningSampler
+from deepmlf.tune.names import SAMPLERS
 from deepmlf.tune.space.bound import BoundSpace
 
-SAMPLERS = ("auto", "mixed", "curves", "tpe", "random", "gp", "cmaes", "grid", "nsga2")
 GUIDED = ("mixed", "curves", "tpe", "gp")
 """Those whose draws nobody takes for a sample of the space, so that trials may share what they need not vary."""
 _ONE_OBJECTIVE = ("mixed", "curves", "cmaes")

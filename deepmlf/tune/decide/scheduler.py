@@ -18,12 +18,12 @@ from deepmlf.training.reports import FIDELITY, EpochReport
 from deepmlf.tune.decide.distinct import Twins, tells_apart
 from deepmlf.tune.engines import require_insides
 from deepmlf.tune.experiment.study import own_trials
+from deepmlf.tune.names import SCHEDULERS
 from deepmlf.tune.objective import Objective
 from deepmlf.tune.settings import SearchSettings
 from deepmlf.tune.worker.wire import RayTrial, bare_config, message_in, number_of
 
 _STUDY = "study_"
-SCHEDULERS = ("asha", "hyperband", "median", "none")
 
 
 def check_scheduler(name: str) -> None:

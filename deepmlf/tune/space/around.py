@@ -4,11 +4,10 @@ from typing import Any
 
 from deepmlf.errors import SearchError
 from deepmlf.tune.experiment.stored import open_experiment
+from deepmlf.tune.names import PUBLISHED, published_settings
 from deepmlf.tune.objective import best_first
 from deepmlf.tune.space.base import DRAWN_BY_NONE, SEED
-from deepmlf.tune.space.load import known_spaces, load_space
-
-_PUBLISHED = "published/"
+from deepmlf.tune.space.load import load_space
 
 
 def settings_around(name: str) -> tuple[dict[str, Any], str]:
@@ -25,9 +24,9 @@ def settings_around(name: str) -> tuple[dict[str, Any], str]:
     Raises:
         SearchError: If there is no such setting and no such experiment, or no trial of it has come to anything.
     """
-    published = [space.removeprefix(_PUBLISHED) for space in known_spaces() if space.startswith(_PUBLISHED)]
+    published = published_settings()
     if name in published:
-        return load_space(_PUBLISHED + name).base, f"--around {name}: all that is not drawn is as published for {name}"
+        return load_space(PUBLISHED + name).base, f"--around {name}: all that is not drawn is as published for {name}"
     try:
         experiment = open_experiment(name)
     except SearchError as error:

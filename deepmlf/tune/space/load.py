@@ -15,6 +15,7 @@ from deepmlf.data.dataset import DatasetInfo
 from deepmlf.data.task import KNOWN
 from deepmlf.errors import SearchError
 from deepmlf.model.lm_store import LanguageModelFacts
+from deepmlf.tune.names import known_spaces
 
 _LARGE = 8000  # train utterances; CMU-MOSEI has 16,000, CMU-MOSI 1,300
 
@@ -104,10 +105,3 @@ def space_for(info: DatasetInfo) -> str:
     if info.name in KNOWN:
         return info.name
     return "mosei" if info.splits["train"] >= _LARGE else "mosi"
-
-
-def known_spaces() -> list[str]:
-    """Names of the spaces that come with the project; modules whose names begin with ``_`` are parts of them."""
-    root = Path(search_spaces.__file__).parent
-    paths = (path for path in root.rglob("*.py") if not path.stem.startswith("_"))
-    return sorted(str(path.relative_to(root).with_suffix("")) for path in paths)

@@ -11,8 +11,8 @@ from optuna.trial import BaseTrial, FrozenTrial, TrialState
 
 from deepmlf.tune.decide.distinct import DistinctSampler, spare_setting
 from deepmlf.tune.decide.learning import in_use, learnt_from
-from deepmlf.tune.decide.samplers import SAMPLERS
 from deepmlf.tune.experiment.study import OVERRIDES
+from deepmlf.tune.names import SAMPLERS
 from tests.tune.searchers import asked, epoch, searcher
 
 DEPTH, TOKENS = "model.fusion_depth", "model.num_fusion_tokens"

@@ -9,7 +9,8 @@ from optuna.samplers import BaseSampler
 from deepmlf.errors import SearchError
 from deepmlf.model.lm_store import LanguageModelFacts
 from deepmlf.tune.decide import samplers
-from deepmlf.tune.decide.samplers import SAMPLERS, check_sampler, grid_points, make_sampler, settled
+from deepmlf.tune.decide.samplers import check_sampler, grid_points, make_sampler, settled
+from deepmlf.tune.names import SAMPLERS
 from deepmlf.tune.space.bound import BoundSpace
 from tests.tune.parts import bound
 

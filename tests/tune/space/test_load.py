@@ -18,9 +18,10 @@ from deepmlf.errors import ConfigError, SearchError
 from deepmlf.model.deepmlf import DeepMLF
 from deepmlf.model.language_model import Family, LanguageModel, tiny_random
 from deepmlf.model.lm_store import LanguageModelFacts
+from deepmlf.tune.names import known_spaces
 from deepmlf.tune.plan import plan_search
 from deepmlf.tune.space.bound import check_ranges, check_space
-from deepmlf.tune.space.load import SearchSpace, known_spaces, load_space
+from deepmlf.tune.space.load import SearchSpace, load_space
 from tests.tune.experiments import settings
 from tests.tune.parts import bound
 

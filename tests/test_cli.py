@@ -205,7 +205,9 @@ def test_synthetic_train_evaluate(tmp_path: Path) -> None:
     options = [part for pair in sets for part in ("--set", pair)]
     result = deepmlf("train", tmp_path / "set", *options, "--out", tmp_path / "trial", "--json")
     assert result.returncode == 0, result.stderr
-    assert "fusion epoch 3: " in result.stderr
+    assert "av epoch 1 of 1: loss " in result.stderr
+    assert "fusion epoch 2 of 2: " in result.stderr
+    assert "fusion epoch 3" not in result.stderr  # it is the third of all, and has two
     valid = json.loads(result.stdout.splitlines()[-1])["valid"]
     assert deepmlf("train", tmp_path / "set", *options, "--out", tmp_path / "trial").returncode == 0
     events = EventAccumulator(str(tmp_path / "trial")).Reload()
@@ -220,6 +222,9 @@ def test_synthetic_train_evaluate(tmp_path: Path) -> None:
     result = deepmlf("evaluate", tmp_path / "trial", "--split", "valid", "--json")
     evaluated = json.loads(result.stdout.splitlines()[-1])
     assert evaluated["MAE"] == pytest.approx(valid["MAE"], abs=1e-6)
+    assert (evaluated["split"], evaluated["utterances"]) == ("valid", 10)
+    epoch = evaluated["fusion_epoch"]
+    assert f"valid split, 10 utterances; fusion epoch {epoch}, the trial's best on valid\n" in result.stdout
     beside = json.loads(again.stdout.splitlines()[-1])["baselines"]
     assert list(beside) == [
         "constant", "words", "audio and vision", "language model", "language model, audio and vision", "text head",

@@ -1,13 +1,13 @@
 """TensorBoard on an experiment or on one trial, wherever it is."""
 
 import contextlib
-import errno
 import io
 import socket
 import time
 
 from tensorboard.program import TensorBoard
 
+from deepmlf.addresses import refusal_of_address
 from deepmlf.errors import SearchError
 from deepmlf.places import Place
 from deepmlf.training.checkpoints.files import EVENTS
@@ -74,6 +74,4 @@ def _check_address(host: str, port: int) -> None:
     try:
         socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
     except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise SearchError(f"port {port} is in use; choose another by --port, or --port 0 for a free one") from None
-        raise SearchError(f"--host {host} --port {port}: cannot be listened on ({error.strerror})") from None
+        raise refusal_of_address(error, host, port) from None

@@ -1,5 +1,6 @@
 """How an experiment stands: computed once, shown by the terminal, the report and scripts alike."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,10 +12,11 @@ from rich.table import Table
 from deepmlf.analysis.curves import CurvePoint, seed_curve
 from deepmlf.analysis.leaderboard import Leaderboard, Row, leaderboard_of
 from deepmlf.analysis.next_steps import Missing, what_is_missing
-from deepmlf.analysis.records import baselines_of, load_records
+from deepmlf.analysis.records import Records, baselines_of, load_records
+from deepmlf.tables import whole_table
 from deepmlf.training.baselines import baselines_line
 from deepmlf.training.reports import Seconds
-from deepmlf.tune.driver.screen import settings_line, time_line
+from deepmlf.tune.driver.screen import UNFINISHED, settings_line, time_line
 from deepmlf.tune.experiment.stored import StoredExperiment
 from deepmlf.tune.experiment.study import FAIL_REASON, RESTARTS
 from deepmlf.tune.objective import pareto_front
@@ -125,15 +127,18 @@ class Standing:
         }
 
 
-def standing_of(experiment: StoredExperiment, table: pa.Table | None = None) -> Standing:
+def standing_of(
+    experiment: StoredExperiment, table: pa.Table | None = None, records: Records | None = None
+) -> Standing:
     """How an experiment stands by its study and what its trials have reported.
 
     Args:
         experiment: The experiment.
         table: What `results_of` returned for it, if that is known.
+        records: Its trials, if they are loaded.
     """
     trials, epochs = experiment.trials(), experiment.manifest.settings.epochs
-    records = load_records(experiment, table)
+    records = load_records(experiment, table) if records is None else records
     by_number = {trial.number: trial for trial in trials}
     ranked = [by_number[trial.number] for trial in records.ranked]
     repeats = {trial.number: trial.repeats for trial in records.trials if trial.repeats is not None}
@@ -157,19 +162,27 @@ def standing_of(experiment: StoredExperiment, table: pa.Table | None = None) -> 
     )
 
 
-def show_standing(standing: Standing, console: Console) -> None:
-    """Print the leaderboard, states, failures, the epochs that early stopping saved and what too few trials lack."""
-    console.print(_leaderboard_table(standing))
+def show_standing(standing: Standing, console: Console, *, nobody_trains: bool = False) -> None:
+    """Print the leaderboard, states, failures, the epochs that early stopping saved and what too few trials lack.
+
+    Args:
+        standing: Of the experiment.
+        console: Where.
+        nobody_trains: Whether its driver has ended, so that trials without an end are unfinished, not running.
+    """
+    names = {TrialState.RUNNING.name: UNFINISHED} if nobody_trains else {}
+    console.print(_leaderboard_table(standing, names))
     for line in _leaderboard_lines(standing):
         console.print(line, highlight=False, soft_wrap=True, markup=False)
     if standing.recipe is not None:
         console.print(f"recipe: {standing.recipe}, where neither the space nor --set says otherwise", highlight=False)
     for line in baseline_lines(standing):
         console.print(line, highlight=False, soft_wrap=True)
-    console.print("states: " + ", ".join(f"{count} {name}" for name, count in standing.states.items() if count))
+    states = ", ".join(f"{count} {names.get(name, name)}" for name, count in standing.states.items() if count)
+    console.print(f"states: {states}", highlight=False)
     spent, full = standing.fusion_epochs_spent, standing.fusion_epochs_full
     saved = standing.fusion_epochs_saved / max(full, 1)
-    console.print(f"fusion epochs: {spent} spent of {full} in full training ({saved:.0%} saved)")
+    console.print(f"fusion epochs: {spent} spent of {full} in full training ({saved:.0%} saved)", highlight=False)
     if standing.seconds.total:
         console.print(f"time: {time_line(standing.seconds)}", highlight=False)
     if standing.curve:
@@ -195,18 +208,18 @@ def baseline_lines(standing: Standing) -> list[str]:
     return lines
 
 
-def _leaderboard_table(standing: Standing) -> Table:
+def _leaderboard_table(standing: Standing, names_of_states: Mapping[str, str]) -> Table:
     objectives, board = standing.experiment.objectives, standing.leaderboard
     has_order = len(objectives) == 1
     columns = [f"best {objectives[0].name}", *(objective.name for objective in objectives[1:])]
-    table = Table(title=f"Trials of {standing.experiment.folder.name}, {'best' if has_order else 'Pareto front'} first")
-    for name in ("rank" if has_order else "front", "trial", "state", "fusion epochs", *columns):
-        table.add_column(name)
+    title = f"Trials of {standing.experiment.folder.name}, {'best' if has_order else 'Pareto front'} first"
+    names = ["rank" if has_order else "front", "trial", "state", "fusion epochs", *columns]
     if not board.common.is_full:
-        table.add_column(f"by epoch {board.common.epochs}")
+        names.append(f"by epoch {board.common.epochs}")
+    table = whole_table(*names, title=title)
     for row in board.rows[:_LISTED]:
         place = "" if row.rank is None else str(row.rank) if has_order else "yes" if row.on_front else ""
-        cells = [place, str(row.trial), _state(row), f"{row.epochs} of {board.common.full}"]
+        cells = [place, str(row.trial), _state(row, names_of_states), f"{row.epochs} of {board.common.full}"]
         cells += [_number(value) for value in row.values] or [""] * len(columns)
         if not board.common.is_full:
             cells.append("" if row.at_common is None else _number(row.at_common))
@@ -230,8 +243,9 @@ def _leaderboard_lines(standing: Standing) -> list[str]:
     return lines + [f"trial {row.trial}: {settings_line(row.params)}" for row in board.ranked[:_WITH_SETTINGS]]
 
 
-def _state(row: Row) -> str:
-    return row.state if row.repeats is None else f"{row.state}, as trial {row.repeats}"
+def _state(row: Row, names: Mapping[str, str]) -> str:
+    state = names.get(row.state, row.state)
+    return state if row.repeats is None else f"{state}, as trial {row.repeats}"
 
 
 def _number(value: float) -> str:
@@ -245,7 +259,7 @@ def _curve_table(standing: Standing) -> Table:
     title = "Over seeds, mean ± standard deviation"
     if standing.states[TrialState.PRUNED.name]:
         title += " of the trials that were not stopped early: better than the settings are"
-    table = Table(*names, objective, "seeds", title=title)
+    table = whole_table(*names, objective, "seeds", title=title)
     for point in curve:
         cells = [str(point.setting.get(name, "")) for name in names]
         table.add_row(*cells, f"{point.mean:.4f} ± {point.std:.4f}", str(point.seeds))

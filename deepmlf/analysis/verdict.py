@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
-from rich.table import Table
 from scipy.special import stdtrit
 
 from deepmlf.analysis.distinct import ranked_settings
 from deepmlf.errors import SearchError
 from deepmlf.places import Place
+from deepmlf.tables import Column, show_columns
 from deepmlf.tune.experiment.layout import VERDICT
 from deepmlf.tune.experiment.stored import StoredExperiment, open_experiment
 from deepmlf.tune.objective import Objective
@@ -247,23 +247,36 @@ def show_verdict(report: dict[str, Any], console: Console) -> None:
     """Print what `compare` returned."""
     choice, *others = report["settings"]
     names = list(report["differences"])
-    table = Table("trial", "seeds", *names, title="Test metrics, mean ± standard deviation over seeds")
-    for setting in report["settings"]:
-        cells = [f"{_number(setting['mean'][name])} ± {_number(setting['std'][name])}" for name in names]
-        table.add_row(str(setting["trial"]), str(len(setting["seeds"])), *cells)
-    for setting in others:
-        if setting["difference"] is not None:
-            pairs = [
-                f"{pair['mean']:+.4f} [{_number(pair['low'], '+')}, {_number(pair['high'], '+')}]"
-                for pair in setting["difference"].values()
-            ]
-            table.add_row(f"{choice['trial']} - {setting['trial']}", "paired", *pairs)
-    for name, metrics in report.get("baselines", {}).items():
-        table.add_row(name, "baseline", *(_number(metrics.get(metric)) for metric in names))
-    console.print(table)
-    console.print(verdict_line(report), highlight=False)
+    metrics = Column("metric", names)
+    settings = [
+        Column(
+            f"trial {one['trial']}, {_counted(len(one['seeds']), 'seed')}",
+            [f"{_number(one['mean'][name])} ± {_number(one['std'][name])}" for name in names],
+        )
+        for one in report["settings"]
+    ]
+    show_columns(console, metrics, settings, "Test metrics, mean ± standard deviation over seeds")
+    pairs = [
+        Column(
+            f"trial {choice['trial']} minus {one['trial']}",
+            [f"{pair['mean']:+.4f} [{_number(pair['low'], '+')}, {_number(pair['high'], '+')}]"
+             for pair in one["difference"].values()],
+        )
+        for one in others
+        if one["difference"] is not None
+    ]  # fmt: skip
+    show_columns(console, metrics, pairs, "Differences, paired by seed")
+    simple = [
+        Column(name, [_number(of.get(metric)) for metric in names]) for name, of in report.get("baselines", {}).items()
+    ]
+    show_columns(console, metrics, simple, "Baselines on test")
+    console.print(verdict_line(report), highlight=False, soft_wrap=True)
     if (line := unbeaten_line(report)) is not None:
         console.print(line, highlight=False, soft_wrap=True)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _number(value: float | None, sign: str = "") -> str:

@@ -173,7 +173,7 @@ def _end_search(summary: "SearchSummary", experiment: "StoredExperiment", json_o
 
     results = results_of(experiment)
     table, standing = write_results(experiment, table=results), standing_of(experiment, results)
-    show_standing(standing, Console())
+    show_standing(standing, Console(), nobody_trains=True)
     click.echo(f"table: {table}")
     emit(summary.model_dump() | {"best_folder": standing.best_folder}, json_output)
     shown = shlex.quote(summary.experiment)

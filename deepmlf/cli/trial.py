@@ -73,15 +73,17 @@ def train(
     (out / CONFIG).write_text(trial.to_json())
     recorder = _recorder(out, trial, overrides, trainer.dataset.info.task)
     with Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task("epochs", total=recorder.planned_epochs)
+        start, done = recorder.underway, recorder.reports[-1].epoch if recorder.reports else 0
+        task = progress.add_task(start.words, completed=done, total=done + start.epochs_left)
 
         def report(metrics: dict[str, Any], checkpoint: Path | None) -> None:
             epoch = EpochReport(metrics)
             recorder.add(epoch)
-            progress.update(task, completed=epoch.epoch, description=epoch.stage)
+            now = recorder.underway
+            progress.update(task, completed=epoch.epoch, total=epoch.epoch + now.epochs_left, description=now.words)
             shown = epoch.valid or {"loss": epoch.get("train/loss")}
             line = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
-            progress.console.print(f"{epoch.stage} epoch {epoch.epoch}: {line}", highlight=False)
+            progress.console.print(f"{recorder.last_epoch}: {line}", highlight=False)
 
         trainer.run(report, resume_from)
     recorder.close("COMPLETE")
@@ -196,6 +198,7 @@ def evaluate(trial: str, dataset: str | None, data: str | None, split: str, devi
     from deepmlf.inference.evaluate import baselines_beside, evaluate_beside
     from deepmlf.inference.predictor import unchecked
     from deepmlf.training.checkpoints.files import BEST, LANGUAGE_MODEL, read_metadata
+    from deepmlf.training.reports import FIDELITY
     from deepmlf.tune.experiment.remote import open_trial
 
     folder = open_trial(trial)
@@ -203,12 +206,18 @@ def evaluate(trial: str, dataset: str | None, data: str | None, split: str, devi
     metrics = found.metrics
     for note in unchecked(folder):
         tell(note)
+    metadata = read_metadata(folder / BEST)
+    epoch = metadata[FIDELITY]
+    click.echo(f"{split} split, {found.utterances} utterances; fusion epoch {epoch}, the trial's best on valid")
     simple = baselines_beside(folder, split, dataset, data) | found.of_language_model | found.of_trial
     for name, value in metrics.items():
         beside = "; ".join(f"{baseline} {of[name]:.4f}" for baseline, of in simple.items() if name in of)
         click.echo(f"{name}: {value:.4f}" + (f" ({beside})" if beside else ""))
     emit(
-        metrics | {"baselines": simple, "language_model": read_metadata(folder / BEST).get(LANGUAGE_MODEL)}, json_output
+        metrics
+        | {"split": split, "fusion_epoch": epoch, "utterances": found.utterances}
+        | {"baselines": simple, "language_model": metadata.get(LANGUAGE_MODEL)},
+        json_output,
     )
 
 

@@ -15,7 +15,7 @@ from deepmlf.events.note import trial_note
 from deepmlf.events.writer import TrialWriter, counts_all_epochs, step_of
 from deepmlf.files import drop_torn_line
 from deepmlf.training.checkpoints.files import METRICS
-from deepmlf.training.curriculum import stages_of
+from deepmlf.training.curriculum import Underway, epoch_words, underway
 from deepmlf.training.reports import VALID, EpochReport, best_epoch, read_reports
 
 
@@ -42,8 +42,6 @@ class TrialRecorder:
         drop_torn_line(folder / METRICS)
         self.folder = folder
         self.reports = read_reports(folder)
-        self.planned_epochs = sum(stage.epochs for stage in stages_of(config))
-        self.planned_fusion_epochs = config.training.epochs
         self._config, self._select_by, self._also_shown = config, select_by, also_shown
         self._direction = direction
         self._best = best_epoch(self.reports, select_by, direction)
@@ -53,6 +51,16 @@ class TrialRecorder:
     def best(self) -> dict[str, float]:
         """What is shown of the best epoch, by short names; empty before the first fusion epoch."""
         return {} if self._best is None else self._shown(self._best)
+
+    @property
+    def underway(self) -> Underway:
+        """Where the trial stands."""
+        return underway(self._config, self.reports)
+
+    @property
+    def last_epoch(self) -> str:
+        """What people call the epoch that was reported last."""
+        return epoch_words(self._config, self.reports)
 
     def start(self, shown: Mapping[str, Any], overrides: Mapping[str, Any]) -> None:
         """Show the trial in TensorBoard before it reports; a restart adds nothing.

@@ -17,6 +17,8 @@ class Evaluation:
 
     metrics: dict[str, float]
     """Of its best epoch."""
+    utterances: int = 0
+    """How many they are measured on."""
     of_language_model: Baselines = field(default_factory=dict)
     """What its frozen language model does, see `deepmlf.training.model_baselines`."""
     of_trial: Baselines = field(default_factory=dict)
@@ -69,7 +71,7 @@ def evaluate_beside(
     share = read_trial_config(trial).data.train_share
     loaders = predictor.loader(dataset, "train", share), predictor.loader(dataset, split)
     simple = language_model_baselines(predictor.model.language_model, dataset, *loaders)
-    return Evaluation(found.metrics, simple, found.of_trial)
+    return Evaluation(found.metrics, found.utterances, simple, found.of_trial)
 
 
 def _opened(
@@ -82,16 +84,17 @@ def _opened(
 
 def _evaluated(predictor: Predictor, dataset: Dataset, split: str) -> Evaluation:
     said = predictor.values(dataset, split)
-    metrics = predictor.metrics(dataset, predictor.table(dataset, split, said))
+    table = predictor.table(dataset, split, said)
+    metrics = predictor.metrics(dataset, table)
     if metrics is None:
         raise DataError(
             f"{dataset.path}: labels of {split} are missing or of another {_kind(predictor)} than in training"
         )
     if not predictor.has_text_alone:
-        return Evaluation(metrics)
+        return Evaluation(metrics, len(table))
     of_text = predictor.table(dataset, split, said | {"task": said["text"]})
     text = predictor.metrics(dataset, of_text, may_be_undefined=True)
-    return Evaluation(metrics, of_trial={} if text is None else {TEXT_HEAD: text})
+    return Evaluation(metrics, len(table), of_trial={} if text is None else {TEXT_HEAD: text})
 
 
 def baselines_beside(

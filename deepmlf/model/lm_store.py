@@ -231,10 +231,20 @@ def present(name: str) -> str:
     return SMOLLM2_INSTRUCT if is_replaced else name
 
 
+def stored_folders() -> list[Path]:
+    """The folders of the language models that are in the store, usable or not."""
+    folders = _store().iterdir() if _store().is_dir() else []
+    return sorted(folder for folder in folders if folder.is_dir() and not folder.name.startswith("."))
+
+
+def _store() -> Path:
+    return home() / "lms"
+
+
 def _stored(name: str) -> Path:
     # A .gguf file is known by its full path, so that two files of one name do not collide.
     key = str(Path(name).expanduser().resolve()) if name.endswith(".gguf") else name
-    return home() / "lms" / re.sub(r"[^A-Za-z0-9._-]+", "--", key).strip("-.")
+    return _store() / re.sub(r"[^A-Za-z0-9._-]+", "--", key).strip("-.")
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The stage that trains the audiovisual encoder alone: when it is over, and which of its epochs stays."""
+"""The stage that trains the audiovisual encoder alone: which of its epochs stays."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,14 +14,6 @@ from deepmlf.training.stores.av_encoders import av_state
 
 BEST_AV = "best_av"
 """Part of a checkpoint within the stage: weights and moments of its best epoch so far."""
-
-
-def has_stalled(maes: Sequence[float], patience: int | None) -> bool:
-    """Whether the last `patience` epochs of these validation errors, one at least, brought no better one.
-
-    None is never reached.
-    """
-    return patience is not None and len(maes) - 1 - maes.index(min(maes)) >= patience
 
 
 class BestEncoder:

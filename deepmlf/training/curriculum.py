@@ -1,8 +1,11 @@
 """Curricula: which parts train on which losses, stage by stage."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from deepmlf.config.trial import LossTerm, Stage, TrialConfig
+from deepmlf.training.reports import AV_REUSED, EpochReport
 
 _ALL_LOSSES: tuple[LossTerm, ...] = ("task", "fusion", "av", "text", "lm")
 
@@ -47,6 +50,96 @@ def stages_of(config: TrialConfig) -> list[Stage]:
         lr=curriculum.text_lr,
     )
     return [av, text, fusion]
+
+
+def has_stalled(maes: Sequence[float], patience: int | None) -> bool:
+    """Whether the last `patience` epochs of these validation errors, one at least, brought no better one.
+
+    None is never reached.
+    """
+    return patience is not None and len(maes) - 1 - maes.index(min(maes)) >= patience
+
+
+@dataclass(frozen=True)
+class Underway:
+    """Where a trial stands between two reports.
+
+    >>> Underway("fusion", done=3, planned=9, epochs_left=6).words
+    'fusion 3 of 9'
+    """
+
+    stage: str
+    """Name of the stage that trains now, which the last report need not be of."""
+    done: int
+    """Finished epochs of it; fusion stages count as one, so that it is the fidelity."""
+    planned: int
+    """Its epochs, if nothing ends it earlier."""
+    epochs_left: int
+    """Of it and of the stages after it."""
+
+    @property
+    def words(self) -> str:
+        """For people: the stage, and how much of it is done."""
+        return f"{self.stage} {self.done} of {self.planned}"
+
+
+def underway(config: TrialConfig, reports: Sequence[EpochReport]) -> Underway:
+    """Where a trial stands by what it has reported.
+
+    Args:
+        config: The trial.
+        reports: Its own, in their order.
+    """
+    stages = stages_of(config)
+    index, done = _stage_of(config, stages, reports)
+    stage, later = stages[index], sum(one.epochs for one in stages[index + 1 :])
+    if not stage.is_fusion:
+        return Underway(stage.name, done, stage.epochs, stage.epochs - done + later)
+    planned = config.training.epochs
+    fidelity = (reports[-1].fidelity or 0) if reports else 0
+    has_ended = bool(reports) and reports[-1].is_last
+    return Underway(stage.name, fidelity, planned, 0 if has_ended else planned - fidelity)
+
+
+def epoch_words(config: TrialConfig, reports: Sequence[EpochReport]) -> str:
+    """The last report's epoch among those of its stage, e.g. ``fusion epoch 3 of 9`` or ``av epoch 2 of 4``.
+
+    Args:
+        config: The trial.
+        reports: Its own up to that one, in their order.
+    """
+    last = reports[-1]
+    if last.fidelity is not None:
+        stage = "" if last.stage == "fusion" else f"{last.stage}, "
+        return f"{stage}fusion epoch {last.fidelity} of {config.training.epochs}"
+    planned = {stage.name: stage.epochs for stage in stages_of(config)}.get(last.stage)
+    return f"{last.stage} epoch {_epoch_in_stage(reports)}" + (f" of {planned}" if planned else "")
+
+
+def _stage_of(config: TrialConfig, stages: list[Stage], reports: Sequence[EpochReport]) -> tuple[int, int]:
+    """Index of the stage that trains now, and its finished epochs."""
+    if not reports:
+        return 0, 0
+    last = reports[-1]
+    index = next((i for i, stage in enumerate(stages) if stage.name == last.stage), len(stages) - 1)
+    stage, done = stages[index], _epoch_in_stage(reports)
+    is_over = done >= stage.epochs or bool(last.get(AV_REUSED))
+    if stage.is_av_alone and not is_over:
+        errors = [
+            next((value for name, value in report.metrics.items() if name.startswith("unimodal/av_")), math.inf)
+            for report in reports
+        ]
+        is_over = has_stalled(errors, config.curriculum.av_patience)
+    if is_over and index + 1 < len(stages):
+        return index + 1, 0
+    return index, done
+
+
+def _epoch_in_stage(reports: Sequence[EpochReport]) -> int:
+    """Finished epochs of the last report's stage; a stage from the store has one report, of its last epoch."""
+    last = reports[-1]
+    earlier = [report.epoch for report in reports if report.stage != last.stage]
+    return last.epoch - (earlier[-1] if earlier else 0)
 
 
 def whole_model_from(config: TrialConfig) -> int:

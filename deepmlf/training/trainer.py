@@ -17,10 +17,10 @@ from deepmlf.data.loader import Loader
 from deepmlf.errors import ConfigError, NonFiniteLossError
 from deepmlf.locks import locked
 from deepmlf.model.decode import TextPrefix
-from deepmlf.training.av_stage import BestEncoder, has_stalled
+from deepmlf.training.av_stage import BestEncoder
 from deepmlf.training.checkpoints.files import BEST
 from deepmlf.training.checkpoints.save import CheckpointWriter, load_checkpoint, save_weights
-from deepmlf.training.curriculum import has_text_alone, stages_of
+from deepmlf.training.curriculum import has_stalled, has_text_alone, stages_of
 from deepmlf.training.forward import (
     Head,
     LanguageLosses,

@@ -203,7 +203,13 @@ def _train(plan: SearchPlan, stop: Stop) -> OptunaSearcher | None:
     with _ray(plan) as served:
         searcher = _searcher(plan, Orders(plan.space, _terms(plan, served)), unrecorded)
         watch = FaultWatch(study, settings.trial_timeout)
-        _tuner(plan, searcher, scheduler, [watch, recorder, stop], samples).fit()
+        stop.on_interrupt = screen.stopping
+        try:
+            _tuner(plan, searcher, scheduler, [watch, recorder, stop], samples).fit()
+        except KeyboardInterrupt:  # the second Ctrl-C
+            screen.say("stopped now")
+        finally:
+            screen.close()
     return searcher
 
 

@@ -100,6 +100,31 @@ def test_of_equal_settings_little_is_claimed(world: str, top: int, seeds: int) -
     assert verdicts["fails"] <= 30
 
 
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_metrics_are_rows_and_no_number_is_cut(width: int) -> None:
+    values = measured([1.0, 2.0, 3.5], [2.0, 4.0, 6.0], [20.0, 41.5, 66.0])
+    for by_seed in values.values():
+        for metrics in by_seed.values():
+            metrics |= {f"Has0_metric_{number}": number * metrics["MAE"] for number in range(5)}
+    report = compare(values, MAE) | {"baselines": {f"the simple model {n}": {"MAE": 1.25 + n} for n in range(6)}}
+    console = Console(width=width, record=True, file=io.StringIO())
+    show_verdict(report, console)
+    text = console.export_text()
+    table = [line for line in text.splitlines() if not line.startswith("MAE: ")]  # what the verdict means comes last
+    assert max(map(len, map(str.rstrip, table))) <= width
+    assert "…" not in text
+    first = next(line for line in table if line.strip().startswith("MAE"))
+    assert first.split()[:4] == ["MAE", "2.1667", "±", "1.2583"]
+    for setting in report["settings"]:
+        assert f"{setting['mean']['Has0_metric_4']:.4f} ± {setting['std']['Has0_metric_4']:.4f}" in text
+    for setting in report["settings"][1:]:
+        pair = setting["difference"]["MAE"]
+        assert f"{pair['mean']:+.4f} [{pair['low']:+.4f}, {pair['high']:+.4f}]" in text
+    assert "trial 10, 3 seeds" in text
+    assert "trial 10 minus 12" in text
+    assert "6.2500" in text
+
+
 def test_differences_that_are_all_the_same_have_no_interval() -> None:
     report = compare(measured([0.5, 0.5625, 0.625], [0.5625, 0.625, 0.6875]), MAE)
     assert report["differences"]["MAE"] == {"mean": -0.0625, "low": None, "high": None}

@@ -1,6 +1,8 @@
 """All trials beside each other, and what is said where one that was stopped leads."""
 
 import io
+import itertools
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from benchmarks.parts.synthetic_experiment import make_experiment
 from deepmlf.analysis.leaderboard import Leaderboard, leaderboard_of
 from deepmlf.analysis.records import load_records
 from deepmlf.analysis.report.page import analyze
+from deepmlf.analysis.results import load_results
 from deepmlf.analysis.standing import show_standing, standing_of
 from deepmlf.tune.experiment.stored import open_experiment
 from tests.analysis.report.depths import trained
@@ -59,12 +62,36 @@ def test_a_normal_search_lists_all_its_trials(tmp_path: Path) -> None:
     experiment = make_experiment(tmp_path, 12, epochs=9, space="demo")
     text, states = printed(experiment), standing_of(open_experiment(experiment)).states
     assert states["PRUNED"] > 6
-    rows = [line.split("│")[1:-1] for line in text.splitlines() if line.startswith("│")]
-    assert [row[0].strip() for row in rows] == [str(rank) for rank in range(1, 13)]
+    table = itertools.takewhile(str.strip, text.partition(" ─")[2].splitlines()[1:])
+    rows = [re.split(r"\s{2,}", line.strip()) for line in table]
+    assert [row[0] for row in rows] == [str(rank) for rank in range(1, 13)]
     assert sum("PRUNED" in row[2] for row in rows) == states["PRUNED"]
-    assert all(row[3].strip().endswith(" of 9") for row in rows)
+    assert all(row[3].endswith(" of 9") for row in rows)
     assert "all compare at fusion epoch 1, reached by 12 of 12 trials" in text
     assert "importances need" not in text
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_nothing_is_cut_in_a_terminal_of_any_width(tmp_path: Path, width: int) -> None:
+    objectives = ["valid/Has0_acc_2", "model/trained_parameters"]
+    experiment = make_experiment(tmp_path, 12, epochs=9, space="demo", objectives=objectives)
+    text, table = printed(experiment, width), load_results(experiment)
+    assert "…" not in text
+    largest = max(table["model/trained_parameters"].to_pylist())
+    assert f"{largest:.0f}" in text
+    assert "model.fusion_depth=" in text
+    assert "curriculum.name=" in text
+
+
+def test_trials_that_nobody_trains_are_unfinished(tmp_path: Path) -> None:
+    standing = standing_of(open_experiment(make_experiment(tmp_path, 6, epochs=6, running=2)))
+    console = Console(width=80, record=True, file=io.StringIO())
+    show_standing(standing, console, nobody_trains=True)
+    text = console.export_text()
+    assert "2 unfinished" in text
+    assert "RUNNING" not in text
+    show_standing(standing, console)
+    assert "2 RUNNING" in console.export_text()
 
 
 def test_a_long_search_says_where_the_others_are(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from deepmlf.config.trial import TrialConfig
 from deepmlf.errors import CheckpointError
 from deepmlf.inference.evaluate import evaluate_trial
 from deepmlf.training.checkpoints.files import latest_checkpoint
-from deepmlf.training.curriculum import stages_of, whole_model_from
+from deepmlf.training.curriculum import Underway, epoch_words, stages_of, underway, whole_model_from
 from deepmlf.training.reports import EpochReport, best_epoch
 from deepmlf.training.trainer import Trainer
 from tests.training.small_trial import config_of, run, without_times
@@ -218,3 +218,48 @@ def test_patience_waits_until_all_blocks_had_their_chance(tmp_path: Path, small_
         trainer._advance(trainer.stages[trainer.position.stage], metrics)
     assert metrics == {"finished": "patience"}
     assert trainer.position.fusion_epoch == 6
+
+
+def reported(*epochs: tuple[str, int, int | None], **more: Any) -> list[EpochReport]:
+    """Reports by stage, epoch and fusion epoch."""
+    return [
+        EpochReport({"stage": stage, "epoch": epoch} | ({} if fidelity is None else {"fusion_epoch": fidelity}) | more)
+        for stage, epoch, fidelity in epochs
+    ]
+
+
+def test_where_a_trial_stands_is_its_stage_now_and_not_that_of_its_last_report() -> None:
+    lengths = {"training.epochs": 9, "curriculum.av_epochs": 2, "curriculum.text_epochs": 3}
+    config = TrialConfig.from_overrides({"curriculum.name": "unimodal_first"} | lengths)
+    assert underway(config, []) == Underway("av", 0, 2, 14)
+    epochs = reported(("av", 1, None), ("av", 2, None), ("text", 3, None), ("text", 4, None), ("text", 5, None),
+                      ("fusion", 6, 1), ("fusion", 14, 9))  # fmt: skip
+    seen = [(underway(config, epochs[:count]).words, epoch_words(config, epochs[:count])) for count in range(1, 8)]
+    assert seen == [
+        ("av 1 of 2", "av epoch 1 of 2"), ("text 0 of 3", "av epoch 2 of 2"), ("text 1 of 3", "text epoch 1 of 3"),
+        ("text 2 of 3", "text epoch 2 of 3"), ("fusion 0 of 9", "text epoch 3 of 3"),
+        ("fusion 1 of 9", "fusion epoch 1 of 9"), ("fusion 9 of 9", "fusion epoch 9 of 9"),
+    ]  # fmt: skip
+    assert [underway(config, epochs[:count]).epochs_left for count in (1, 2, 4, 6, 7)] == [13, 12, 10, 8, 0]
+
+
+def test_a_stage_that_its_patience_ended_is_over_for_who_watches() -> None:
+    config = TrialConfig.from_overrides({"training.epochs": 9, "curriculum.av_epochs": 30, "curriculum.av_patience": 2})
+    errors = [1.5, 1.2, 1.3, 1.25]
+    reports = [reported(("av", epoch, None), **{"unimodal/av_MAE": error})[0] for epoch, error in enumerate(errors, 1)]
+    assert underway(config, reports[:3]).words == "av 3 of 30"
+    assert underway(config, reports) == Underway("fusion", 0, 9, 9)
+    stored = reported(("av", 4, None), **{"curriculum/av_reused": 1})
+    assert underway(config, stored).words == "fusion 0 of 9"
+
+
+def test_blocks_that_join_are_one_fusion() -> None:
+    config = TrialConfig.from_overrides(
+        {"curriculum.name": "grow_depth", "training.epochs": 6, "curriculum.grow_share": 0.5, "model.fusion_depth": 2}
+    )
+    assert [(stage.name, stage.epochs) for stage in stages_of(config)] == [("fusion_1", 3), ("fusion", 3)]
+    reports = reported(*((("fusion_1" if epoch < 4 else "fusion"), epoch, epoch) for epoch in range(1, 7)))
+    assert underway(config, reports[:2]) == Underway("fusion_1", 2, 6, 4)
+    assert underway(config, reports[:3]) == Underway("fusion", 3, 6, 3)
+    assert epoch_words(config, reports[:3]) == "fusion_1, fusion epoch 3 of 6"
+    assert epoch_words(config, reports) == "fusion epoch 6 of 6"

@@ -99,8 +99,14 @@ def write_report(standing: Standing, table: pa.Table, out: Path | None = None) -
     return str(path) if out is not None else experiment.place.publish(PAGE)
 
 
-def render(records: Records, standing: Standing) -> str:
-    """The page's HTML; everything that comes from the experiment is escaped."""
+def render(records: Records, standing: Standing, live: dict[str, Any] | None = None) -> str:
+    """The page's HTML; everything that comes from the experiment is escaped.
+
+    Args:
+        records: Its trials.
+        standing: How it stands.
+        live: The page's own ``version`` and the ``seconds`` between looks for another one, of a page that is served.
+    """
     experiment = standing.experiment
     environment = templates_of("deepmlf.analysis.report", html=True)
     environment.filters |= {"short": _decimal, "spelled": _spelled}
@@ -115,6 +121,7 @@ def render(records: Records, standing: Standing) -> str:
     confirmations = _confirmations(experiment.folder)
     metrics = list(dict.fromkeys(name for trial in records.trials for name in trial.best if name.startswith(VALID)))
     return template.render(
+        live=live,
         records=records,
         name=experiment.folder.name,
         unfinished=unfinished_line(standing),

@@ -198,7 +198,7 @@ class Analysed(Said):
 
 
 class Served(Said):
-    """`deepmlf tensorboard`, printed as soon as it listens; the command goes on until Ctrl-C."""
+    """`deepmlf tensorboard` and `watch`, printed as soon as they listen; the command goes on until Ctrl-C."""
 
     url: str
     """Where it listens."""

@@ -7,7 +7,7 @@ import re
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from deepmlf.errors import LanguageModelError, PackageIndexError, first_line
@@ -63,9 +63,10 @@ def from_hub(hub_id: str, folder: Path, progress: Say, check: Callable[[Path], N
 
     progress(f"downloading {hub_id} from the hub")
     try:
-        snapshot_download(hub_id, local_dir=folder, allow_patterns=_SMALL_FILES)
-        check(folder)
-        snapshot_download(hub_id, local_dir=folder, allow_patterns=weight_files(folder))
+        with without_bars():
+            snapshot_download(hub_id, local_dir=folder, allow_patterns=_SMALL_FILES)
+            check(folder)
+            snapshot_download(hub_id, local_dir=folder, allow_patterns=weight_files(folder))
     except LanguageModelError:
         raise
     except HfHubHTTPError as error:
@@ -80,6 +81,21 @@ def from_hub(hub_id: str, folder: Path, progress: Say, check: Callable[[Path], N
                 "try again, or give a local folder or .gguf file"
             ) from error
     shutil.rmtree(folder / ".cache", ignore_errors=True)
+
+
+@contextlib.contextmanager
+def without_bars() -> Iterator[None]:
+    """Keep the hub's client from drawing its own bars, a wall of them for a model of many files."""
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    if are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
 
 
 def _from_cache(hub_id: str, folder: Path, progress: Say) -> bool:

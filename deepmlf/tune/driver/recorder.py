@@ -60,8 +60,10 @@ class ExperimentRecorder(DriverCallback):
             if message.awaited is not None:
                 self._awaited[order.number] = message.awaited
                 self._screen.waits(order.number, message.awaited)
-        elif not order.only_record and isinstance(message, EpochReport) and self._record(order).add(message):
-            self._screen.epoch(order.number, message)
+        elif not order.only_record and isinstance(message, EpochReport):
+            record = self._record(order)
+            if record.add(message):
+                self._screen.epoch(order.number, record.last_epoch, message)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._close(order_of(trial.config))
@@ -110,8 +112,8 @@ class ExperimentRecorder(DriverCallback):
                 number,
                 record.reports,
                 record.best,
-                record.planned_epochs,
-                record.planned_fusion_epochs,
+                record.underway,
+                get_trial(self._study, number).params,
                 self._awaited.get(number),
             )
             for number, record in sorted(self._running.items())

@@ -5,17 +5,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
+from deepmlf.tables import whole_table, width_of
+from deepmlf.training.curriculum import Underway
 from deepmlf.training.reports import EPOCH_SECONDS, EpochReport, Seconds, seconds_of
 from deepmlf.tune.decide.scheduler import Rung
 from deepmlf.tune.objective import Objective
 
 _REFRESH_SECONDS = 0.5
 _ENDED = ("COMPLETE", "PRUNED", "FAIL")
+UNFINISHED = "unfinished"
+"""What a trial is that an interrupted search has begun: a resume goes on with it."""
 
 
 @dataclass(frozen=True)
@@ -27,21 +30,29 @@ class RunningTrial:
     """What it has reported, epoch by epoch."""
     best: Mapping[str, float]
     """Those of its best epoch, by short name."""
-    planned_epochs: int
-    """Of all stages."""
-    planned_fusion_epochs: int
+    underway: Underway
+    """Where it stands."""
+    params: Mapping[str, Any]
+    """What was drawn for it."""
     awaited: str | None = None
     """What another process makes that it waits for, if it does."""
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds to the end of its training if nothing stops it; None before its first epoch in this stage."""
-        if not self.reports:
-            return None
-        last = self.reports[-1]
-        times = [report.get(EPOCH_SECONDS) for report in self.reports if report.stage == last.stage]
+        """Seconds to the end of its training if nothing stops it; None before its first epoch of fusion.
+
+        Epochs before fusion take so much less time that they tell nothing about it.
+        """
+        times = [report.get(EPOCH_SECONDS) for report in self.reports if report.fidelity is not None]
         recent = sorted([seconds for seconds in times if seconds is not None][-3:])
-        return (self.planned_epochs - last.epoch) * recent[len(recent) // 2] if recent else None
+        return self.underway.epochs_left * recent[len(recent) // 2] if recent else None
+
+    @property
+    def doing(self) -> str:
+        """What it does now."""
+        if self.awaited is not None:
+            return f"waits for {self.awaited}"
+        return self.underway.words if self.reports else "starts"
 
 
 @dataclass(frozen=True)
@@ -80,6 +91,7 @@ class SearchScreen:
         self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
         self._started = time.monotonic()
         self._next_refresh = 0.0
+        self._is_stopping = False
 
     @property
     def is_due(self) -> bool:
@@ -112,30 +124,32 @@ class SearchScreen:
         seconds = time.monotonic() - self._started
         by_this_driver = finished - self._ended_before
         counts = ", ".join(f"{states[state]} {state}" for state in _ENDED if states.get(state))
+        if self._is_stopping and running:
+            counts += f"{', ' if counts else ''}{len(running)} {UNFINISHED}"
         left = (
-            f", about {duration(seconds / by_this_driver * (self._trials - finished))} left" if by_this_driver else ""
+            f", about {duration(seconds / by_this_driver * (self._trials - finished))} left"
+            if by_this_driver and not self._is_stopping
+            else ""
         )
         head = f"{self._name}: {finished} of {self._trials} trials" + (f" ({counts})" if counts else "")
         parts: list[Any] = [Text(f"{head}; {duration(seconds)}{left}", style="bold")]
         if best is not None:
             settings = settings_line(best.params)
             parts.append(Text(f"best {self._objectives[0].name} {best.value:.4f}, trial {best.number}: {settings}"))
-        parts.append(self._table(running))
-        parts += [
-            Text(line, style="dim") for line in self._footer(running, by_this_driver / seconds if seconds else 0.0)
-        ]
+        footer = self._footer(running, by_this_driver / seconds if seconds else 0.0)
         spent = sum((seconds_of(trial.reports) for trial in running), ended)
         if spent.total:
-            parts.append(Text(time_line(spent), style="dim"))
-        return Group(*parts)
+            footer.append(time_line(spent))
+        below = [Text(line, style="dim") for line in footer]
+        return Group(*parts, *self._trials_shown(running, best, beside=[*parts, *below]), *below)
 
-    def epoch(self, number: int, report: EpochReport) -> None:
-        """Say that a trial has reported an epoch, where there is no screen."""
+    def epoch(self, number: int, words: str, report: EpochReport) -> None:
+        """Say that a trial has reported an epoch, where there is no screen; `words` are what the epoch is called."""
         if self._live is None:
             first = self._objectives[0].name
             value = report.get(first)
             shown = f"loss {report.get('train/loss'):.4f}" if value is None else f"{first} {value:.4f}"
-            self.say(f"trial {number}: {report.stage} epoch {report.epoch}, {shown}")
+            self.say(f"trial {number}: {words}, {shown}")
 
     def waits(self, number: int, awaited: str) -> None:
         """Say that a trial waits, where there is no screen."""
@@ -154,32 +168,68 @@ class SearchScreen:
         """Print a line; above the screen, if there is one."""
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
+    def stopping(self) -> None:
+        """Say that Ctrl-C was seen; trials that are under way count as unfinished from here on."""
+        self._is_stopping = True
+        self.say("stopping after this step; again to stop now")
+
     def close(self) -> None:
         """Leave the screen as it is last drawn."""
         if self._live is not None:
             self._live.stop()
 
-    def _table(self, running: Sequence[RunningTrial]) -> Table:
+    def _trials_shown(
+        self, running: Sequence[RunningTrial], best: Best | None, beside: Sequence[RenderableType]
+    ) -> list[RenderableType]:
+        """The trials under way, with their settings as far as the terminal has lines for them."""
+        rows = self._rows(running)
+        if not running:
+            return [rows]
+        settings = [Text(line, style="dim") for line in _differences(running, best)]
+        room = self._console.height - 1
+        if self._lines([*beside, rows, *settings]) <= room:
+            return [rows, *settings]
+        for count in range(len(running), 0, -1):
+            more = [Text(f"and {len(running) - count} more trials", style="dim")] if count < len(running) else []
+            rows = self._rows(running[:count])
+            if count == 1 or self._lines([*beside, rows, *more]) <= room:
+                return [rows, *more]
+        raise AssertionError("one trial is always shown")
+
+    def _lines(self, parts: Sequence[RenderableType]) -> int:
+        return len(self._console.render_lines(Group(*parts), pad=False))
+
+    def _rows(self, running: Sequence[RunningTrial]) -> RenderableType:
+        """A table, or where a number in it would have to be cut a line for each trial."""
         columns = [column for objective in self._objectives for column in (objective.name, f"best {objective.short}")]
-        table = Table("trial", "stage", "epoch", "fusion epoch", *columns, "left", expand=True)
+        table = whole_table("trial", "stage, epochs", *columns, "left")
+        for column in (table.columns[0], *table.columns[2:]):
+            column.no_wrap = True
         for trial in running:
-            last = trial.reports[-1] if trial.reports else EpochReport({"stage": "starts", "epoch": 0})
-            values = [value for one in self._objectives for value in (last.get(one.name), trial.best.get(one.short))]
             seconds = trial.seconds_left
-            table.add_row(
-                str(trial.number),
-                last.stage if trial.awaited is None else f"waits for {trial.awaited}",
-                f"{last.epoch} of {trial.planned_epochs}",
-                f"{last.fidelity or 0} of {trial.planned_fusion_epochs}",
-                *("" if value is None else f"{value:.4g}" for value in values),
-                "" if seconds is None else duration(seconds),
-            )
-        return table
+            left = "" if seconds is None else duration(seconds)
+            table.add_row(str(trial.number), trial.doing, *self._values(trial), left)
+        table.columns[1].min_width = max(map(len, (trial.underway.words for trial in running)), default=0)
+        if width_of(self._console, table).minimum <= self._console.width:
+            return table
+        return Group(*(Text(self._line(trial)) for trial in running))
+
+    def _line(self, trial: RunningTrial) -> str:
+        names = [name for objective in self._objectives for name in (objective.name, f"best {objective.short}")]
+        values = [f"{name} {value}" for name, value in zip(names, self._values(trial), strict=True) if value]
+        left = [] if trial.seconds_left is None else [f"{duration(trial.seconds_left)} left"]
+        return f"trial {trial.number}: " + ", ".join([trial.doing, *values, *left])
+
+    def _values(self, trial: RunningTrial) -> list[str]:
+        """Each objective in the last epoch and in the best one."""
+        last = trial.reports[-1] if trial.reports else EpochReport({})
+        values = [value for one in self._objectives for value in (last.get(one.name), trial.best.get(one.short))]
+        return ["" if value is None else f"{value:.4g}" for value in values]
 
     def _footer(self, running: Sequence[RunningTrial], trials_per_second: float) -> list[str]:
         lines = []
         rungs = [
-            f"epoch {rung.epochs}: {rung.trials} trials"
+            f"fusion epoch {rung.epochs}: {rung.trials} trials"
             + ("" if rung.cutoff is None else f", cut-off {rung.cutoff:.4g}")
             for rung in self._read_rungs()
         ]
@@ -208,8 +258,19 @@ def time_line(seconds: Seconds) -> str:
 
 
 def settings_line(params: Mapping[str, Any]) -> str:
-    """Settings on one line, by the last part of their names, e.g. ``fusion_depth=5, lr_fusion=0.0001``."""
-    shown = {name.rpartition(".")[2]: value for name, value in params.items()}
+    """Settings on one line, e.g. ``model.fusion_depth=5, training.lr_fusion=0.0001``."""
     return ", ".join(
-        f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}" for name, value in shown.items()
+        f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}" for name, value in params.items()
     )
+
+
+def _differences(running: Sequence[RunningTrial], best: Best | None) -> list[str]:
+    """What was drawn for each trial under way, as far as it is not what the best one has."""
+    if best is None:
+        return [f"trial {trial.number}: {settings_line(trial.params)}" for trial in running if trial.params]
+    lines = []
+    for trial in running:
+        differs = {name: value for name, value in trial.params.items() if best.params.get(name, ...) != value}
+        if differs:
+            lines.append(f"trial {trial.number}, unlike the best: {settings_line(differs)}")
+    return lines

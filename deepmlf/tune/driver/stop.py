@@ -1,7 +1,10 @@
 """The end of a search before its end."""
 
 import signal
+import threading
 import time
+from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 from deepmlf.tune.driver.callback import DriverCallback
@@ -23,10 +26,31 @@ class Stop(DriverCallback):
 
     def __init__(self, time_budget: float | None, lease: Lease | None = None) -> None:
         self._lease = lease
+        self.on_interrupt: Callable[[], None] = lambda: None
+        """Called at once when Ctrl-C is pressed for the first time."""
+        self._hears_interrupts = False
         self._deadline = None if time_budget is None else time.monotonic() + time_budget
         self._stopped = False
         self.out_of_time = False
         self.reason: str | None = None
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        if not self._hears_interrupts and threading.current_thread() is threading.main_thread():
+            self._hears_interrupts = True
+            self._hear_interrupts()
+
+    def _hear_interrupts(self) -> None:
+        """Answer Ctrl-C before Ray does, whose own handler ends the run after the step and gives the next one back."""
+        of_ray = signal.getsignal(signal.SIGINT)
+
+        def answer(number: int, frame: FrameType | None) -> None:
+            if not self._stopped:
+                self._stopped = True
+                self.on_interrupt()
+            if callable(of_ray):
+                of_ray(number, frame)
+
+        signal.signal(signal.SIGINT, answer)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any

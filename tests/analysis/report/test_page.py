@@ -1,5 +1,6 @@
 """The report of an experiment: its numbers, its sentences, and what becomes of it where little is known yet."""
 
+import itertools
 import json
 import re
 from dataclasses import replace
@@ -298,8 +299,10 @@ def test_a_curve_of_conditional_parameters_has_each_value_below_its_name(
     )
     analyze(make_experiment(tmp_path, 12, space=str(space), scheduler="none", epochs=3))
     table = capsys.readouterr().out.partition("Over seeds")[2].partition("table:")[0]
-    lines = [re.split("[│┃]", line)[1:-1] for line in table.splitlines() if line[:1] in ("│", "┃")]
-    heading, *rows = [[cell.strip() for cell in line] for line in lines]
+    above = next(line for line in table.splitlines() if "valid/MAE" in line)
+    lines = itertools.takewhile(str.strip, table.partition(" ─")[2].splitlines()[1:])
+    cells = [slice(m.start(), m.start() + len(m[0])) for m in re.finditer(r"\S+\s*", above)]
+    heading, *rows = [[line[cell].strip() for cell in cells] for line in (above, *lines)]
     assert heading == ["curriculum.av_epochs", "curriculum.name", "model.fusion_depth", "valid/MAE", "seeds"]
     assert sorted(row[:3] for row in rows) == [["", "joint", "3"], ["7", "av_first", ""]]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
+from huggingface_hub.utils import are_progress_bars_disabled
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from deepmlf.errors import LanguageModelError
@@ -155,3 +156,19 @@ def test_what_config_json_tells_is_refused_before_a_weight_is_fetched(
             lm_store.get("org/refused")
         assert "config.json" in hub.fetched
         assert not any(name.endswith(".safetensors") for name in hub.fetched)
+
+
+def test_the_hubs_own_bars_never_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mock of the hub."""
+    seen = []
+
+    def snapshot_download(*given: object, **options: object) -> str:
+        seen.append(are_progress_bars_disabled())
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    monkeypatch.setattr(fetch, "is_offline", lambda: False)
+    before = are_progress_bars_disabled()
+    fetch.from_hub("some/model", make_folder(tmp_path / "model"), lambda message: None, lambda folder: None)
+    assert seen == [True, True]
+    assert are_progress_bars_disabled() == before

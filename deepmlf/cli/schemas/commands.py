@@ -16,7 +16,8 @@ from deepmlf.cli.schemas.trials import Evaluated, Explained, Exported, Predicted
 BY_COMMAND: dict[str, type[Said]] = {
     "data import": Imported, "data metrics": OwnMetrics, "data extract": Extracted, "data synthetic": Synthetic,
     "data info": Dataset, "lm get": LanguageModel, "train": Trained, "search": Searched, "resume": Searched,
-    "confirm": Verdict, "analyze": Analysed, "tensorboard": Served, "watch": Served, "doctor": Examined, "evaluate": Evaluated, "export": Exported,
+    "confirm": Verdict, "analyze": Analysed, "tensorboard": Served, "watch": Served,
+    "doctor": Examined, "evaluate": Evaluated, "export": Exported,
     "predict": Predicted, "explain": Explained, "import-reference": ReferenceImported,
 }  # fmt: skip
 """The object that each command prints."""

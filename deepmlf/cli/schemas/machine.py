@@ -13,6 +13,7 @@ class Check(Said):
     status: Literal["ok", "warning", "problem"]
     """`problem`: something will not work; `warning`: something may not, or goes slower."""
     found: str
+    """What is there, in words."""
     remedy: str | None
     """What to do; null where nothing is to be done."""
 
@@ -23,3 +24,4 @@ class Examined(Said):
     ok: bool
     """Whether there is no problem; if there is one, the exit status is 1."""
     checks: list[Check]
+    """In the order in which they were made."""

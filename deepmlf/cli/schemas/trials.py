@@ -22,6 +22,12 @@ class Evaluated(Said):
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, float | None]
 
+    split: str
+    """What was evaluated."""
+    utterances: int
+    """With labels, of that split."""
+    fusion_epoch: int
+    """Whose weights they are: the trial's best."""
     baselines: dict[str, Metrics]
     """What simple models reach on the same split."""
     language_model: str | None

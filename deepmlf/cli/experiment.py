@@ -33,8 +33,8 @@ def copy(experiment: str, target: str, json_output: bool) -> None:
     from deepmlf.tune.experiment.copying import copy_experiment
     from deepmlf.tune.experiment.stored import open_experiment
 
-    opened, place = open_experiment(experiment), Place.of(target)
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    opened, place, console = open_experiment(experiment), Place.of(target), Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("files")
         files = copy_experiment(opened, place, lambda done, total: bar.update(task, completed=done, total=total))
     emit({"experiment": str(place), "files": files}, json_output)

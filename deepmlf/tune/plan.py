@@ -164,12 +164,17 @@ def plan_resume(
     _check_language_models(manifest, material, space, name)
     if manifest.language_model_fingerprint is None:
         say(settings, f"{name}: does not say which weights {settings.lm} had, so it goes on with those of now")
-    queue: list[dict[str, Any]] = []
-    if changes.trials is not None and settings.sampler == "grid":
-        queue, settings = _queue(settings, space)
-        kept = kept.model_copy(update={"trials": settings.trials})
-        experiment = experiment.with_manifest(manifest.model_copy(update={"settings": kept}))
-    return SearchPlan(experiment, settings, material.dataset.info, space, queue)
+    plan = SearchPlan(experiment, settings, material.dataset.info, space)
+    return _with_more_points(plan) if changes.trials is not None and settings.sampler == "grid" else plan
+
+
+def _with_more_points(plan: SearchPlan) -> SearchPlan:
+    """The plan of a grid that goes on with other trials, with as many as it has points."""
+    queue, settings = _queue(plan.settings, plan.space)
+    manifest = plan.experiment.manifest
+    kept = manifest.settings.model_copy(update={"trials": settings.trials})
+    experiment = plan.experiment.with_manifest(manifest.model_copy(update={"settings": kept}))
+    return replace(plan, experiment=experiment, settings=settings, queue=queue)
 
 
 def _check_language_models(manifest: Manifest, material: Material, space: BoundSpace, name: str) -> None:

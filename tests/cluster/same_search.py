@@ -43,6 +43,11 @@ def install(shared: Path, data: Path, **size: str) -> None:
         (programs / name).write_text(f'#!/bin/sh\n{exports}{start}exec {sys.executable} {arguments} "$@"\n')
         (programs / name).chmod(0o755)
     shutil.copytree(data, shared / "mosi")
+    shrink(shared, **size)
+
+
+def shrink(shared: Path, **size: str) -> None:
+    """Have `deepmlf` there search a little; see `tests.cluster.small_deepmlf`."""
     small = {"replaced": REPLACED | size, "added": {"search": ADDED}}
     (shared / "small.json").write_text(json.dumps(small))
 

@@ -109,7 +109,7 @@ def _that_trains(job: "subprocess.Popen[str]", experiment: Path, workers: list[M
     while time.monotonic() < deadline and job.poll() is None:
         logs = list(experiment.glob("trials/*/metrics.jsonl"))
         for worker in workers:
-            if len(logs) >= 3 and any("TrialWorker" in name or "train" in name for name in _programs(worker)):
+            if logs and any(name.startswith("ray::") and "IDLE" not in name for name in _programs(worker)):
                 return worker
         time.sleep(0.3)
     job.kill()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.machines import ROOT, Machine, machines
-from tests.cluster.same_search import assert_same_search, install
+from tests.cluster.same_search import assert_same_search, install, shrink
 
 CONFIG = """
 ClusterName=pretended
@@ -144,3 +144,20 @@ def test_a_job_that_is_queued_again_ends_as_a_local_search(slurm: Slurm, small_d
     assert list(experiment.glob("trials/*/events.out.tfevents.*"))
     token = (slurm.shared / "home" / ".ray" / "auth_token").read_text().strip()
     assert token not in log
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_a_job_ends_before_its_time_limit_and_the_next_one_goes_on(
+    slurm: Slurm, small_data: Path, tmp_path: Path
+) -> None:
+    shrink(slurm.shared, **{"--time-budget": "10s"})
+    first = slurm.submit("--time=30")
+    slurm.wait_for(first, "COMPLETED")
+    assert "the time budget is spent; go on with `deepmlf resume /shared/runs/first`" in slurm.log(first)
+    shrink(slurm.shared)
+    second = slurm.submit()
+    slurm.wait_for(second, "COMPLETED")
+    assert_same_search(slurm.shared / "runs" / "first", small_data, tmp_path)

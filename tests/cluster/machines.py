@@ -16,6 +16,7 @@ from typing import Any
 
 import psutil
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = Path("/shared")
@@ -89,6 +90,13 @@ def machines(addresses: dict[str, str], home: str) -> Iterator[dict[str, Machine
         addresses: Of one network, by name.
         home: Of their user: in /tmp for one on each machine, in /shared for one on all.
     """
+    # To remove the folder /shared would take what is mounted there from the machines of another test.
+    with FileLock(Path(tempfile.gettempdir()) / "pretended-machines.lock"), _machines(addresses, home) as found:
+        yield found
+
+
+@contextlib.contextmanager
+def _machines(addresses: dict[str, str], home: str) -> Iterator[dict[str, Machine]]:
     made_shared = not SHARED.exists()
     folder = Path(tempfile.mkdtemp(prefix="machines", dir="/tmp"))  # paths of sockets must be short
     starters: list[subprocess.Popen[bytes]] = []

@@ -14,6 +14,7 @@ from deepmlf.analysis.standing import Standing, standing_of
 from deepmlf.analysis.verdict import confirm as confirm_experiment
 from deepmlf.errors import SearchError
 from deepmlf.places import Place
+from deepmlf.tune.changes import SearchChanges
 from deepmlf.tune.experiment.layout import PAGE
 from deepmlf.tune.experiment.stored import open_experiment
 from deepmlf.tune.material import get_material
@@ -130,9 +131,9 @@ class Experiment:
         """Train the best settings again with fresh seeds and compare them on the test split; see `deepmlf.confirm`."""
         return confirm_experiment(self._place, quiet=True, **options)
 
-    def resume(self, *, address: str | None = None, time_budget: float | None = None) -> "Experiment":
+    def resume(self, **options: Any) -> "Experiment":
         """Go on with the search to its end; see `deepmlf.resume`."""
-        return resume(self._place, address=address, time_budget=time_budget, study_storage=self._study_storage)
+        return resume(self._place, study_storage=self._study_storage, **options)
 
 
 def search(data: str | Path, *, space: str | None = None, lm: str = "smollm2-135m", **settings: Any) -> Experiment:
@@ -164,10 +165,11 @@ def resume(
     address: str | None = None,
     time_budget: float | None = None,
     study_storage: str | None = None,
+    **changes: Any,
 ) -> Experiment:
-    """Go on with a search after a crash, a kill, Ctrl-C or the end of its time budget.
+    """Go on with a search after a crash, a kill, Ctrl-C or the end of its time budget, or let it grow.
 
-    >>> resume("runs/first")
+    >>> resume("runs/first", trials=2, concurrent=2)
     Experiment('.../runs/first')
 
     Args:
@@ -175,11 +177,15 @@ def resume(
         address: Of the Ray cluster to go on with; None takes the one that the search began on.
         time_budget: Seconds for this run; None takes the budget that the search began with.
         study_storage: URL of the study's database, if its password is needed.
+        **changes: What is to be other than it was from now on: the fields of
+            :class:`deepmlf.tune.changes.SearchChanges`, as ``trials``, ``concurrent``, ``gpus_per_trial``.
 
     Raises:
-        SearchError: If there is no experiment, a driver is still at it, or it was stopped before its end.
+        SearchError: If there is no experiment, a driver is still at it, a change cannot be, or it was stopped before
+            its end.
     """
-    plan = plan_resume(open_experiment(place, study_storage), address=address, time_budget=time_budget)
+    experiment, asked = open_experiment(place, study_storage), SearchChanges.model_validate(changes)
+    plan = plan_resume(experiment, address=address, time_budget=time_budget, changes=asked)
     return _ended(run(plan), study_storage)
 
 

@@ -10,6 +10,7 @@ import click
 from deepmlf.cli.board import tensorboard, watch
 from deepmlf.cli.data import data, lm
 from deepmlf.cli.doctor import doctor
+from deepmlf.cli.experiment import copy, stop
 from deepmlf.cli.model import explain, export, predict
 from deepmlf.cli.search import analyze, confirm, resume, search
 from deepmlf.cli.trial import evaluate, import_reference_command, train
@@ -66,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 for command in (
-    data, lm, train, search, resume, confirm, analyze, watch, tensorboard, evaluate, export, predict, explain,
-    import_reference_command, doctor,
+    data, lm, train, search, resume, stop, copy, confirm, analyze, watch, tensorboard, evaluate, export, predict,
+    explain, import_reference_command, doctor,
 ):  # fmt: skip
     cli.add_command(command)

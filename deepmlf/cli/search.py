@@ -138,6 +138,12 @@ def _demo_data() -> Path:
 
 @click.command()
 @experiment_argument
+@click.option("--trials", type=click.IntRange(1), help="Trials in all, from now on.")
+@click.option("--concurrent", type=click.IntRange(1), help="Trials at a time, from now on.")
+@click.option("--cpus-per-trial", type=click.FloatRange(0, min_open=True), help="From now on.")
+@click.option("--gpus-per-trial", type=click.FloatRange(0), help="From now on; a search that began on CPUs has 0.")
+@click.option("--epochs", type=click.IntRange(1), help="As the search has them: others are another search.")
+@click.option("--data", help="Where the same dataset is now.")
 @address_option
 @time_budget_option
 @study_storage_option
@@ -150,17 +156,22 @@ def resume(
     study_storage: str | None,
     verbose: bool,
     json_output: bool,
+    **changes: Any,
 ) -> None:
-    """Go on with a search after a crash, a kill, Ctrl-C, the loss of its cluster or the end of its time budget."""
+    """Go on with a search after a crash, a kill, Ctrl-C, the loss of its cluster or the end of its time budget.
+
+    What else is given holds from now on, for later resumes, too: a search may grow.
+    """
+    from deepmlf.tune.changes import SearchChanges
     from deepmlf.tune.experiment.stored import open_experiment
     from deepmlf.tune.plan import plan_resume
     from deepmlf.tune.search import run
     from deepmlf.tune.settings import parse_duration
 
     budget = None if time_budget is None else parse_duration(time_budget)
-    opened = open_experiment(experiment, study_storage)
-    plan = plan_resume(opened, address=address, time_budget=budget, verbose=verbose)
-    _end_search(run(plan), opened, json_output)
+    opened, asked = open_experiment(experiment, study_storage), SearchChanges(**changes)
+    plan = plan_resume(opened, address=address, time_budget=budget, verbose=verbose, changes=asked)
+    _end_search(run(plan), plan.experiment, json_output)
 
 
 def _end_search(summary: "SearchSummary", experiment: "StoredExperiment", json_output: bool) -> None:

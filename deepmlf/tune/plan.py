@@ -16,6 +16,7 @@ from deepmlf.training.baselines import baselines
 from deepmlf.training.metrics import main_metric
 from deepmlf.training.reports import VALID
 from deepmlf.training.ulgm.checks import check_ulgm
+from deepmlf.tune.changes import UNCHANGED, SearchChanges, changed_manifest
 from deepmlf.tune.cluster.connect import can_grow
 from deepmlf.tune.cluster.devices import check_asked, check_devices, settle_devices
 from deepmlf.tune.decide.curve_sampler import fault_of
@@ -46,7 +47,7 @@ class SearchPlan:
     dataset: DatasetInfo
     space: BoundSpace
     queue: list[dict[str, Any]] = field(default_factory=list)
-    """Of a new search: parameters of its first trials."""
+    """Parameters of the first trials of a new search, or of one that goes on with more points of its grid."""
     warm: list[FrozenTrial] = field(default_factory=list)
     """Of a new search: trials of an earlier experiment that its sampler learns from."""
 
@@ -123,8 +124,9 @@ def plan_resume(
     time_budget: float | None = None,
     verbose: bool = False,
     material: Material | None = None,
+    changes: SearchChanges = UNCHANGED,
 ) -> SearchPlan:
-    """Plan to go on with a search.
+    """Plan to go on with a search. Nothing is written.
 
     Args:
         experiment: Its experiment.
@@ -132,18 +134,20 @@ def plan_resume(
         time_budget: Seconds for this driver; None takes the budget that the search began with.
         verbose: Show what Ray and the workers print.
         material: Its dataset and language model, if they are open already.
+        changes: What is to be other than it was, from now on.
 
     Raises:
-        SearchError: If the experiment cannot be written, or dataset or language model are others than those that the
-            search began with.
+        SearchError: If the experiment cannot be written, a change cannot be, or dataset or language model are others
+            than those that the search began with.
         DeepMLFError: If one of them cannot be used.
     """
     check_resumable(experiment.place)
-    manifest, began = experiment.manifest, experiment.manifest.settings
-    settings = began.model_copy(
+    manifest = changed_manifest(experiment, changes)
+    kept, experiment = manifest.settings, experiment.with_manifest(manifest)
+    settings = kept.model_copy(
         update={
-            "address": address or began.address,
-            "time_budget": time_budget or began.time_budget,
+            "address": address or kept.address,
+            "time_budget": time_budget or kept.time_budget,
             "verbose": verbose,
         }
     )
@@ -160,7 +164,17 @@ def plan_resume(
     _check_language_models(manifest, material, space, name)
     if manifest.language_model_fingerprint is None:
         say(settings, f"{name}: does not say which weights {settings.lm} had, so it goes on with those of now")
-    return SearchPlan(experiment, settings, material.dataset.info, space)
+    plan = SearchPlan(experiment, settings, material.dataset.info, space)
+    return _with_more_points(plan) if changes.trials is not None and settings.sampler == "grid" else plan
+
+
+def _with_more_points(plan: SearchPlan) -> SearchPlan:
+    """The plan of a grid that goes on with other trials, with as many as it has points."""
+    queue, settings = _queue(plan.settings, plan.space)
+    manifest = plan.experiment.manifest
+    kept = manifest.settings.model_copy(update={"trials": settings.trials})
+    experiment = plan.experiment.with_manifest(manifest.model_copy(update={"settings": kept}))
+    return replace(plan, experiment=experiment, settings=settings, queue=queue)
 
 
 def _check_language_models(manifest: Manifest, material: Material, space: BoundSpace, name: str) -> None:

@@ -3,22 +3,19 @@
 import contextlib
 import logging
 import os
-import shutil
 import sys
 import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-from optuna.trial import TrialState
 from ray import tune
 from ray.tune.schedulers import TrialScheduler
 from rich.console import Console
 
 from deepmlf.errors import SearchError
 from deepmlf.places import Place
-from deepmlf.training.reports import read_reports
+from deepmlf.tune.changes import UNCHANGED, SearchChanges, write_changes
 from deepmlf.tune.cluster.connect import connected
 from deepmlf.tune.cluster.devices import device_with
 from deepmlf.tune.cluster.node_files import serving
@@ -33,21 +30,18 @@ from deepmlf.tune.driver.ray_records import ended_in_ray
 from deepmlf.tune.driver.recorder import ExperimentRecorder
 from deepmlf.tune.driver.screen import SearchScreen
 from deepmlf.tune.driver.stop import Stop
-from deepmlf.tune.experiment.layout import LOCK, RAY, SPACE, TRIALS, trial_folders
-from deepmlf.tune.experiment.lease import Lease
+from deepmlf.tune.experiment.alone import alone_at
+from deepmlf.tune.experiment.layout import RAY, SPACE, TRIALS
 from deepmlf.tune.experiment.manifest import write_manifest
-from deepmlf.tune.experiment.remote import pull
-from deepmlf.tune.experiment.stored import StoredExperiment, open_experiment
+from deepmlf.tune.experiment.stop_request import StopRequest
+from deepmlf.tune.experiment.stored import open_experiment
 from deepmlf.tune.experiment.study import (
     PRIOR,
     check_insides,
     create_study,
     name_objectives,
     own_trials,
-    record_epoch,
-    repair_journal,
 )
-from deepmlf.tune.experiment.uploader import Uploader
 from deepmlf.tune.messages import SearchTerms, Served
 from deepmlf.tune.plan import SearchPlan, check_cluster, plan_resume, plan_search, say, with_devices
 from deepmlf.tune.settings import SearchSettings
@@ -74,6 +68,7 @@ def resume_search(
     study_storage: str | None = None,
     time_budget: float | None = None,
     verbose: bool = False,
+    changes: SearchChanges = UNCHANGED,
 ) -> SearchSummary:
     """Go on with a search after a crash, a kill or Ctrl-C; finished trials stay, unfinished ones continue.
 
@@ -83,12 +78,14 @@ def resume_search(
         study_storage: URL of the study's database, if its password is needed.
         time_budget: Seconds for this driver; None takes the budget that the search began with.
         verbose: Show what Ray and the workers print.
+        changes: What is to be other than it was, from now on.
 
     Raises:
-        SearchError: If the folder is no experiment, its study cannot be reached, or a driver is still at it.
+        SearchError: If the folder is no experiment, a driver is still at it, its study cannot be reached, or a change
+            cannot be.
     """
     experiment = open_experiment(place, study_storage)
-    return run(plan_resume(experiment, address=address, time_budget=time_budget, verbose=verbose))
+    return run(plan_resume(experiment, address=address, time_budget=time_budget, verbose=verbose, changes=changes))
 
 
 def begin(plan: SearchPlan) -> SearchSummary:
@@ -117,8 +114,9 @@ def run(plan: SearchPlan) -> SearchSummary:
     """
     started = time.perf_counter()
     check_insides()
-    with _alone(plan.experiment, quiet=plan.settings.quiet) as lease:
-        stop = Stop(plan.settings.time_budget, lease)
+    with alone_at(plan.experiment, quiet=plan.settings.quiet) as lease:
+        write_changes(plan.experiment, plan.queue)
+        stop = Stop(plan.settings.time_budget, lease, StopRequest(plan.experiment.place))
         searcher = _train(plan, stop)
         is_exhausted = searcher is not None and searcher.is_exhausted
         if is_exhausted:
@@ -130,50 +128,6 @@ def run(plan: SearchPlan) -> SearchSummary:
             stop_reason=(searcher and searcher.stop_reason) or stop.reason,
             is_exhausted=is_exhausted,
         )
-
-
-@contextlib.contextmanager
-def _alone(experiment: StoredExperiment, *, quiet: bool) -> Iterator[Lease | None]:
-    """Be the only driver of an experiment, with study and files as the last one left them.
-
-    Yields the lease of one on remote storage, to which changes are sent until the end.
-
-    Raises:
-        SearchError: If another driver is at it.
-    """
-    folder, remote = experiment.folder, experiment.place.remote
-    try:
-        with FileLock(folder / LOCK, timeout=0):
-            if remote is None:
-                repair_journal(folder)
-                yield None
-                return
-            with Lease(remote, quiet=quiet) as lease:
-                pull(remote, folder)  # another driver may have gone on until now
-                repair_journal(folder)
-                _reconcile(experiment)
-                with Uploader(folder, remote, lease):
-                    yield lease
-    except Timeout:
-        raise SearchError(f"{folder}: another driver is running this search") from None
-
-
-def _reconcile(experiment: StoredExperiment) -> None:
-    """Bring study and trials' files together where another machine's last upload was cut short.
-
-    The files may be ahead. What they know of unfinished trials enters the study; trials that it does not know at all
-    will be asked for again, maybe with other settings, so nothing may stay of them.
-    """
-    study, remote = experiment.study, experiment.place.remote
-    trials = study.get_trials(deepcopy=False)
-    for number, folder in list(trial_folders(experiment.folder)):
-        if number >= len(trials) or trials[number].state == TrialState.WAITING:
-            shutil.rmtree(folder)
-            if remote is not None:
-                remote.delete(f"{TRIALS}/{folder.name}")
-        elif trials[number].state == TrialState.RUNNING:
-            for report in read_reports(folder):
-                record_epoch(study, experiment.objectives, number, report)
 
 
 def _train(plan: SearchPlan, stop: Stop) -> OptunaSearcher | None:
@@ -217,7 +171,7 @@ def _searcher(plan: SearchPlan, orders: Orders, unrecorded: list[int]) -> Optuna
     settings = plan.settings
     sampler = partial(
         make_sampler, settings.sampler, settings.seed, space=orders.sample, is_new=orders.is_new,
-        epochs=settings.epochs, trials=settings.trials, concurrent=settings.concurrent,
+        epochs=settings.epochs, trials=plan.experiment.manifest.began.trials, concurrent=settings.concurrent,
     )  # fmt: skip
     return OptunaSearcher(
         plan.experiment.study, plan.experiment.objectives, sampler, orders,

@@ -128,7 +128,8 @@ def test_a_search_that_has_just_begun_is_followed_until_ctrl_c(
         TrialWriter(trial, purge_step=step_of(later)).write(later, {})
         server.until(lambda: len(server.steps(trial.name, "train/loss")) == step_of(later))
         assert server.stop() == 0
-    assert capfd.readouterr().err == f"deepmlf: {begun}: no trials yet; they appear as they start\n"
+    told = f"deepmlf: {begun}: no trials yet; they appear as they start\nTensorBoard: {server.url}\n"
+    assert capfd.readouterr().err == told
 
 
 def test_what_cannot_be_shown_is_told_in_one_line(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_info_counts_the_tokens_of_a_language_model(small_data: Path, capsys: py
     tokens = facts["tokens"]["train"]
     assert tokens["utterances"] == 49
     assert 0 < tokens["cut"] < 49
-    assert f"; {tokens['cut']} of 49 texts are cut at 25\n" in result.stdout
+    assert f"; {tokens['cut']} of 49 texts are cut at 25\n" in result.stderr
     assert (
         json.loads(deepmlf("data", "info", small_data, "--lm", "tiny-random", "--json").stdout.splitlines()[-1])[
             "max_text_len"

@@ -18,7 +18,8 @@ def test_commands_are_found(commands: Commands) -> None:
     assert found == {
         "Dockerfile": {"deepmlf lm"},
         "README.md": {
-            "deepmlf data", "deepmlf lm", "deepmlf resume", "deepmlf search", "deepmlf tensorboard",
+            "deepmlf copy", "deepmlf data", "deepmlf lm", "deepmlf resume", "deepmlf search", "deepmlf stop",
+            "deepmlf tensorboard",
             "ray dashboard", "ray down", "ray exec", "ray get-auth-token", "ray job", "ray stop", "ray up",
         },
         "kuberay-raycluster.yaml": set(),

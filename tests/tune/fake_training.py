@@ -85,3 +85,17 @@ def train_impatiently(*args: Any, **kwargs: Any) -> None:
     for method in (RemoteFolder.upload, RemoteFolder.download, RemoteFolder.versions, RemoteFolder.delete):
         method.retry.stop = stop_after_delay(0.5)  # type: ignore[attr-defined]
     train(*args, **kwargs)
+
+
+def train_counted(config: TrialConfig, report: Callable[[dict[str, Any], Path | None], None], **options: Any) -> None:
+    """The same, and beside the dataset a log of every epoch that no checkpoint had: files of a bucket's trial go."""
+    resume_from = options.get("resume_from")
+    known = json.loads((resume_from / "state.json").read_text())["epoch"] if resume_from else 0
+
+    def counted(metrics: dict[str, Any], checkpoint: Path | None) -> None:
+        if metrics["epoch"] > known:
+            with (Path(config.data.path).parent / "trained.log").open("a") as log:
+                log.write(f"{options['out_dir'].name} {metrics['epoch']}\n")
+        report(metrics, checkpoint)
+
+    train(config, counted, **options)

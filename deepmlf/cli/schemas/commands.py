@@ -9,16 +9,16 @@ from typing import Any
 
 from deepmlf.cli.schemas.base import Said
 from deepmlf.cli.schemas.data import Dataset, Extracted, Imported, LanguageModel, OwnMetrics, Synthetic
-from deepmlf.cli.schemas.experiments import Analysed, Searched, Served, Verdict
+from deepmlf.cli.schemas.experiments import Analysed, Copied, Searched, Served, Stopped, Verdict
 from deepmlf.cli.schemas.machine import Examined
 from deepmlf.cli.schemas.trials import Evaluated, Explained, Exported, Predicted, ReferenceImported, Trained
 
 BY_COMMAND: dict[str, type[Said]] = {
     "data import": Imported, "data metrics": OwnMetrics, "data extract": Extracted, "data synthetic": Synthetic,
     "data info": Dataset, "lm get": LanguageModel, "train": Trained, "search": Searched, "resume": Searched,
-    "confirm": Verdict, "analyze": Analysed, "tensorboard": Served, "watch": Served,
-    "doctor": Examined, "evaluate": Evaluated, "export": Exported,
-    "predict": Predicted, "explain": Explained, "import-reference": ReferenceImported,
+    "stop": Stopped, "copy": Copied, "confirm": Verdict, "analyze": Analysed, "watch": Served, "tensorboard": Served,
+    "evaluate": Evaluated, "export": Exported, "predict": Predicted, "explain": Explained,
+    "import-reference": ReferenceImported, "doctor": Examined,
 }  # fmt: skip
 """The object that each command prints."""
 

@@ -197,6 +197,24 @@ class Analysed(Said):
     """The part of stages before fusion."""
 
 
+class Stopped(Said):
+    """`deepmlf stop`."""
+
+    experiment: str
+    """Its path or URI."""
+    was_running: bool
+    """Whether a search ran it, which has left by now."""
+
+
+class Copied(Said):
+    """`deepmlf copy`."""
+
+    experiment: str
+    """Path or URI of the copy."""
+    files: int
+    """How many it has."""
+
+
 class Served(Said):
     """`deepmlf tensorboard` and `watch`, printed as soon as they listen; the command goes on until Ctrl-C."""
 

@@ -9,23 +9,29 @@ from typing import Any
 
 from deepmlf.tune.driver.callback import DriverCallback
 from deepmlf.tune.experiment.lease import Lease
+from deepmlf.tune.experiment.stop_request import StopRequest
 from deepmlf.tune.messages import SearchHalted
 from deepmlf.tune.worker.wire import message_in
+
+_LOOK_SECONDS = 1.0
 
 
 class Stop(DriverCallback):
     """Ends a search as Ctrl-C does, so that what runs can be resumed.
 
-    It ends when its time is up, when the disk is full, when workers cannot reach data, language model or storage, or
-    when another driver has taken it over.
+    It ends when its time is up, when somebody wishes it, when the disk is full, when workers cannot reach data,
+    language model or storage, or when another driver has taken it over.
 
     Args:
         time_budget: Seconds from now; None for no end.
-        lease: The driver's own, of a remote experiment.
+        lease: The driver's own, of a remote experiment, by which a wish comes.
+        request: By which one comes on this machine, looked for once a second.
     """
 
-    def __init__(self, time_budget: float | None, lease: Lease | None = None) -> None:
-        self._lease = lease
+    def __init__(
+        self, time_budget: float | None, lease: Lease | None = None, request: StopRequest | None = None
+    ) -> None:
+        self._lease, self._request, self._looked = lease, request, time.monotonic()
         self.on_interrupt: Callable[[], None] = lambda: None
         """Called at once when Ctrl-C is pressed for the first time."""
         self._hears_interrupts = False
@@ -69,6 +75,16 @@ class Stop(DriverCallback):
         elif self._deadline is not None and time.monotonic() > self._deadline:
             self.out_of_time = True
             self._stop()
+        elif self._is_wished():
+            self._stop()
+
+    def _is_wished(self) -> bool:
+        if self._lease is not None:
+            return self._lease.asked_to_stop
+        if self._request is None or time.monotonic() - self._looked < _LOOK_SECONDS:
+            return False
+        self._looked = time.monotonic()
+        return self._request.is_there()
 
     def _stop(self) -> None:
         self._stopped = True

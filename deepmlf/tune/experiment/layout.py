@@ -13,6 +13,8 @@
     report/index.html                                                                `analyze`
     confirm-1-4-x5/      an experiment that trains the best settings again           `confirm`
     .lock .driver.json   say that a driver is at it
+    .stop                the wish that it leave                                      `stop`
+    .copying             in a copy that is not whole yet                             `copy`
 
 A trial's folder has ``config.json``, ``error.txt``, ``checkpoints/``, ``best/`` and in a bucket ``reported.jsonl``
 from its worker; ``metrics.jsonl`` and TensorBoard's events from the driver. No file has two writers. Names that a
@@ -37,6 +39,8 @@ REPORT = "report"
 PAGE = f"{REPORT}/index.html"
 LOCK = ".lock"
 LEASE = ".driver.json"
+STOP = ".stop"
+COPYING = ".copying"
 CONFIRMATIONS = "confirm-*"
 VERDICT = "confirm.json"
 ERROR = "error.txt"
@@ -86,10 +90,19 @@ def is_of_workers(name: PurePath) -> bool:
 
 def is_of_the_driver(name: PurePath) -> bool:
     """Whether the driver writes a file that others need: no lock, nothing half written, nothing of Ray's logs."""
-    is_hidden = any(part.startswith(".") for part in name.parts) or name.suffix == ".lock"
-    if is_hidden or is_of_workers(name):
+    if _is_passing(name) or is_of_workers(name):
         return False
     return name.parts[0] != RAY or name.match(RAY_RECORDS)
+
+
+def is_of_the_experiment(name: PurePath) -> bool:
+    """Whether a file belongs to an experiment wherever that is: no lock, nothing half written, no log of Ray's."""
+    return not _is_passing(name) and (RAY not in name.parts or name.match(RAY_RECORDS))
+
+
+def _is_passing(name: PurePath) -> bool:
+    """Whether a file is a lock or half written."""
+    return any(part.startswith(".") for part in name.parts) or name.suffix == ".lock"
 
 
 def only_grows(name: PurePath) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 from deepmlf.errors import SearchError
 from deepmlf.places import RemoteFolder
-from deepmlf.tune.experiment.layout import LEASE
+from deepmlf.tune.experiment.layout import LEASE, STOP
 
 BEAT_SECONDS = 5.0
 PATIENCE_SECONDS = 20.0
@@ -23,6 +23,7 @@ class Lease:
 
     Who finds another's lease waits to see whether it is renewed; a dead process of this machine needs no wait. A driver
     that could not renew it for too long may find it taken: it is `lost` then, and the driver must end.
+    With each beat it looks whether somebody wishes that the driver stop.
 
     Args:
         remote: The experiment.
@@ -38,10 +39,11 @@ class Lease:
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.lost = False
+        self.asked_to_stop = False
 
     def __enter__(self) -> "Lease":
         other = self._seen()
-        if other is not None and not self._is_dead(other):
+        if other is not None and not is_dead(other):
             self._wait_for(other)
         self._renew()
         self._thread.start()
@@ -67,38 +69,11 @@ class Lease:
                 return
             time.sleep(1)
 
-    def _is_dead(self, other: dict[str, Any]) -> bool:
-        if other["host"] != self._own["host"]:
-            return False
-        try:
-            os.kill(other["pid"], 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:
-            pass  # somebody else's, alive
-        return False
-
     def _seen(self) -> dict[str, Any] | None:
-        """The lease that is there; one that is torn is that of a driver of which nothing is known."""
-        try:
-            return self._read()
-        except ValueError:
-            return {"id": "", "host": "an unknown machine", "pid": 0, "beat": ""}
+        return lease_at(self._remote)
 
     def _read(self) -> dict[str, Any] | None:
-        """The lease that is there.
-
-        Raises:
-            OSError: If the storage does not answer.
-            ValueError: If it is torn, as where it is just being written.
-        """
-        content = self._remote.read(LEASE)
-        if content is None:
-            return None
-        found = json.loads(content)
-        if not isinstance(found, dict) or not {"id", "host", "pid", "beat"} <= found.keys():
-            raise ValueError("no lease")
-        return found
+        return _read(self._remote)
 
     def _renew(self) -> None:
         self._remote.upload(json.dumps(self._own | {"beat": uuid.uuid4().hex}).encode(), LEASE)
@@ -111,5 +86,47 @@ class Lease:
                     self.lost = True
                     return
                 self._renew()
+                self.asked_to_stop = self._remote.read(STOP) is not None
             except (OSError, ValueError):
                 continue  # storage that does not answer now, or not as it was written, may do so later
+
+
+def lease_at(remote: RemoteFolder) -> dict[str, Any] | None:
+    """The lease of an experiment; one that is torn is that of a driver of which nothing is known.
+
+    Raises:
+        OSError: If the storage does not answer.
+    """
+    try:
+        return _read(remote)
+    except ValueError:
+        return {"id": "", "host": "an unknown machine", "pid": 0, "beat": ""}
+
+
+def is_dead(lease: dict[str, Any]) -> bool:
+    """Whether a lease is that of a process of this machine which is gone; of another machine's nothing is known."""
+    if lease["host"] != socket.gethostname():
+        return False
+    try:
+        os.kill(lease["pid"], 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass  # somebody else's, alive
+    return False
+
+
+def _read(remote: RemoteFolder) -> dict[str, Any] | None:
+    """The lease that is there.
+
+    Raises:
+        OSError: If the storage does not answer.
+        ValueError: If it is torn, as where it is just being written.
+    """
+    content = remote.read(LEASE)
+    if content is None:
+        return None
+    found = json.loads(content)
+    if not isinstance(found, dict) or not {"id", "host", "pid", "beat"} <= found.keys():
+        raise ValueError("no lease")
+    return found

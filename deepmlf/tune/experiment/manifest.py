@@ -1,10 +1,11 @@
-"""The manifest of an experiment: what was asked and found when its search began, never changed afterwards."""
+"""The manifest of an experiment: what was asked and found when its search began, and what a resume changed of it."""
 
 import importlib.metadata
 import json
 import subprocess
 import sys
 import uuid
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,19 @@ from deepmlf.tune.settings import SearchSettings
 _PACKAGES = ("torch", "transformers", "ray", "optuna", "pyarrow")
 
 
+class Change(BaseModel):
+    """A resume by which a search became another one."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    time: str
+    """Local time, ISO 8601."""
+    command: list[str]
+    """The command line, without any password."""
+    before: dict[str, Any]
+    """The settings that it changed, as they were."""
+
+
 class Manifest(BaseModel):
     """What ``search.json`` holds. A later version may write more there."""
 
@@ -34,7 +48,11 @@ class Manifest(BaseModel):
     id: str
     """Tells the experiment from any other that was or will be at the same place."""
     settings: SearchSettings
-    """Without any password."""
+    """What holds now, without any password."""
+    changes: list[Change] = []
+    """Of the settings since the search began, in their order."""
+    copied_from: str | None = None
+    """Where the experiment was before, if `deepmlf copy` brought it here."""
     space_source: str
     """The space's module: a resume uses the space that the search began with."""
     base: dict[str, Any]
@@ -61,6 +79,33 @@ class Manifest(BaseModel):
     """The command line, without any password."""
     started: str
     """Local time, ISO 8601."""
+
+    @property
+    def began(self) -> SearchSettings:
+        """The settings that the search began with."""
+        before: dict[str, Any] = {}
+        for change in reversed(self.changes):
+            before |= change.before
+        return self.settings.model_copy(update=before)
+
+    def changed(self, settings: Mapping[str, Any], base: dict[str, Any], secret: str | None) -> "Manifest":
+        """The manifest of the search with other settings from now on, by this command.
+
+        Args:
+            settings: Those that change.
+            base: Overrides common to all trials, from now on.
+            secret: See `now`.
+        """
+        now = self.settings
+        change = Change(
+            time=_time(), command=_command(now, secret), before={name: getattr(now, name) for name in settings}
+        )
+        changes = {"settings": now.model_copy(update=settings), "base": base, "changes": [*self.changes, change]}
+        return self.model_copy(update=changes)
+
+    def copied(self, source: str) -> "Manifest":
+        """The manifest of a copy of what is at `source`: of another identity, so that files of both are not mixed."""
+        return self.model_copy(update={"id": uuid.uuid4().hex, "copied_from": source})
 
     def sizes_of(self, language_model: str) -> LanguageModelFacts:
         """Sizes of what a trial uses of its language model; of one among several, of the whole of it."""
@@ -108,7 +153,6 @@ class Manifest(BaseModel):
         Args:
             secret: What the command line may hold and must not be written: the study storage's URL with its password.
         """
-        command = [word.replace(secret, settings.study_storage or "") if secret else word for word in sys.argv]
         return cls(
             id=uuid.uuid4().hex,
             settings=settings,
@@ -123,8 +167,8 @@ class Manifest(BaseModel):
             baselines=baselines or {},
             versions={package: importlib.metadata.version(package) for package in _PACKAGES},
             git_commit=_git_commit(),
-            command=command,
-            started=datetime.now().isoformat(timespec="seconds"),
+            command=_command(settings, secret),
+            started=_time(),
         )
 
 
@@ -147,6 +191,14 @@ def write_manifest(experiment: Path, manifest: Manifest) -> None:
     """Write the manifest, whole or not at all."""
     with new_file(experiment / MANIFEST) as temporary:
         temporary.write_text(json.dumps(manifest.model_dump(), indent=2))
+
+
+def _command(settings: SearchSettings, secret: str | None) -> list[str]:
+    return [word.replace(secret, settings.study_storage or "") if secret else word for word in sys.argv]
+
+
+def _time() -> str:
+    return datetime.now().isoformat(timespec="seconds")
 
 
 def _git_commit() -> str | None:

@@ -16,6 +16,7 @@ from deepmlf.tune.experiment.layout import (
     LEASE,
     MANIFEST,
     REPORT,
+    STOP,
     is_of_workers,
     only_grows,
     takes_part_in_predictions,
@@ -98,7 +99,7 @@ def pull(remote: RemoteFolder, local: Path) -> None:
     """
     for name, size in remote.sizes().items():
         path, target = PurePosixPath(name), local / name
-        if is_of_workers(path) or path.parts[0] in (REPORT, LEASE):
+        if is_of_workers(path) or path.parts[0] in (REPORT, LEASE, STOP):
             continue
         if not (only_grows(path) and target.is_file() and target.stat().st_size >= size):
             remote.download(name, target)

@@ -94,12 +94,12 @@ class TrialCopy:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / CONFIG).write_text(config.to_json())
         self.send(CONFIG)
-        reported = self.folder / REPORTED
-        return [json.loads(line) for line in reported.read_text().splitlines()] if reported.is_file() else []
+        return reports_of_worker(self.folder)
 
     def _is_of(self, config: TrialConfig) -> bool:
         self._remote.download(CONFIG, self.folder / CONFIG)
-        return trial_config(json.loads((self.folder / CONFIG).read_text())) == config
+        there = trial_config(json.loads((self.folder / CONFIG).read_text()))
+        return there.placed(data=config.data.path) == config  # the same dataset may have another place by now
 
     @_reaches_storage
     def send(self, name: str) -> None:
@@ -138,3 +138,9 @@ class TrialCopy:
     def close(self) -> None:
         """Free this node's disk: all of it is remote by now."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def reports_of_worker(folder: Path) -> list[dict[str, Any]]:
+    """The metrics that a worker has reported of a trial while it was in a bucket, in their order."""
+    reported = folder / REPORTED
+    return [json.loads(line) for line in reported.read_text().splitlines()] if reported.is_file() else []

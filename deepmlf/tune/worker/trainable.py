@@ -35,7 +35,7 @@ from deepmlf.training.machine.device import fault_of
 from deepmlf.training.reports import EpochReport
 from deepmlf.tune.cluster.node_files import config_here
 from deepmlf.tune.experiment.layout import AV_STORE, CONFIG, ERROR, TRIALS, trial_name
-from deepmlf.tune.experiment.trial_copy import TrialCopy
+from deepmlf.tune.experiment.trial_copy import TrialCopy, reports_of_worker
 from deepmlf.tune.messages import SearchHalted, TrialFailed, TrialOrder, TrialWaits
 from deepmlf.tune.worker.preemption import save_before_leaving, saved, training
 from deepmlf.tune.worker.wire import order_of, send
@@ -134,9 +134,11 @@ class _Run:
         train = _function(terms.train, terms.threads)
         if self.copy is None:
             (self._folder / CONFIG).write_text(self._order.config.to_json())
+            reported = reports_of_worker(self._folder)  # it may have been in a bucket
         else:
-            for metrics in self.copy.fetch(self._order.config):  # a driver that died may not have noted all of them
-                send(EpochReport(metrics))
+            reported = self.copy.fetch(self._order.config)
+        for metrics in reported:  # a driver that died may not have noted all of them
+            send(EpochReport(metrics))
         _set_aside_what_stays()
         with waits_told_to(lambda awaited: send(TrialWaits(awaited))):
             train(

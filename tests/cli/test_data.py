@@ -118,3 +118,15 @@ def test_the_limit_of_a_search_is_that_of_its_trials(small_data: Path, tmp_path:
         )
         limits.append(texts.limit_of_space(plan_search(asked).space))
     assert limits == [39, 30, None]
+
+
+def test_arguments_in_the_wrong_order_are_told(tmp_path: Path) -> None:
+    pickled, out = tmp_path / "MOSI.pkl", tmp_path / "mosi"
+    pickled.write_bytes(pickle.dumps({}))
+    for words, told in (
+        ((out, pickled), f"deepmlf: {out}: No such file or directory; {pickled} is one: the source comes first\n"),
+        ((out, tmp_path / "other"), f"deepmlf: {out}: No such file or directory\n"),
+    ):
+        result = deepmlf("data", "import", *words)
+        assert (result.returncode, result.stderr) == (2, told)
+    assert pickled.is_file()

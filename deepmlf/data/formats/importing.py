@@ -67,6 +67,9 @@ def import_dataset(
     """
     task = None if classification else task_of(dataset, label_range)
     out = Path(out)
+    if isinstance(source, str | Path) and not Path(source).exists():
+        swapped = f"; {out} is one: the source comes first" if out.is_file() else ""
+        raise DataError(f"{source}: No such file or directory{swapped}")
     check_out(out, force)
     pages = Pages(out.parent)
     features = {of: given for of, given in (("audio", audio), ("vision", vision)) if given is not None}

@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 PICKLE = "mosi_trimodal_31videos.pkl"
 SMALL = [
     word
-    for setting in ("model.max_text_len=16", "model.av_frames=6", "curriculum.av_epochs=1")
+    for setting in ("model.max_text_len=16", "model.av_frames=6", "curriculum.av_epochs=1", "data.train_share=0.1")
     for word in ("--set", setting)
 ]
 _STYLE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -76,7 +76,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Path:
         ["train", "runs/mosi", "--set", "model.language_model=tiny-random", "--set", "training.epochs=1", *SMALL,
          "--set", "model.fusion_depth=1", "--out", "runs/one"],
         ["search", "runs/mosi", "--lm", "tiny-random", "--space", "demo", "--trials", "3", "--epochs", "2",
-         "--scheduler", "none", "--name", "first", *SMALL],
+         "--scheduler", "none", "--concurrent", "2", "--name", "first", *SMALL],
     ):  # fmt: skip
         read(in_terminal(place, 60, *words), 60)
     return place

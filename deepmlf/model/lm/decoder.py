@@ -8,7 +8,7 @@ model drops arguments that it does not know: how its layers attend, and what run
 import copy
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
@@ -44,6 +44,8 @@ class _Pass:
     """States after the newest layer."""
     gives_tuples: bool = False
     """Whether layers return their states with something behind."""
+    casting: Callable[[], AbstractContextManager[Any]] = nullcontext
+    """Makes the autocast of whoever runs the layers, for what runs after each."""
     calls: int = 0
     """Times that a layer has asked for attention."""
 
@@ -97,7 +99,11 @@ def _leave(index: int, layer: Any, args: tuple[Any, ...], output: Any) -> Any:
     if running is None:
         return None
     hidden: Tensor = output if isinstance(output, Tensor) else output[0]
-    running.left = hidden if running.after is None else running.after(index, hidden)
+    if running.after is None:
+        running.left = hidden
+    else:
+        with running.casting():
+            running.left = running.after(index, hidden)
     running.gives_tuples = not isinstance(output, Tensor)
     return (running.left, *output[1:]) if running.gives_tuples else running.left
 
@@ -116,6 +122,13 @@ class _Nothing(nn.Module):
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         """The states as they came."""
         return (hidden_states,) if self.gives_tuples else hidden_states
+
+
+def _is_cast_to(dtype: torch.dtype, device: str) -> bool:
+    """Whether autocast is on, to that type."""
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+        return False
+    return torch.get_autocast_dtype(device) == dtype
 
 
 def layers_of(decoder: Any) -> tuple[str, nn.ModuleList]:
@@ -195,14 +208,17 @@ class Decoder:
         Returns:
             States after the last of them, and what the model's final norm makes of these.
         """
-        running = _Pass(entering, attend, after)
+        has_own_type = _is_cast_to(embedded.dtype, embedded.device.type)
+        autocast = partial(torch.autocast, embedded.device.type, embedded.dtype)
+        running = _Pass(entering, attend, after, casting=autocast if has_own_type else nullcontext)
         options: dict[str, Any] = {"inputs_embeds": embedded, "use_cache": False}
         if "position_ids" in self._takes:
             options["position_ids"] = positions
         if attend is None:
             # Told that nothing is hidden, no model takes a jump of the positions for the begin of another text.
             options["attention_mask"] = torch.ones(embedded.shape[:2], dtype=torch.long, device=embedded.device)
-        with _run_as(running):
+        # Where weights and states have autocast's own type, all that it does to them is casts there and back again.
+        with _run_as(running), autocast(enabled=False) if has_own_type else nullcontext():
             normed: Tensor = self._view(layers)(**options).last_hidden_state
         self._gives_tuples = running.gives_tuples
         if running.left is None:

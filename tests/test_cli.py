@@ -224,7 +224,7 @@ def test_synthetic_train_evaluate(tmp_path: Path) -> None:
     assert evaluated["MAE"] == pytest.approx(valid["MAE"], abs=1e-6)
     assert (evaluated["split"], evaluated["utterances"]) == ("valid", 10)
     epoch = evaluated["fusion_epoch"]
-    assert f"valid split, 10 utterances; fusion epoch {epoch}, the trial's best on valid\n" in result.stdout
+    assert f"valid split, 10 utterances; fusion epoch {epoch}, the trial's best on valid\n" in result.stderr
     beside = json.loads(again.stdout.splitlines()[-1])["baselines"]
     assert list(beside) == [
         "constant", "words", "audio and vision", "language model", "language model, audio and vision", "text head",

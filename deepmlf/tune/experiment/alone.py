@@ -39,14 +39,14 @@ def alone_at(experiment: StoredExperiment, *, quiet: bool) -> Iterator[Lease | N
             with Lease(remote, quiet=quiet) as lease, request.withdrawn():
                 pull(remote, folder)  # another driver may have gone on until now
                 repair_journal(folder)
-                _reconcile(experiment)
+                reconcile(experiment)
                 with Uploader(folder, remote, lease):
                     yield lease
     except Timeout:
         raise SearchError(f"{folder}: another driver is running this search") from None
 
 
-def _reconcile(experiment: StoredExperiment) -> None:
+def reconcile(experiment: StoredExperiment) -> None:
     """Bring study and trials' files together where another machine's last upload was cut short.
 
     The files may be ahead. What they know of unfinished trials enters the study; trials that it does not know at all

@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 
 from deepmlf.errors import SearchError
 from deepmlf.training.reports import EpochReport
-from deepmlf.tune import search
+from deepmlf.tune.experiment.alone import reconcile
 from deepmlf.tune.experiment.stored import open_experiment
 from deepmlf.tune.experiment.study import create_study, record_epoch, without_password
 from deepmlf.tune.objective import make_objectives
@@ -170,7 +170,7 @@ def test_a_driver_on_another_machine_finds_both_objectives_of_what_a_lost_one_ha
     lines = [json.dumps(epoch(number, mae)) for number, mae in ((1, 0.9), (2, 0.7), (3, 0.8))]
     (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     experiment = open_experiment(tmp_path)
-    search._reconcile(experiment)
+    reconcile(experiment)
     trial = experiment.study.trials[0]
     assert trial.intermediate_values == {1: 0.9, 2: 0.7, 3: 0.8}
     assert trial.user_attrs["best_values"] == [0.7, 1000]

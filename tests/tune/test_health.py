@@ -3,6 +3,8 @@
 import importlib.metadata
 import json
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -160,15 +162,23 @@ def test_a_gpu_that_torch_cannot_use_is_told(
     assert str(findings(tmp_path)["GPUs"]) == line
 
 
+def alone(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, which knows of no Ray that other tests have started."""
+    return subprocess.run(
+        [sys.executable, "-m", "deepmlf", *map(str, words)], capture_output=True, text=True, check=False
+    )
+
+
 def test_the_command_ends_with_1_where_there_is_a_problem(tmp_path: Path, own_home: Path) -> None:
-    result = deepmlf("doctor", "--storage", tmp_path, *NOWHERE)
+    result = alone("doctor", "--storage", tmp_path, *NOWHERE)
     assert result.returncode == 1
     assert result.stderr == ""
     last = result.stdout.splitlines()[-1]
     assert last.startswith("problem  Ray: --address 127.0.0.1:1: nothing answers there (")
     assert last.endswith("is the cluster up?")
-    told = json.loads(deepmlf("doctor", "--storage", tmp_path, "--json", *NOWHERE).stdout)
-    assert told["ok"] is False
+    scripted = alone("doctor", "--storage", tmp_path, "--json", *NOWHERE)
+    told = json.loads(scripted.stdout)
+    assert (scripted.returncode, told["ok"]) == (1, False)
     assert [one["check"] for one in told["checks"] if one["status"] == "problem"] == ["Ray"]
     assert all(set(one) == {"check", "status", "found", "remedy"} for one in told["checks"])
 

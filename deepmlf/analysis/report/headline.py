@@ -61,6 +61,7 @@ class FirstScreen:
     """All of it, of an experiment with a best trial."""
 
     choices: list[Choice]
+    leads: list[Lead]
     findings: list[Finding]
     next: NextStep
     plot: Plot
@@ -82,9 +83,11 @@ def first_screen(
         confirmations: What `deepmlf.analysis.verdict.confirm` found, the newest first.
         commands: ``confirm`` and ``export``, as command lines.
     """
+    ahead = leads(records, standing.baselines)
     return FirstScreen(
         choices_of(best),
-        findings_of(standing, best, leads(records, standing.baselines), confirmations),
+        ahead,
+        findings_of(standing, best, ahead, confirmations),
         next_step(standing, commands, is_confirmed=any(map(_counts, confirmations))),
         curve_against_baselines(records, best, standing),
     )

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import plotly.io
-import pyarrow as pa
 from markupsafe import Markup
 from rich.console import Console
 
@@ -56,13 +55,14 @@ def analyze(
     if out is not None and (fault := why_unwritable(out)) is not None:
         raise SearchError(f"--out {out}: cannot be written ({fault}); choose another folder")
     table = results_of(experiment)
-    standing = standing_of(experiment, table)
+    records = load_records(experiment, table)
+    standing = standing_of(experiment, table, records)
     console = Console(quiet=quiet)
     show_standing(standing, console)
     page, lines = None, []
     try:
         lines.append(f"table: {write_results(experiment, out, table)}")
-        page = write_report(standing, table, out)
+        page = write_report(records, standing, out)
         lines.append(f"report: {page}")
     except OSError as error:
         where = experiment.place if out is None else f"--out {out}"
@@ -80,12 +80,12 @@ def analyze(
     return standing.to_dict() | {"report": page}
 
 
-def write_report(standing: Standing, table: pa.Table, out: Path | None = None) -> str:
+def write_report(records: Records, standing: Standing, out: Path | None = None) -> str:
     """Write the page, whole or not at all, into the experiment or another folder, and return its path or URI.
 
     Args:
-        standing: Of the experiment.
-        table: What `results_of` returned for it.
+        records: The experiment's trials.
+        standing: How it stands.
         out: The folder, made if missing; None: the experiment's.
 
     Raises:
@@ -95,7 +95,7 @@ def write_report(standing: Standing, table: pa.Table, out: Path | None = None) -
     path = (experiment.folder if out is None else out) / PAGE
     path.parent.mkdir(parents=True, exist_ok=True)
     with new_file(path) as temporary:
-        temporary.write_text(render(load_records(experiment, table), standing), encoding="utf-8")
+        temporary.write_text(render(records, standing), encoding="utf-8")
     return str(path) if out is not None else experiment.place.publish(PAGE)
 
 
@@ -112,9 +112,6 @@ def render(records: Records, standing: Standing, live: dict[str, Any] | None = N
     environment.filters |= {"short": _decimal, "spelled": _spelled}
     template = environment.get_template("report.html.jinja")
     rungs = rungs_of(records)
-    mattered = [study_figures.importances(records, index) for index in range(len(records.objectives))]
-    alone = [study_figures.explained(records, index) for index in range(len(records.objectives))]
-    order = study_figures.by_importance(mattered[0][1], alone[0][1], records)
     board = standing.leaderboard
     best = None if board.best is None else next(t for t in records.trials if t.number == board.best.trial)
     commands = {} if best is None else _commands(experiment, best)
@@ -126,7 +123,6 @@ def render(records: Records, standing: Standing, live: dict[str, Any] | None = N
         name=experiment.folder.name,
         unfinished=unfinished_line(standing),
         best=best,
-        leads=headline.leads(records, standing.baselines),
         first_screen=best and headline.first_screen(records, standing, best, confirmations, commands),
         board=board,
         board_listed=_LISTED,
@@ -142,30 +138,44 @@ def render(records: Records, standing: Standing, live: dict[str, Any] | None = N
         answers=[
             (one, statement(one, records), figures.question(one, records.objectives[0])) for one in answers(records)
         ],
-        scaling=scaling.plots(records),
-        histories=[study_figures.history(records, index) for index in range(len(records.objectives))],
-        mattered=mattered,
-        alone=[plot for plot, _ in alone],
-        parallel=study_figures.parallel_coordinates(records, order),
-        slices=study_figures.slices(records, order),
-        together=study_figures.together(records, order, stands_out=bool(mattered[0][1])),
         rungs=rungs,
         survivors=figures.survivors(rungs),
         curves=figures.learning_curves(records, rungs),
         spending=spending_of(records),
         failures=failures_by_reason(records),
-        parameters=figures.pareto(
-            records,
-            "Quality against trained parameters",
-            "trained parameters",
-            lambda t: t.best.get(TRAINED_PARAMETERS),
-        ),
-        speed=figures.pareto(
-            records, "Quality against time", "seconds per utterance", lambda t: t.seconds_per_utterance
-        ),
+        **_plots_of_settings(records),
+        **_plots_of_costs(records),
         plotly=Markup(_plotly()),
         themes=Markup(json.dumps(_themes()).replace("<", "\\u003c")),
     )
+
+
+def _plots_of_settings(records: Records) -> dict[str, Any]:
+    """What mattered, under the template's names."""
+    each = range(len(records.objectives))
+    mattered = [study_figures.importances(records, index) for index in each]
+    alone = [study_figures.explained(records, index) for index in each]
+    order = study_figures.by_importance(mattered[0][1], alone[0][1], records)
+    return {
+        "histories": [study_figures.history(records, index) for index in each],
+        "mattered": mattered,
+        "alone": [plot for plot, _ in alone],
+        "parallel": study_figures.parallel_coordinates(records, order),
+        "slices": study_figures.slices(records, order),
+        "together": study_figures.together(records, order, stands_out=bool(mattered[0][1])),
+    }
+
+
+def _plots_of_costs(records: Records) -> dict[str, Any]:
+    """Quality against size and time, under the template's names."""
+    parameters, seconds = "trained parameters", "seconds per utterance"
+    return {
+        "scaling": scaling.plots(records),
+        "parameters": figures.pareto(
+            records, f"Quality against {parameters}", parameters, lambda trial: trial.best.get(TRAINED_PARAMETERS)
+        ),
+        "speed": figures.pareto(records, "Quality against time", seconds, lambda trial: trial.seconds_per_utterance),
+    }
 
 
 def unfinished_line(standing: Standing) -> str | None:

@@ -36,6 +36,10 @@ class CheckpointError(DeepMLFError):
     """A checkpoint that is missing, torn or foreign."""
 
 
+class DamagedError(DeepMLFError):
+    """A file of an experiment that is not as it was written."""
+
+
 class NonFiniteLossError(DeepMLFError):
     """The loss or a validation metric became NaN or infinite."""
 

@@ -180,9 +180,10 @@ def test_train_refuses_before_it_writes(tmp_path: Path) -> None:
 def test_damaged_files_are_named_on_one_line(tmp_path: Path, damage: bytes) -> None:
     experiment = make_experiment(tmp_path, 3)
     metrics = next(experiment.glob("trials/0000_*")) / "metrics.jsonl"
-    metrics.write_bytes(damage + b"\n" + metrics.read_bytes())
-    whole = deepmlf("analyze", experiment)
-    assert whole.returncode == 0, whole.stderr
+    whole = metrics.read_bytes()
+    metrics.write_bytes(damage + b"\n" + whole)
+    assert_refused(deepmlf("analyze", experiment), "metrics.jsonl: line 1 is damaged (")
+    metrics.write_bytes(whole)
     (experiment / "optuna.journal").write_bytes(damage + b"\n")
     assert_refused(deepmlf("analyze", experiment), "optuna.journal: damaged (")
     (experiment / "search.json").write_bytes(damage)
@@ -193,7 +194,7 @@ def test_damaged_files_are_named_on_one_line(tmp_path: Path, damage: bytes) -> N
     assert_refused(deepmlf("data", "info", tmp_path / "set"), "info.json: damaged (")
     (tmp_path / "best").mkdir()
     (tmp_path / "best" / "state.json").write_bytes(damage)
-    with pytest.raises(CheckpointError, match="no complete checkpoint there"):
+    with pytest.raises(CheckpointError, match="state.json: damaged "):
         read_metadata(tmp_path / "best")
 
 

@@ -1,6 +1,5 @@
 """The authors' recipe: one source for what is published, and what `deepmlf train` makes of it."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from deepmlf.errors import ConfigError
 from deepmlf.inference.predictor import read_trial_config
 from deepmlf.tune.space.load import load_space
 from tests.command import deepmlf
+from tests.sealed import edit
 
 OF_LANGUAGE_MODEL = {
     "model.fusion_depth", "model.fusion_start", "model.fusion_spacing", "model.ffn", "model.lora_rank",
@@ -72,8 +72,7 @@ def test_train_takes_the_recipe_below_what_is_set(small_data: Path, tmp_path: Pa
 
 def test_train_tells_that_nothing_is_published_for_a_dataset(small_data: Path, tmp_path: Path) -> None:
     shutil.copytree(small_data, tmp_path / "set")
-    info = json.loads((tmp_path / "set" / "info.json").read_text())
-    (tmp_path / "set" / "info.json").write_text(json.dumps(info | {"name": "holidays"}))
+    edit(tmp_path / "set" / "info.json", name="holidays")
     told = deepmlf("train", tmp_path / "set", *TINY, "--recipe", "authors", "--out", tmp_path / "one")
     assert told.returncode == 0, told.stderr
     assert (

@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from rich.console import Console
 
 from deepmlf.model.lm_store import LanguageModelFacts
-from deepmlf.training.reports import EpochReport, Seconds
+from deepmlf.training.reports import EpochReport, Seconds, line_of
 from deepmlf.tune.decide.orders import Orders
 from deepmlf.tune.decide.scheduler import make_scheduler
 from deepmlf.tune.driver.recorder import ExperimentRecorder
@@ -135,7 +135,7 @@ def make_experiment(
         else:
             folder = trial_folder(experiment, number)
             folder.mkdir(parents=True)
-            (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+            (folder / "metrics.jsonl").write_text("".join(map(line_of, lines)))
     return experiment
 
 

@@ -20,9 +20,7 @@ from deepmlf.training.reports import (
     EpochReport,
     baselines_among,
     best_epoch,
-    read_reports,
 )
-from deepmlf.tune.experiment.layout import trial_folder
 from deepmlf.tune.experiment.manifest import Manifest
 from deepmlf.tune.experiment.stored import StoredExperiment
 from deepmlf.tune.experiment.study import PRIOR, RESTARTS, WARM_START
@@ -213,7 +211,7 @@ def baselines_of(experiment: StoredExperiment, ranked: Iterable[FrozenTrial]) ->
         lm = experiment.config_of(trial).model.language_model
         if lm in known:
             continue
-        reports = read_reports(trial_folder(experiment.folder, trial.number))
+        reports = experiment.reports_of(trial)
         of_trial = baselines_among(reports, first.name, first.direction)
         own = of_trial.pop(TEXT_HEAD, None)
         if place == 0 and own is not None:

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 from deepmlf.config.trial import TrialConfig
 from deepmlf.files import new_file
 from deepmlf.places import Place
-from deepmlf.training.reports import FIDELITY, read_reports, seconds_of, seconds_spent
-from deepmlf.tune.experiment.layout import RESULTS, trial_folder
+from deepmlf.training.reports import FIDELITY, seconds_of, seconds_spent
+from deepmlf.tune.experiment.layout import RESULTS
 from deepmlf.tune.experiment.stored import StoredExperiment, open_experiment
 from deepmlf.tune.experiment.study import FAIL_REASON, OVERRIDES
 
@@ -50,7 +50,7 @@ def results_of(experiment: StoredExperiment) -> pa.Table:
             "cpus": search.cpus_per_trial,
             "gpus": search.gpus_per_trial or 0.0,
         } | settings
-        reports = read_reports(trial_folder(experiment.folder, trial.number))
+        reports = experiment.reports_of(trial)
         seconds = seconds_spent(reports)
         fusion = [
             {name: value for name, value in report.metrics.items() if not isinstance(value, list)}  # attention is none
@@ -86,5 +86,5 @@ def write_results(experiment: StoredExperiment, out: Path | None = None, table: 
     path = (experiment.folder if out is None else out) / RESULTS
     path.parent.mkdir(parents=True, exist_ok=True)
     with new_file(path) as temporary:
-        pq.write_table(results_of(experiment) if table is None else table, temporary)
+        pq.write_table(results_of(experiment) if table is None else table, temporary, write_page_checksum=True)
     return str(path) if out is not None else experiment.place.publish(RESULTS)

@@ -13,6 +13,7 @@ from scipy.special import stdtrit
 from deepmlf.analysis.distinct import ranked_settings
 from deepmlf.errors import SearchError
 from deepmlf.places import Place
+from deepmlf.seal import sealed
 from deepmlf.tables import Column, show_columns
 from deepmlf.tune.experiment.layout import VERDICT
 from deepmlf.tune.experiment.stored import StoredExperiment, open_experiment
@@ -83,7 +84,7 @@ def confirm(
     report = compare(retrained.measured, experiment.objectives[0], seeds) | {"baselines": retrained.baselines}
     report["settings"] = [entry | {"stopped_at": stopped.get(entry["trial"])} for entry in report["settings"]]
     report["unbeaten"] = unbeaten(report, experiment.objectives[0])
-    (retrained.experiment.folder / VERDICT).write_text(json.dumps(report, indent=2))
+    (retrained.experiment.folder / VERDICT).write_text(json.dumps(sealed(report), indent=2))
     retrained.experiment.place.publish(VERDICT)
     show_verdict(report, console)
     return report

@@ -53,7 +53,7 @@ def predict(
     _require_writable(out)
     predictor, data = _open(place, dataset, language_model, device)
     table = predictor.predict(data, split)
-    _write(out, lambda path: pq.write_table(table, path))
+    _write(out, lambda path: pq.write_table(table, path, write_page_checksum=True))
     metrics = predictor.metrics(data, table)
     for name, value in (metrics or {}).items():
         click.echo(f"{name}: {value:.4f}")

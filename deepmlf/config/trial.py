@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from deepmlf.config.model import Frozen, ModelConfig
 from deepmlf.errors import ConfigError
+from deepmlf.seal import sealed
 
 Part = Literal["av_encoder", "fusion", "heads"]
 LossTerm = Literal["task", "fusion", "av", "text", "lm"]
@@ -244,8 +245,8 @@ class TrialConfig(Frozen):
         return {f"{section}.{name}": value for section, fields in tree.items() for name, value in fields.items()}
 
     def to_json(self) -> str:
-        """Indented JSON that ``from_dict(json.loads(...))`` reads back."""
-        return json.dumps(self.model_dump(mode="json"), indent=2)
+        """Indented JSON with a checksum; ``from_dict(unsealed(json.loads(...)))`` reads it back."""
+        return json.dumps(sealed(self.model_dump(mode="json")), indent=2)
 
 
 def first_fault(error: ValidationError) -> str:

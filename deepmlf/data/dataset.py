@@ -1,6 +1,7 @@
 """Datasets on disk: one memory-mapped Arrow file per split, ragged sequences without their padding."""
 
 import hashlib
+import json
 import math
 import re
 import shutil
@@ -23,6 +24,7 @@ from deepmlf.errors import DataError, first_line
 from deepmlf.files import new_file, new_folder
 from deepmlf.places import Place
 from deepmlf.progress import bar
+from deepmlf.seal import sealed, unsealed
 
 SPLITS = ("train", "valid", "test")
 _BINS = 10.0  # of a histogram of labels, one fewer than it has numbers
@@ -136,7 +138,7 @@ class Dataset:
         """
         folder = Place.of(path).fetched()
         try:
-            info = DatasetInfo.model_validate_json((folder / "info.json").read_text())
+            info = DatasetInfo.model_validate(unsealed(json.loads((folder / "info.json").read_text())))
         except OSError:
             raise DataError(
                 f"{path or '(none given)'}: not an imported dataset; make one with "
@@ -212,18 +214,14 @@ def add_metrics(path: Path, source: Path) -> DatasetInfo:
     try:
         shutil.copyfile(source, path / FILE)
         with new_file(path / "info.json") as temporary:
-            temporary.write_text(info.model_dump_json(indent=2))
+            temporary.write_text(_text_of(info))
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror or error})") from None
     return info
 
 
 def check_out(out: Path, force: bool) -> None:
-    """Refuse a folder that holds something; with `force` one that holds a dataset will do.
-
-    Raises:
-        DataError: If `out` cannot become a dataset.
-    """
+    """Refuse a folder that holds something (DataError); with `force` one that holds a dataset will do."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not (out / "info.json").is_file():
@@ -309,8 +307,12 @@ def _write(
         lowercase=lowercase,
         task=task,
     )
-    (folder / "info.json").write_text(info.model_dump_json(indent=2))
+    (folder / "info.json").write_text(_text_of(info))
     return info
+
+
+def _text_of(info: DatasetInfo) -> str:
+    return json.dumps(sealed(info.model_dump(mode="json")), indent=2)
 
 
 class _Sink:
@@ -369,17 +371,8 @@ def describe(dataset: Dataset) -> dict[str, Any]:
             "vision_frames": _spread([len(split.vision(row)) for row in range(len(split))]),
             "labels": _histogram(dataset.info.task, labels),
         }
-    info = dataset.info
-    return {
-        "name": info.name,
-        "fingerprint": info.fingerprint,
-        "task": info.task.describe(),
-        "audio_dim": info.audio_dim,
-        "vision_dim": info.vision_dim,
-        "missing": info.missing,
-        "lowercase": info.lowercase,
-        "splits": splits,
-    }
+    shown = {"name", "fingerprint", "audio_dim", "vision_dim", "missing", "lowercase"}
+    return dataset.info.model_dump(include=shown) | {"task": dataset.info.task.describe(), "splits": splits}
 
 
 def _histogram(task: Task, labels: np.ndarray) -> dict[str, int]:

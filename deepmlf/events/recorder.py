@@ -3,7 +3,7 @@
 Kept by ``deepmlf train`` for its own trial, and by a search's driver for each of its trials.
 """
 
-import json
+import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from deepmlf.events.writer import TrialWriter, counts_all_epochs, step_of
 from deepmlf.files import drop_torn_line
 from deepmlf.training.checkpoints.files import METRICS
 from deepmlf.training.curriculum import Underway, epoch_words, underway
-from deepmlf.training.reports import VALID, EpochReport, best_epoch, read_reports
+from deepmlf.training.reports import VALID, EpochReport, best_epoch, line_of, read_reports
 
 
 class TrialRecorder:
@@ -77,7 +77,9 @@ class TrialRecorder:
             return False
         self.reports.append(report)
         with (self.folder / METRICS).open("a") as file:
-            file.write(json.dumps(report.metrics) + "\n")
+            file.write(line_of(report.metrics))
+            file.flush()
+            os.fsync(file.fileno())  # before the study ends the trial: it must not know of more epochs
         if report.is_better(self._best, self._select_by, self._direction):
             self._best = report
         self._writer.write(report, self.best)

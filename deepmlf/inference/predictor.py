@@ -19,6 +19,7 @@ from deepmlf.model.deepmlf import DeepMLF
 from deepmlf.model.language_model import dtype_of, load_tokenizer
 from deepmlf.model.lm.tokenizer import ByteTokenizer, Tokenizer
 from deepmlf.model.pretrained import TrainedOn, is_pretrained, read_config, tokenizer_of
+from deepmlf.seal import unsealed
 from deepmlf.training.checkpoints.files import BEST, CONFIG, LANGUAGE_MODEL, has_best, read_metadata
 from deepmlf.training.checkpoints.save import load_weights
 from deepmlf.training.curriculum import silent_heads
@@ -36,7 +37,7 @@ def read_trial_config(trial: Path) -> TrialConfig:
         ConfigError: If a setting is unknown or impossible.
     """
     try:
-        tree = json.loads((trial / CONFIG).read_text())
+        tree = unsealed(json.loads((trial / CONFIG).read_text()))
     except OSError:
         where = "; its trials are in trials/" if (trial / "trials").is_dir() else ""
         raise CheckpointError(f"{trial}: not a trial's folder (no config.json there{where})") from None

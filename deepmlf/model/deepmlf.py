@@ -334,6 +334,6 @@ class DeepMLF(nn.Module):
         frozen = language_model_of(config, str(device), dtype)
         with torch.random.fork_rng(devices=[]):  # initial weights, all of which are replaced
             model = cls(frozen, config.audio_dim, config.vision_dim, config.model, config.outputs)
-        model.load_state_dict(read_weights(folder, trained_state(model)), strict=False)
+        model.load_state_dict(read_weights(folder, trained_state(model), config.weights_sum), strict=False)
         model.active_layers = config.active_layers
         return model.to(device).eval()

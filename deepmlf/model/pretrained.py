@@ -24,6 +24,7 @@ from deepmlf.model import lm_store
 from deepmlf.model.language_model import LanguageModel, load_language_model
 from deepmlf.model.lm.tokenizer import ByteTokenizer, Tokenizer
 from deepmlf.model.weights import read_tensors
+from deepmlf.seal import file_sum, sealed, unsealed
 from deepmlf.version import __version__
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
@@ -99,6 +100,8 @@ class PretrainedConfig(_Frozen):
     format_version: int = FORMAT_VERSION
     deepmlf_version: str = __version__
     """Release that wrote the folder."""
+    weights_sum: str | None = None
+    """Checksum of the file of weights; None if a release up to 0.1 wrote it."""
     audio_dim: int
     """Features per audio frame."""
     vision_dim: int
@@ -154,7 +157,8 @@ def write_parts(folder: Path, config: PretrainedConfig, weights: Mapping[str, Te
         metadata={"format": "pt"},
     )
     (folder / WEIGHTS).chmod(0o644)  # safetensors lets nobody else read it
-    (folder / CONFIG).write_text(json.dumps(config.model_dump(mode="json"), indent=2) + "\n")
+    config = config.model_copy(update={"weights_sum": file_sum(folder / WEIGHTS)})
+    (folder / CONFIG).write_text(json.dumps(sealed(config.model_dump(mode="json")), indent=2) + "\n")
 
 
 @contextlib.contextmanager
@@ -189,7 +193,7 @@ def read_config(folder: Path) -> PretrainedConfig:
     path = folder / CONFIG
     remedy = "make one with `deepmlf export TRIAL OUT`"
     try:
-        tree: Any = json.loads(path.read_text())
+        tree: Any = unsealed(json.loads(path.read_text()))
     except OSError:
         raise CheckpointError(f"{folder}: no exported DeepMLF ({CONFIG} is missing); {remedy}") from None
     except ValueError as error:
@@ -253,19 +257,22 @@ def tokenizer_of(folder: Path, config: PretrainedConfig) -> Tokenizer | ByteToke
     return Tokenizer(folder, alone=True, special_tokens=config.model.special_tokens)
 
 
-def read_weights(folder: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def read_weights(folder: Path, expected: Mapping[str, Tensor], written: str | None) -> dict[str, Tensor]:
     """Read ``model.safetensors``.
 
     Args:
         folder: An exported model.
         expected: Tensors of the right names and shapes.
+        written: Checksum of the file as it was written; None if that is not known.
 
     Raises:
-        CheckpointError: If the file is missing or torn, or tensors are missing, left over or of another shape.
+        CheckpointError: If the file is missing or damaged, or tensors are missing, left over or of another shape.
     """
     path = folder / WEIGHTS
     if not path.is_file():
         raise CheckpointError(f"{path}: missing; export the model again")
+    if written is not None and file_sum(path) != written:
+        raise CheckpointError(f"{path}: damaged (its checksum is of something else); export the model again")
     weights = read_tensors(path)
     missing, extra = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
     for names, fault in ((missing, "is missing"), (extra, "has no place in the model that config.json describes")):

@@ -15,6 +15,7 @@ from deepmlf.data.features import MODALITIES
 from deepmlf.data.task import Task
 from deepmlf.files import new_file
 from deepmlf.places import home
+from deepmlf.seal import sealed, unsealed
 from deepmlf.training.metrics import compute_metrics
 from deepmlf.training.reports import Baselines
 
@@ -82,13 +83,13 @@ def kept(name: str, compute: Callable[[], Baselines]) -> Baselines:
     """What is kept under a name, or computed and kept; a home that cannot be written costs the work each time."""
     path = home() / FOLDER / f"{name}.json"
     with suppress(OSError, ValueError):
-        found: Baselines = json.loads(path.read_text())
+        found: Baselines = unsealed(json.loads(path.read_text()))
         return found
     found = compute()
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         with new_file(path) as temporary:
-            temporary.write_text(json.dumps(found))
+            temporary.write_text(json.dumps(sealed(found)))
     return found
 
 

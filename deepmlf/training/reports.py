@@ -1,6 +1,5 @@
 """What a trial reports after an epoch, and which of its epochs is the best."""
 
-import contextlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from deepmlf.data.task import Direction
+from deepmlf.errors import DamagedError, first_line
+from deepmlf.seal import sealed, unsealed
 from deepmlf.training.checkpoints.files import METRICS
 from deepmlf.training.metrics import is_better
 
@@ -180,13 +181,36 @@ def seconds_of(reports: Sequence[EpochReport]) -> Seconds:
 
 
 def read_reports(folder: Path) -> list[EpochReport]:
-    """The recorded epochs of a trial, in order; a line torn by a kill or damaged is left out."""
-    path = folder / METRICS
-    if not path.is_file():
-        return []
-    reports: dict[int, EpochReport] = {}
-    for line in path.read_bytes().splitlines():
-        with contextlib.suppress(ValueError, TypeError, KeyError):
-            report = EpochReport(json.loads(line))
-            reports[report.epoch] = report
+    """The recorded epochs of a trial, in order; a last line torn by a kill is left out.
+
+    Raises:
+        DamagedError: If another line is not as it was written.
+    """
+    reports = {report.epoch: report for report in map(EpochReport, read_lines(folder / METRICS))}
     return [reports[epoch] for epoch in sorted(reports)]
+
+
+def line_of(metrics: Mapping[str, Any]) -> str:
+    """What an epoch reported as a line of a file that `read_lines` reads."""
+    return json.dumps(sealed(metrics)) + "\n"
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """What epochs reported, from a file of lines; a last one torn by a kill is left out, and no file has none.
+
+    Raises:
+        DamagedError: If another line is not as it was written.
+    """
+    content = path.read_bytes() if path.is_file() else b""
+    read: list[dict[str, Any]] = []
+    for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), 1):
+        try:
+            metrics = unsealed(json.loads(line))
+            int(metrics["epoch"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise DamagedError(
+                f"{path}: line {number} is damaged ({type(error).__name__}: {first_line(error)}); put back a copy of "
+                "the file, or take the line out to do without that epoch"
+            ) from None
+        read.append(metrics)
+    return read

@@ -1,7 +1,6 @@
 """How an experiment stands beside what simple models reach."""
 
 import io
-import json
 from pathlib import Path
 
 import pytest
@@ -10,23 +9,24 @@ from rich.console import Console
 from benchmarks.parts.synthetic_experiment import make_experiment
 from deepmlf.analysis.report.page import analyze
 from deepmlf.analysis.standing import show_standing, standing_of
-from deepmlf.training.reports import best_epoch, read_reports
+from deepmlf.training.reports import best_epoch, line_of, read_lines, read_reports
 from deepmlf.tune.experiment.layout import MANIFEST, METRICS, trial_folder
 from deepmlf.tune.experiment.stored import open_experiment
+from tests.sealed import content_of, write
 
 
 def beside(experiment: Path, **baselines: float) -> Path:
     """An experiment whose search found simple models of these validation errors."""
-    tree = json.loads((experiment / MANIFEST).read_text())
+    tree = content_of(experiment / MANIFEST)
     known = {name: {"MAE": value, "Corr": 0.0} for name, value in baselines.items()}
-    (experiment / MANIFEST).write_text(json.dumps(tree | {"baselines": known}))
+    write(experiment / MANIFEST, tree | {"baselines": known})
     return experiment
 
 
 def add(metrics: Path, more: dict[int, dict[str, float]]) -> None:
     """Have a trial report more in some of its epochs."""
-    epochs = [json.loads(line) for line in metrics.read_text().splitlines()]
-    metrics.write_text("".join(json.dumps(epoch | more.get(epoch["epoch"], {})) + "\n" for epoch in epochs))
+    epochs = read_lines(metrics)
+    metrics.write_text("".join(line_of(epoch | more.get(epoch["epoch"], {})) for epoch in epochs))
 
 
 def printed(experiment: Path) -> str:
@@ -87,8 +87,8 @@ def test_what_trials_report_stands_beside_them_too(searched: Path) -> None:
 
 
 def test_an_experiment_of_an_earlier_release_has_none(searched: Path) -> None:
-    tree = json.loads((searched / MANIFEST).read_text())
+    tree = content_of(searched / MANIFEST)
     del tree["baselines"]
-    (searched / MANIFEST).write_text(json.dumps(tree))
+    write(searched / MANIFEST, tree)
     assert "baselines, " not in printed(searched)
     assert analyze(searched, quiet=True)["baselines"] == {}

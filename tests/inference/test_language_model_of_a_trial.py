@@ -17,6 +17,7 @@ from deepmlf.model import lm_store
 from deepmlf.model.language_model import load_language_model, load_tokenizer
 from deepmlf.training.checkpoints.files import latest_checkpoint
 from deepmlf.training.trainer import train
+from tests.sealed import content_of, write
 
 
 @pytest.fixture
@@ -30,9 +31,9 @@ def trial(small_trial: Path, tmp_path: Path) -> Path:
 
 
 def change_config(trial: Path, **model: object) -> None:
-    tree = json.loads((trial / "config.json").read_text())
+    tree = content_of(trial / "config.json")
     tree["model"] |= model
-    (trial / "config.json").write_text(json.dumps(tree))
+    write(trial / "config.json", tree)
 
 
 def change_language_model(trial: Path) -> None:
@@ -46,16 +47,16 @@ def change_language_model(trial: Path) -> None:
 def forget_language_model(trial: Path) -> None:
     """As releases up to 0.1 wrote it."""
     for state in trial.rglob("state.json"):
-        tree = json.loads(state.read_text())
+        tree = content_of(state)
         assert tree.pop("language_model")
-        state.write_text(json.dumps(tree))
+        write(state, tree)
 
 
 def test_weights_and_evaluations_name_it(trial: Path) -> None:
     fingerprint = lm_store.fingerprint(str(trial.with_name("lm")))
     for folder in (trial / "best", latest_checkpoint(trial)):
         assert folder is not None
-        assert json.loads((folder / "state.json").read_text())["language_model"] == fingerprint
+        assert content_of(folder / "state.json")["language_model"] == fingerprint
     result = CliRunner().invoke(cli, ["evaluate", str(trial), "--json"])
     assert json.loads(result.stdout.splitlines()[-1])["language_model"] == fingerprint
     assert "deepmlf:" not in result.stderr  # nothing is to be warned of
@@ -93,24 +94,24 @@ def test_a_trial_that_does_not_say_still_opens_and_that_is_said(trial: Path, sma
 
 def test_a_configuration_without_special_tokens_reads_as_it_did(trial: Path) -> None:
     """The setting is younger than the trial: until then no text had any."""
-    tree = json.loads((trial / "config.json").read_text())
+    tree = content_of(trial / "config.json")
     assert tree["model"].pop("special_tokens") == "tokenizer"
-    (trial / "config.json").write_text(json.dumps(tree))
+    write(trial / "config.json", tree)
     assert read_trial_config(trial).model.special_tokens == "none"
     load_tokenizer.cache_clear()
     export_trial(trial, trial.with_name("export"))
     config = trial.with_name("export") / "config.json"
-    assert json.loads(config.read_text())["model"]["special_tokens"] == "none"
-    tree = json.loads(config.read_text())
+    assert content_of(config)["model"]["special_tokens"] == "none"
+    tree = content_of(config)
     del tree["model"]["special_tokens"]
-    config.write_text(json.dumps(tree))
+    write(config, tree)
     assert Predictor.open(trial.with_name("export")).model.config.special_tokens == "none"
 
 
 def test_train_goes_on_with_what_an_earlier_version_began(trial: Path, small_data: Path) -> None:
-    tree = json.loads((trial / "config.json").read_text())
+    tree = content_of(trial / "config.json")
     del tree["model"]["special_tokens"]
-    (trial / "config.json").write_text(json.dumps(tree))
+    write(trial / "config.json", tree)
     toml = trial.with_name("c.toml")
     sections = {name: values for name, values in tree.items() if name != "data"}
     toml.write_text(

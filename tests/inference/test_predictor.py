@@ -27,6 +27,7 @@ from deepmlf.training.forward import build_model, predict
 from deepmlf.training.machine.device import pick_device
 from deepmlf.training.metrics import sentiment_classes
 from tests.command import deepmlf
+from tests.sealed import content_of, edit
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -128,8 +129,7 @@ def test_a_trial_is_evaluated_where_its_dataset_has_moved_and_not_without_labels
     shutil.copytree(small_data, moved)
     trial = tmp_path / "trial"
     shutil.copytree(small_trial, trial)
-    config = (trial / "config.json").read_text()
-    (trial / "config.json").write_text(config.replace(str(small_data), str(tmp_path / "gone")))
+    edit(trial / "config.json", data=content_of(trial / "config.json")["data"] | {"path": str(tmp_path / "gone")})
     with pytest.raises(DataError, match="gone: not an imported dataset"):
         evaluate_trial(trial)
     assert evaluate_trial(trial, trained_on=moved) == evaluate_trial(small_trial)
@@ -142,9 +142,7 @@ def test_a_trial_is_evaluated_where_its_dataset_has_moved_and_not_without_labels
 def test_a_trial_of_another_machines_device_is_evaluated(small_trial: Path, tmp_path: Path) -> None:
     trial = tmp_path / "trial"
     shutil.copytree(small_trial, trial)
-    config = json.loads((trial / "config.json").read_text())
-    config["training"]["device"] = "cuda:7"
-    (trial / "config.json").write_text(json.dumps(config))
+    edit(trial / "config.json", training=content_of(trial / "config.json")["training"] | {"device": "cuda:7"})
     assert evaluate_trial(trial) == evaluate_trial(small_trial)
     with pytest.raises(ConfigError, match=r"training\.device=cuda:7: cannot be used here \(.+\)"):
         pick_device("cuda:7")
@@ -154,8 +152,7 @@ def test_a_trial_of_another_machines_device_is_evaluated(small_trial: Path, tmp_
 
 def test_a_command_notes_what_differs(small_export: Path, small_data: Path, tmp_path: Path) -> None:
     other = copy_of(small_data, tmp_path / "sims", name="sims")
-    info = other.path / "info.json"
-    info.write_text(json.dumps(json.loads(info.read_text()) | {"lowercase": True}))
+    edit(other.path / "info.json", lowercase=True)
     command = ["predict", str(small_export), str(other.path), "--out", str(tmp_path / "p.parquet")]
     result = CliRunner().invoke(cli, command)
     assert result.stderr.splitlines() == [

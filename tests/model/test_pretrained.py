@@ -19,7 +19,9 @@ from deepmlf.model import pretrained
 from deepmlf.model.deepmlf import DeepMLF
 from deepmlf.model.language_model import load_language_model, tiny_random
 from deepmlf.model.pretrained import TrainedOn
+from deepmlf.seal import file_sum
 from tests.model.small_lm import make_folder
+from tests.sealed import content_of, edit
 
 CONFIG = ModelConfig(
     language_model="tiny-random", max_text_len=8, num_fusion_tokens=2, fusion_layers=(1, 3), lora_rank=2, av_frames=4,
@@ -98,14 +100,15 @@ def test_nothing_is_overwritten_or_left_half_written(
 
 
 def change_config(folder: Path, **changes: Any) -> None:
-    path = folder / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    edit(folder / "config.json", **changes)
 
 
 def change_tensors(folder: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> None:
     tensors = load_file(folder / "model.safetensors")
     change(tensors)
     save_file(tensors, folder / "model.safetensors")
+    if "weights_sum" in content_of(folder / "config.json"):
+        change_config(folder, weights_sum=file_sum(folder / "model.safetensors"))
 
 
 def truncate(folder: Path, name: str) -> None:
@@ -115,7 +118,7 @@ def truncate(folder: Path, name: str) -> None:
 
 FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no weights": (lambda f: (f / "model.safetensors").unlink(), r"model.safetensors: missing; export the model again"),
-    "torn weights": (lambda f: truncate(f, "model.safetensors"), r"model.safetensors: torn or not safetensors"),
+    "torn weights": (lambda f: truncate(f, "model.safetensors"), r"model.safetensors: damaged \(its checksum"),
     "a tensor short": (
         lambda f: change_tensors(f, lambda t: t.pop("fusion_tokens")),
         r"model.safetensors: fusion_tokens is missing; export the model again",

@@ -1,6 +1,5 @@
 """The stage of the audiovisual encoder alone, as in the authors' code: its rate, its end, its weights, its readout."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from deepmlf.training.checkpoints.files import latest_checkpoint
 from deepmlf.training.forward import predict
 from deepmlf.training.optim import plateau_factor
 from deepmlf.training.trainer import Trainer
+from tests.sealed import content_of, write
 from tests.training.small_trial import config_of, run, without_times
 
 AUTHORS = {
@@ -125,9 +125,9 @@ def test_a_checkpoint_of_an_earlier_version_goes_on_in_the_stage(tmp_path: Path,
     first = run(tmp_path / "parts", small_data, stop_after=1)
     checkpoint = latest_checkpoint(tmp_path / "parts")
     assert checkpoint is not None
-    state = json.loads((checkpoint / "state.json").read_text())
+    state = content_of(checkpoint / "state.json")
     assert len(state.pop("av_maes")) == 1
-    (checkpoint / "state.json").write_text(json.dumps(state))
+    write(checkpoint / "state.json", state)
     rest = run(tmp_path / "parts", small_data, resume_from=checkpoint)
     assert without_times(first + rest[1:]) == without_times(expected)
 

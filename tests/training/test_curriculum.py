@@ -18,6 +18,7 @@ from deepmlf.training.checkpoints.files import latest_checkpoint
 from deepmlf.training.curriculum import Underway, epoch_words, stages_of, underway, whole_model_from
 from deepmlf.training.reports import EpochReport, best_epoch
 from deepmlf.training.trainer import Trainer
+from tests.sealed import content_of, write
 from tests.training.small_trial import config_of, run, without_times
 
 CURRICULA = ["joint", "av_first", "av_frozen", "unimodal_first", "grow_depth"]
@@ -166,9 +167,9 @@ def test_weights_of_a_growth_stage_are_evaluated_with_the_blocks_they_had(tmp_pa
     shutil.copytree(checkpoint, tmp_path / "best")  # as the first release kept them
     assert evaluate_trial(tmp_path, split="valid")["MAE"] == pytest.approx(reports[0]["valid/MAE"], abs=1e-6)
     state = tmp_path / "best" / "state.json"
-    metadata = json.loads(state.read_text())
+    metadata = content_of(state)
     assert metadata.pop("active_layers") == [3]
-    state.write_text(json.dumps(metadata))
+    write(state, metadata)
     assert evaluate_trial(tmp_path, split="valid")["MAE"] != pytest.approx(reports[0]["valid/MAE"], abs=1e-4)
 
 

@@ -25,6 +25,7 @@ from deepmlf.tune.plan import plan_resume, plan_search
 from deepmlf.tune.search import resume_search, run_search
 from deepmlf.tune.settings import SearchSettings, experiment_name, parse_duration
 from tests.model.small_lm import make_folder
+from tests.sealed import content_of, edit, write
 from tests.tune import experiments
 from tests.tune.parts import write_experiment
 
@@ -150,9 +151,7 @@ def test_a_resume_mends_what_a_dead_driver_left_and_finds_its_way_after_a_move(
     run_search(settings(small_data, tmp_path, trials=1))
     moved = tmp_path / "moved"
     shutil.move(tmp_path / "search", moved)
-    manifest = json.loads((moved / "search.json").read_text())
-    manifest["settings"]["trials"] = 2
-    (moved / "search.json").write_text(json.dumps(manifest))
+    edit(moved / "search.json", settings=content_of(moved / "search.json")["settings"] | {"trials": 2})
     journal = moved / "optuna.journal"
     with journal.open("a") as file:
         file.write('{"op_code":8,"worker')  # torn by a power cut
@@ -234,10 +233,10 @@ def test_a_resume_says_what_an_earlier_release_did_not_keep(
 ) -> None:
     experiment = begun(tmp_path / "search", small_data, "tiny-random", lm_store.facts("tiny-random"))
     manifest = experiment / "search.json"
-    tree = json.loads(manifest.read_text())
+    tree = content_of(manifest)
     del tree["language_model_fingerprint"]
     tree["settings"]["quiet"] = False
-    manifest.write_text(json.dumps(tree))
+    write(manifest, tree)
     plan = plan_resume(open_experiment(experiment))
     assert plan.space.base.config.model.special_tokens == "none"  # as its first trials read
     said = "deepmlf: search: does not say which weights tiny-random had, so it goes on with those of now\n"

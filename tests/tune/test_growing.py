@@ -19,6 +19,7 @@ from deepmlf.tune.plan import plan_resume
 from deepmlf.tune.search import _searcher, resume_search, run_search
 from deepmlf.tune.worker.wire import order_of
 from tests.command import deepmlf
+from tests.sealed import edit
 from tests.tune.experiments import assert_whole, epochs_trained, settings
 from tests.tune.parts import TERMS
 
@@ -152,8 +153,7 @@ def test_what_a_resume_cannot_change_is_refused_and_nothing_is_written(
     assert refusal("--gpus-per-trial", "1.5").startswith("--gpus-per-trial 1.5: must be at most 1 or a whole number")
     other = tmp_path / "other"
     shutil.copytree(small_data, other)
-    info = json.loads((other / "info.json").read_text())
-    (other / "info.json").write_text(json.dumps(info | {"fingerprint": "0" * 32}))
+    edit(other / "info.json", fingerprint="0" * 32)
     assert "is not the dataset that search began with" in refusal("--data", str(other))
     with FileLock(experiment / LOCK):
         assert refusal("--trials", "9") == f"{experiment}: another driver is running this search"

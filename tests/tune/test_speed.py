@@ -1,6 +1,5 @@
 """The speed of a search's trials, in its results and in TensorBoard."""
 
-import json
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -13,6 +12,7 @@ from deepmlf.training.trainer import Trainer
 from deepmlf.tune.experiment.stored import open_experiment
 from deepmlf.tune.search import run_search
 from deepmlf.tune.settings import SearchSettings
+from tests.sealed import content_of
 
 SPACE = """
 BASE = {
@@ -41,7 +41,7 @@ def test_a_search_reports_the_speed_of_every_epoch(ray_cluster: None, tmp_path: 
         # What lies between the phases is little, but a busy machine may stop the process there for as long as it likes.
         assert 0.2 < sum(row[f"time/{phase}_seconds"] for phase in PHASES) / row["time/epoch_seconds"] < 1 + 1e-9
         (folder,) = (tmp_path / "search/trials").glob(f"{row['trial']:04d}_*")
-        trial = Trainer(TrialConfig.from_dict(json.loads((folder / "config.json").read_text())), tmp_path / "again")
+        trial = Trainer(TrialConfig.from_dict(content_of(folder / "config.json")), tmp_path / "again")
         tokens = sum(len(ids) for ids in trial.train_loader.tokens) + 49 * row["model.num_fusion_tokens"]
         seconds = row["time/train_seconds"]
         assert row["speed/tokens_per_second"] * seconds == pytest.approx(tokens)

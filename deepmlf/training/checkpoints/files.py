@@ -2,10 +2,14 @@
 
 import json
 import re
+import shutil
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from deepmlf.errors import CheckpointError
+from deepmlf.errors import CheckpointError, first_line
+from deepmlf.seal import file_sum, unsealed
 
 CONFIG = "config.json"
 """The trial's whole configuration."""
@@ -19,6 +23,8 @@ STATE = "state.json"
 """Metadata of a checkpoint; one without it does not count."""
 LANGUAGE_MODEL = "language_model"
 """In that: fingerprint of the language model that the weights belong to; releases up to 0.1 did not keep it."""
+SUMS = "sums"
+"""In that, too: checksums of the files beside it, by their names; releases up to 0.1 did not keep them."""
 _NAME = re.compile(r"epoch_(\d{6})")
 
 
@@ -38,10 +44,20 @@ def complete_checkpoints(root: Path) -> list[Path]:
 
 
 def latest_checkpoint(out_dir: Path) -> Path | None:
-    """The newest complete checkpoint of a trial's folder, or None."""
+    """The newest checkpoint of a trial's folder that is complete and as it was written, or None.
+
+    Newer ones that are not are taken away, as the trial writes them again, and a warning names what is damaged.
+    """
     root = checkpoints_of(out_dir)
-    complete = complete_checkpoints(root) if root.is_dir() else []
-    return complete[-1] if complete else None
+    for folder in reversed(complete_checkpoints(root) if root.is_dir() else []):
+        try:
+            check_files(folder, read_metadata(folder))
+        except CheckpointError as error:
+            warnings.warn(f"{error}; the trial goes on from what is before it", stacklevel=2)
+            shutil.rmtree(folder)
+        else:
+            return folder
+    return None
 
 
 def has_best(out_dir: Path) -> bool:
@@ -53,12 +69,33 @@ def read_metadata(folder: Path) -> dict[str, Any]:
     """The metadata of a checkpoint.
 
     Raises:
-        CheckpointError: If there is none.
+        CheckpointError: If there is none, or it is damaged.
     """
+    path = folder / STATE
     try:
-        metadata = json.loads((folder / STATE).read_text())
-    except (OSError, ValueError):
-        metadata = None
-    if not isinstance(metadata, dict):
+        metadata = unsealed(json.loads(path.read_text()))
+    except OSError:
         raise CheckpointError(f"{folder}: no complete checkpoint there") from None
+    except ValueError as error:
+        raise CheckpointError(f"{path}: damaged ({first_line(error)})") from None
+    if not isinstance(metadata, dict):
+        raise CheckpointError(f"{path}: damaged (it holds no settings)")
     return metadata
+
+
+def check_files(folder: Path, metadata: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint with files that are not as they were written.
+
+    Args:
+        folder: The checkpoint.
+        metadata: What `read_metadata` returned of it.
+
+    Raises:
+        CheckpointError: If a file is missing or another one than was written.
+    """
+    for name, written in metadata.get(SUMS, {}).items():
+        path = folder / name
+        if not path.is_file():
+            raise CheckpointError(f"{path}: missing")
+        if file_sum(path) != written:
+            raise CheckpointError(f"{path}: damaged (its checksum is of something else)")

@@ -19,9 +19,12 @@ from deepmlf.errors import CheckpointError
 from deepmlf.files import new_folder, publish_folder
 from deepmlf.model.deepmlf import DeepMLF
 from deepmlf.model.weights import read_tensors, trained_state
+from deepmlf.seal import file_sum, sealed
 from deepmlf.training.checkpoints.files import (
     LANGUAGE_MODEL,
     STATE,
+    SUMS,
+    check_files,
     checkpoint_name,
     checkpoints_of,
     complete_checkpoints,
@@ -29,6 +32,8 @@ from deepmlf.training.checkpoints.files import (
 )
 
 _ACTIVE_LAYERS = "active_layers"
+_Sums = dict[str, str]
+"""Checksums of files by their names."""
 
 
 def save_weights(folder: Path, model: DeepMLF, metadata: dict[str, Any]) -> None:
@@ -46,10 +51,12 @@ def load_weights(folder: Path, model: DeepMLF) -> dict[str, Any]:
     """Read what `save_weights` wrote into `model`, active MM blocks included, and return its metadata.
 
     Raises:
-        CheckpointError: If it is missing, torn, or of another model or language model. Releases up to 0.1 did not keep
-            which language model that was; theirs is not checked.
+        CheckpointError: If it is missing, damaged, or of another model or language model. Releases up to 0.1 kept
+            neither checksums nor which language model that was; theirs are not checked.
     """
     metadata = read_metadata(folder)
+    check_files(folder, metadata)
+    metadata.pop(SUMS, None)
     trained_on, found = metadata.pop(LANGUAGE_MODEL, None), model.language_model.identity
     if trained_on is not None and found is not None and found != trained_on:
         raise CheckpointError(
@@ -92,7 +99,7 @@ class CheckpointWriter:
         self._model, self._parameters, self._optimizer = model, parameters, optimizer
         self._temporary = self._root / f".unfinished.{os.getpid()}"
         self._thread = ThreadPoolExecutor(max_workers=1)
-        self._writing: Future[None] | None = None
+        self._writing: Future[_Sums] | None = None
 
     def __enter__(self) -> "CheckpointWriter":
         return self
@@ -128,14 +135,14 @@ class CheckpointWriter:
             OSError, SafetensorError: If anything could not be written, also by the thread.
         """
         writing, self._writing = self._writing or self._begin(), None
-        writing.result()
+        sums = writing.result()
         random = {"cpu": torch.get_rng_state()}
         device = self._model.fusion_tokens.device
         if device.type == "cuda":  # a trial on the CPU must not so much as open the GPU
             random["cuda"] = torch.cuda.get_rng_state(device)
-        _write(self._temporary, {"random": random, **(parts or {})})
+        sums |= _write(self._temporary, {"random": random, **(parts or {})})
         folder = self._root / checkpoint_name(epoch)
-        _write_metadata(self._temporary, metadata | _belonging(self._model))
+        _write_metadata(self._temporary, metadata | _belonging(self._model), sums)
         publish_folder(self._temporary, folder)
         older = [path for path in complete_checkpoints(self._root) if path.name < folder.name]
         kept = {folder, *older[max(0, len(older) - self._keep + 1) :]}
@@ -143,7 +150,7 @@ class CheckpointWriter:
             shutil.rmtree(other, ignore_errors=True)
         return folder
 
-    def _begin(self) -> "Future[None]":
+    def _begin(self) -> "Future[_Sums]":
         moments = optimizer_state(self._parameters, self._optimizer)
         return self._thread.submit(
             _write_new, self._temporary, {"model": trained_state(self._model), "optimizer": moments}
@@ -196,20 +203,23 @@ def _belonging(model: DeepMLF) -> dict[str, Any]:
 def publish(folder: Path, parts: dict[str, dict[str, Tensor]], metadata: dict[str, Any]) -> None:
     """Write one safetensors file per part and ``state.json`` into `folder`, whole or not at all."""
     with new_folder(folder) as temporary:
-        _write(temporary, parts)
-        _write_metadata(temporary, metadata)
+        _write_metadata(temporary, metadata, _write(temporary, parts))
 
 
-def _write_new(temporary: Path, parts: dict[str, dict[str, Tensor]]) -> None:
+def _write_new(temporary: Path, parts: dict[str, dict[str, Tensor]]) -> _Sums:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    _write(temporary, parts)
+    return _write(temporary, parts)
 
 
-def _write(temporary: Path, parts: dict[str, dict[str, Tensor]]) -> None:
+def _write(temporary: Path, parts: dict[str, dict[str, Tensor]]) -> _Sums:
+    sums = {}
     for name, tensors in parts.items():
-        save_file({key: t.detach().contiguous() for key, t in tensors.items()}, temporary / f"{name}.safetensors")
+        path = temporary / f"{name}.safetensors"
+        save_file({key: t.detach().contiguous() for key, t in tensors.items()}, path)
+        sums[path.name] = file_sum(path)
+    return sums
 
 
-def _write_metadata(temporary: Path, metadata: dict[str, Any]) -> None:
-    (temporary / STATE).write_text(json.dumps(metadata))
+def _write_metadata(temporary: Path, metadata: dict[str, Any], sums: _Sums) -> None:
+    (temporary / STATE).write_text(json.dumps(sealed(metadata | {SUMS: sums})))

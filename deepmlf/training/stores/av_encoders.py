@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from deepmlf.errors import CheckpointError
 from deepmlf.model.deepmlf import DeepMLF
 from deepmlf.model.weights import read_tensors
-from deepmlf.training.checkpoints.files import read_metadata
+from deepmlf.training.checkpoints.files import check_files, read_metadata
 from deepmlf.training.checkpoints.save import load_optimizer_state, optimizer_state, publish
 
 _AV_PARTS = ("av_encoder.", "av_head.")
@@ -50,12 +50,11 @@ class StoredEncoder:
         """
         try:
             metadata = read_metadata(self.folder)
+            check_files(self.folder, metadata)
             weights, moments = (read_tensors(self.folder / f"{part}.safetensors") for part in ("model", "optimizer"))
         except CheckpointError:
             return None
-        if metadata.get("key") != self._key or metadata.get("sha256") != _digest(weights, moments):
-            return None
-        if _shapes(weights) != _shapes(_av_weights(model)):
+        if metadata.get("key") != self._key or _shapes(weights) != _shapes(_av_weights(model)):
             return None
         model.load_state_dict(weights, strict=False)
         load_optimizer_state(moments, parameters, optimizer)
@@ -71,8 +70,7 @@ class StoredEncoder:
     ) -> None:
         """Store where the stage ended, whole or not at all, in place of whatever is there."""
         weights, moments = av_state(model, parameters, optimizer)
-        metadata = {"key": self._key, "sha256": _digest(weights, moments), "metrics": metrics}
-        publish(self.folder, {"model": weights, "optimizer": moments}, metadata)
+        publish(self.folder, {"model": weights, "optimizer": moments}, {"key": self._key, "metrics": metrics})
 
 
 def av_state(
@@ -89,11 +87,3 @@ def _av_weights(model: DeepMLF) -> dict[str, Tensor]:
 
 def _shapes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in tensors.items()}
-
-
-def _digest(*parts: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for tensors in parts:
-        for name, tensor in sorted(tensors.items()):
-            digest.update(name.encode() + tensor.detach().cpu().numpy().tobytes())
-    return digest.hexdigest()

@@ -13,9 +13,10 @@ def ended_in_ray(experiment: Path) -> Counter[int]:
     ended: Counter[int] = Counter()
     for path in (experiment / RAY).glob(RAY_RECORDS):
         try:
-            dumped = json.loads(path.read_text())["trial_data"]
-        except (ValueError, KeyError):
-            continue  # torn by a kill: what it held counts as not recorded
-        for trial in (json.loads(data) for data, _ in dumped):
-            ended[number_of(trial["config"])] += trial["status"] in ("TERMINATED", "ERROR")
+            trials = [json.loads(data) for data, _ in json.loads(path.read_text())["trial_data"]]
+            states = [(number_of(trial["config"]), trial["status"]) for trial in trials]
+        except (ValueError, KeyError, TypeError):
+            continue  # torn by a kill, or damaged: what it held counts as not recorded
+        for number, state in states:
+            ended[number] += state in ("TERMINATED", "ERROR")
     return +ended

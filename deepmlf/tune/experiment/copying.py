@@ -1,7 +1,6 @@
 """Taking an experiment to another place: from a folder here to a bucket, and back."""
 
 import contextlib
-import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
@@ -11,7 +10,7 @@ from deepmlf.files import new_folder
 from deepmlf.places import Place, RemoteFolder
 from deepmlf.tune.experiment.alone import alone_at
 from deepmlf.tune.experiment.layout import CONFIRMATIONS, COPYING, MANIFEST, is_of_the_experiment
-from deepmlf.tune.experiment.manifest import Manifest
+from deepmlf.tune.experiment.manifest import manifest_of, text_of
 from deepmlf.tune.experiment.remote import check_writable
 from deepmlf.tune.experiment.stored import StoredExperiment, open_experiment
 
@@ -76,8 +75,7 @@ def _content(place: Place, name: str) -> bytes:
     if PurePosixPath(name).name != MANIFEST:
         return content
     own = place if name == MANIFEST else place / PurePosixPath(name).parts[0]
-    manifest = Manifest.model_validate(json.loads(content)).copied(str(own))
-    return json.dumps(manifest.model_dump(), indent=2).encode()
+    return text_of(manifest_of(content).copied(str(own))).encode()
 
 
 @contextlib.contextmanager

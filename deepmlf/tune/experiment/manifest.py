@@ -20,6 +20,7 @@ from deepmlf.errors import SearchError, first_line
 from deepmlf.files import new_file
 from deepmlf.model.lm_store import KnownLanguageModel, LanguageModelFacts
 from deepmlf.places import Place
+from deepmlf.seal import sealed, unsealed
 from deepmlf.training.reports import LM_STATES
 from deepmlf.tune.experiment.layout import MANIFEST
 from deepmlf.tune.settings import SearchSettings
@@ -179,7 +180,7 @@ def read_manifest(place: Place) -> Manifest:
         SearchError: If there is none, or it is damaged.
     """
     try:
-        return Manifest.model_validate(json.loads((place.folder / MANIFEST).read_text()))
+        return manifest_of((place.folder / MANIFEST).read_text())
     except OSError:
         raise SearchError(f"{place}: not an experiment (no {MANIFEST} there)") from None
     except ValueError as error:
@@ -190,7 +191,21 @@ def read_manifest(place: Place) -> Manifest:
 def write_manifest(experiment: Path, manifest: Manifest) -> None:
     """Write the manifest, whole or not at all."""
     with new_file(experiment / MANIFEST) as temporary:
-        temporary.write_text(json.dumps(manifest.model_dump(), indent=2))
+        temporary.write_text(text_of(manifest))
+
+
+def manifest_of(text: str | bytes) -> Manifest:
+    """The manifest that a file holds.
+
+    Raises:
+        ValueError: If it is damaged.
+    """
+    return Manifest.model_validate(unsealed(json.loads(text)))
+
+
+def text_of(manifest: Manifest) -> str:
+    """What its file holds."""
+    return json.dumps(sealed(manifest.model_dump()), indent=2)
 
 
 def _command(settings: SearchSettings, secret: str | None) -> list[str]:

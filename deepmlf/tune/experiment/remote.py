@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from deepmlf.errors import DataError, SearchError, first_line
 from deepmlf.files import why_unwritable
 from deepmlf.places import Place, RemoteFolder
+from deepmlf.seal import unsealed
 from deepmlf.tune.experiment.layout import (
     LEASE,
     MANIFEST,
@@ -122,10 +123,19 @@ def refresh_events(place: Place) -> None:
 def _forget_another(local: Path, remote: RemoteFolder) -> None:
     manifest = local / MANIFEST
     if manifest.is_file() and MANIFEST in remote.sizes():
-        before = manifest.read_text()
+        here = _id_in(manifest)
         remote.download(MANIFEST, manifest)
-        if json.loads(before)["id"] != json.loads(manifest.read_text())["id"]:
+        there = _id_in(manifest)
+        if there is not None and here != there:
             shutil.rmtree(local)
+
+
+def _id_in(manifest: Path) -> str | None:
+    """The identity of an experiment, by its manifest; None if that is damaged."""
+    try:
+        return str(unsealed(json.loads(manifest.read_text()))["id"])
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 def open_trial(name: str | Path) -> Path:

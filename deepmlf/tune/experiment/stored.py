@@ -10,10 +10,11 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from deepmlf.config.trial import TrialConfig
+from deepmlf.errors import DamagedError, SearchError
 from deepmlf.places import Place
 from deepmlf.training.effective import EffectiveSetting, effective_setting
-from deepmlf.training.reports import Seconds, read_reports, seconds_of
-from deepmlf.tune.experiment.layout import TRIALS, trial_folder
+from deepmlf.training.reports import EpochReport, Seconds, read_reports, seconds_of
+from deepmlf.tune.experiment.layout import JOURNAL, METRICS, TRIALS, trial_folder, trial_folders
 from deepmlf.tune.experiment.manifest import Manifest, read_manifest
 from deepmlf.tune.experiment.remote import refresh
 from deepmlf.tune.experiment.study import OVERRIDES, open_study, own_trials
@@ -46,9 +47,21 @@ class StoredExperiment:
         """Its study.
 
         Raises:
-            SearchError: If there is none, or its database cannot be reached.
+            SearchError: If there is none, it is damaged, or its database cannot be reached.
         """
-        return open_study(self.folder, self.manifest.settings, self.study_url)
+        settings = self.manifest.settings
+        study = open_study(self.folder, settings, self.study_url)
+        if self.place.remote is None and settings.study_storage is None:  # others may lag: see `reconcile`
+            self._require_end_of(study)
+        return study
+
+    def _require_end_of(self, study: optuna.Study) -> None:
+        known, there = len(study.get_trials(deepcopy=False)), [number for number, _ in trial_folders(self.folder)]
+        if any(number >= known for number in there):
+            raise SearchError(
+                f"{self.folder / JOURNAL}: has lost its end: it knows {known} trials, but {TRIALS}/ has number "
+                f"{max(there)}; put back a copy of it, or take away the folders of trials that it does not know"
+            )
 
     def with_manifest(self, manifest: Manifest) -> "StoredExperiment":
         """The same experiment with another manifest; what it optimises stays."""
@@ -71,8 +84,26 @@ class StoredExperiment:
 
     def seconds_of(self, trials: Iterable[FrozenTrial]) -> Seconds:
         """What some of its trials have taken together, by what the driver has recorded."""
-        folders = (trial_folder(self.folder, trial.number) for trial in trials)
-        return sum((seconds_of(read_reports(folder)) for folder in folders), Seconds())
+        return sum((seconds_of(self.reports_of(trial)) for trial in trials), Seconds())
+
+    def reports_of(self, trial: FrozenTrial) -> list[EpochReport]:
+        """The epochs of one of its trials, in their order; none where the trial's folder was taken away.
+
+        Raises:
+            DamagedError: If its file of metrics is damaged, or has fewer epochs than the study knows of a trial that
+                has ended: what is written of an epoch goes there first.
+        """
+        folder = trial_folder(self.folder, trial.number)
+        reports = read_reports(folder)
+        last = max(trial.intermediate_values, default=0)
+        if trial.state in (TrialState.COMPLETE, TrialState.PRUNED) and (folder / METRICS).is_file():
+            recorded = max((report.fidelity or 0 for report in reports), default=0)
+            if recorded < last:
+                raise DamagedError(
+                    f"{folder / METRICS}: has lost its end: it has {recorded} fusion epochs of {last}; put back a copy "
+                    "of it, or take the trial's folder away to do without its epochs"
+                )
+        return reports
 
     def place_of_trial(self, number: int) -> Place:
         """Where one of its trials is."""

@@ -3,9 +3,11 @@
 The one door to Optuna's insides: what it has no public way for is done here, and nowhere else.
 """
 
+import json
 import math
 import os
 import warnings
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from sqlalchemy.engine import URL
 
 from deepmlf.errors import SearchError, first_line
 from deepmlf.files import drop_torn_line
+from deepmlf.seal import sealed, unsealed
 from deepmlf.training.reports import EpochReport
 from deepmlf.tune.engines import require_insides
 from deepmlf.tune.experiment.layout import JOURNAL
@@ -210,6 +213,27 @@ class Excerpt(optuna.Study):
         return [trial for trial in self._seen if states is None or trial.state in states]
 
 
+class _SealedJournal(JournalFileBackend):
+    """A journal whose lines have checksums, which Optuna and what else reads journals pass over.
+
+    What others append, as optuna-dashboard does with notes, has none.
+    """
+
+    def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
+        """The lines from a number on; raises ValueError where one is not as it was written."""
+        for line in super().read_logs(log_number_from):
+            yield unsealed(line)
+        with open(self._file_path, "rb") as file:  # Optuna passes over a last line that is no JSON, torn or not
+            file.seek(max(self._log_number_offset.values()))
+            following = file.readline()
+        if following.endswith(b"\n"):
+            json.loads(following)
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Append lines."""
+        super().append_logs([sealed(log) for log in logs])
+
+
 def id_of(study: optuna.Study, number: int) -> int:
     """What a storage knows a trial by."""
     return study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
@@ -239,7 +263,7 @@ def repair_journal(experiment: Path) -> None:
 def _open(experiment: Path, url: str | None) -> BaseStorage:
     if url is None:
         experiment.mkdir(parents=True, exist_ok=True)
-        return JournalStorage(JournalFileBackend(str(experiment / JOURNAL)))
+        return JournalStorage(_SealedJournal(str(experiment / JOURNAL)))
     parsed = _parse(url)
     given = os.environ.get(STORAGE_VARIABLE)
     if given and without_password(given) == without_password(url) and parsed.password is None:

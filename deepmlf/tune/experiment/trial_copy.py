@@ -9,9 +9,11 @@ from typing import Any, ParamSpec, TypeVar
 
 from deepmlf.config.earlier import trial_config
 from deepmlf.config.trial import TrialConfig
-from deepmlf.errors import StorageError, first_line
+from deepmlf.errors import ConfigError, StorageError, first_line
 from deepmlf.places import Place, RemoteFolder, home
+from deepmlf.seal import unsealed
 from deepmlf.training.checkpoints.files import latest_checkpoint
+from deepmlf.training.reports import line_of, read_lines
 from deepmlf.tune.experiment.layout import (
     AV_STORE,
     BEST,
@@ -63,15 +65,12 @@ class TrialCopy:
         self._shared_av: set[str] = set()
 
     @_reaches_storage
-    def fetch(self, config: TrialConfig) -> list[dict[str, Any]]:
+    def fetch(self, config: TrialConfig) -> None:
         """Take what another node has got further with: the newest checkpoint, best weights; and encoders to share.
 
         Args:
             config: Of the trial. What a dead driver's workers have left under the same number of another one, or of
                 one that storage does not know any more, is removed.
-
-        Returns:
-            The metrics of the epochs that were reported already, in their order.
         """
         self._shared_av = set(self._remote_av.sizes())
         for name in self._shared_av:
@@ -94,11 +93,13 @@ class TrialCopy:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / CONFIG).write_text(config.to_json())
         self.send(CONFIG)
-        return reports_of_worker(self.folder)
 
     def _is_of(self, config: TrialConfig) -> bool:
         self._remote.download(CONFIG, self.folder / CONFIG)
-        there = trial_config(json.loads((self.folder / CONFIG).read_text()))
+        try:
+            there = trial_config(unsealed(json.loads((self.folder / CONFIG).read_text())))
+        except (ValueError, ConfigError):  # damaged: nobody can tell
+            return False
         return there.placed(data=config.data.path) == config  # the same dataset may have another place by now
 
     @_reaches_storage
@@ -115,7 +116,7 @@ class TrialCopy:
         dropped there.
         """
         with (self.folder / REPORTED).open("a") as file:
-            file.write(json.dumps(metrics) + "\n")
+            file.write(line_of(metrics))
         self.send(REPORTED)
         for entry in self.av_store.glob("*/*"):
             name = entry.relative_to(self.av_store).as_posix()
@@ -141,6 +142,9 @@ class TrialCopy:
 
 
 def reports_of_worker(folder: Path) -> list[dict[str, Any]]:
-    """The metrics that a worker has reported of a trial while it was in a bucket, in their order."""
-    reported = folder / REPORTED
-    return [json.loads(line) for line in reported.read_text().splitlines()] if reported.is_file() else []
+    """The metrics that a worker has reported of a trial while it was in a bucket, in their order.
+
+    Raises:
+        DamagedError: If a line is not as it was written.
+    """
+    return read_lines(folder / REPORTED)

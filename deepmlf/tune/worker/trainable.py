@@ -7,9 +7,11 @@ import gc
 import importlib
 import math
 import os
+import shutil
 import socket
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from ray.tune.trainable import wrap_function
 from deepmlf.config.trial import TrialConfig
 from deepmlf.data.dataset import Dataset
 from deepmlf.errors import (
+    DamagedError,
     DataError,
     DeepMLFError,
     LanguageModelError,
@@ -34,7 +37,7 @@ from deepmlf.training.checkpoints.files import latest_checkpoint
 from deepmlf.training.machine.device import fault_of
 from deepmlf.training.reports import EpochReport
 from deepmlf.tune.cluster.node_files import config_here
-from deepmlf.tune.experiment.layout import AV_STORE, CONFIG, ERROR, TRIALS, trial_name
+from deepmlf.tune.experiment.layout import AV_STORE, CHECKPOINTS, CONFIG, ERROR, REPORTED, TRIALS, trial_name
 from deepmlf.tune.experiment.trial_copy import TrialCopy, reports_of_worker
 from deepmlf.tune.messages import SearchHalted, TrialFailed, TrialOrder, TrialWaits
 from deepmlf.tune.worker.preemption import save_before_leaving, saved, training
@@ -134,10 +137,9 @@ class _Run:
         train = _function(terms.train, terms.threads)
         if self.copy is None:
             (self._folder / CONFIG).write_text(self._order.config.to_json())
-            reported = reports_of_worker(self._folder)  # it may have been in a bucket
         else:
-            reported = self.copy.fetch(self._order.config)
-        for metrics in reported:  # a driver that died may not have noted all of them
+            self.copy.fetch(self._order.config)
+        for metrics in self._reported():  # a driver that died may not have noted all of them
             send(EpochReport(metrics))
         _set_aside_what_stays()
         with waits_told_to(lambda awaited: send(TrialWaits(awaited))):
@@ -150,6 +152,16 @@ class _Run:
                 cache_gb=terms.cache_gb,
                 keep=terms.keep,
             )
+
+    def _reported(self) -> list[dict[str, Any]]:
+        """What earlier workers reported while the trial was in a bucket; a trial that cannot tell begins anew."""
+        try:
+            return reports_of_worker(self._folder)
+        except DamagedError as error:
+            warnings.warn(f"{error}; the trial begins anew", stacklevel=2)
+            shutil.rmtree(self._folder / CHECKPOINTS, ignore_errors=True)
+            (self._folder / REPORTED).unlink()
+            return []
 
     def note(self, error: Exception) -> None:
         """Write the stack of an error into the trial's folder."""

@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -139,6 +140,7 @@ def test_nothing_finished_is_said_not_raised(tmp_path: Path, capsys: pytest.Capt
         (folder / "metrics.jsonl").unlink()
     assert "No trial has ended with a value yet" in Path(analyze(experiment, quiet=True)["report"]).read_text()
     (experiment / "optuna.journal").unlink()
+    shutil.rmtree(experiment / "trials")
     create_study(experiment, "one", None, make_objectives(["valid/MAE"]))  # killed before its first trial
     assert "No trial has started yet." in Path(analyze(experiment, quiet=True)["report"]).read_text()
 

@@ -14,10 +14,12 @@ from safetensors.torch import load_file, save_file
 
 from deepmlf.config.trial import TrialConfig
 from deepmlf.data.dataset import Dataset
+from deepmlf.seal import file_sum
 from deepmlf.training.checkpoints.files import latest_checkpoint
 from deepmlf.training.curriculum import stages_of
 from deepmlf.training.stores.av_encoders import StoredEncoder
 from deepmlf.training.stores.av_key import key_of
+from tests.sealed import content_of, edit, write
 from tests.training.small_trial import config_of, run, without_times
 
 REUSED = "curriculum/av_reused"
@@ -113,7 +115,7 @@ def test_a_stage_of_its_own_settings_trains_as_one_of_a_trial_that_has_them(tmp_
 
 def test_an_entry_of_an_earlier_version_has_the_key_that_its_trial_would_have_today(small_data: Path) -> None:
     (trial,) = EARLIER.glob("trials/0000_*")
-    config = TrialConfig.from_dict(json.loads((trial / "config.json").read_text()))
+    config = TrialConfig.from_dict(content_of(trial / "config.json"))
     info = Dataset.open(EARLIER.parent / "data").info
     (entry,) = entries(EARLIER / "av_encoders")
     expected = json.loads((entry / "state.json").read_text())["key"]
@@ -143,14 +145,16 @@ def lose_the_moments(entry: Path) -> None:
 
 
 def change_the_key(entry: Path) -> None:
-    metadata = json.loads((entry / "state.json").read_text())
+    metadata = content_of(entry / "state.json")
     metadata["key"]["training"]["seed"] = 7
-    (entry / "state.json").write_text(json.dumps(metadata))
+    write(entry / "state.json", metadata)
 
 
 def change_a_shape(entry: Path) -> None:
     weights = load_file(entry / "model.safetensors")
     save_file(weights | {"av_head.weight": torch.zeros(1, 7)}, entry / "model.safetensors")
+    sums = content_of(entry / "state.json")["sums"]
+    edit(entry / "state.json", sums=sums | {"model.safetensors": file_sum(entry / "model.safetensors")})
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from deepmlf.tune.experiment.study import create_study, own_trials
 from deepmlf.tune.objective import make_objectives
 from deepmlf.tune.settings import SearchSettings
 from deepmlf.tune.space.load import SearchSpace
+from tests.sealed import edit
 from tests.tune.parts import bound, write_experiment
 
 TOKENS, CURRICULUM = "model.num_fusion_tokens", "curriculum.name"
@@ -167,8 +168,7 @@ def test_an_experiment_that_does_not_fit_is_refused(
 
 def test_other_weights_of_the_same_name_are_refused(tmp_path: Path) -> None:
     folder = earlier(tmp_path / "earlier")
-    manifest = folder / "search.json"
-    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"language_model_fingerprint": "abc"}))
+    edit(folder / "search.json", language_model_fingerprint="abc")
     settings = SearchSettings(data="set", space="demo", epochs=3)
     bound_space = bound(SearchSpace("mine", space, {}, [], ""))
     assert len(fitting_trials(Place.of(folder), settings, bound_space, "abc", "abc")[0]) == 3

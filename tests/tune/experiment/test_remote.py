@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from deepmlf.errors import DataError, LanguageModelError, SearchError
 from deepmlf.model import lm_store
 from deepmlf.places import Place, RemoteFolder, check_uri
 from deepmlf.tune.experiment.remote import refresh
-from deepmlf.tune.experiment.trial_copy import TrialCopy
+from deepmlf.tune.experiment.trial_copy import TrialCopy, reports_of_worker
 from deepmlf.tune.search import run_search
 from tests.tune.experiments import settings
 from tests.tune.s3 import S3
@@ -116,7 +117,8 @@ def test_a_checkpoint_without_its_last_file_is_not_taken(
     remote.upload(b"3", "checkpoints/epoch_000003/model.safetensors")
     monkeypatch.setenv("DEEPMLF_HOME", str(elsewhere / "other"))
     other = TrialCopy(Place.of(s3.uri("torn")), "id", "0000_x")
-    assert other.fetch(TrialConfig()) == [{"epoch": 1}, {"epoch": 2}]
+    other.fetch(TrialConfig())
+    assert reports_of_worker(other.folder) == [{"epoch": 1}, {"epoch": 2}]
     assert [path.name for path in (other.folder / "checkpoints").iterdir()] == ["epoch_000002"]
     assert (other.folder / "checkpoints/epoch_000002/model.safetensors").read_text() == "2"
 
@@ -126,15 +128,20 @@ def test_what_another_trial_has_left_under_the_same_number_is_removed(
 ) -> None:
     earlier, later = (TrialConfig.from_overrides({"training.seed": seed}) for seed in (1, 2))
     trial = TrialCopy(Place.of(s3.uri("left")), "id", "0000_x")
-    assert trial.fetch(earlier) == []
+
+    def reported_after(config: TrialConfig) -> list[dict[str, Any]]:
+        trial.fetch(config)
+        return reports_of_worker(trial.folder)
+
+    assert reported_after(earlier) == []
     trial.save({"epoch": 1}, _checkpoint(trial, 1))
-    assert trial.fetch(earlier) == [{"epoch": 1}]
-    assert trial.fetch(later) == []
+    assert reported_after(earlier) == [{"epoch": 1}]
+    assert reported_after(later) == []
     assert [path.name for path in trial.folder.iterdir()] == ["config.json"]
     assert set(RemoteFolder(s3.uri("left/trials/0000_x")).sizes()) == {"config.json"}
     trial.save({"epoch": 1}, _checkpoint(trial, 1))
     RemoteFolder(s3.uri("left/trials")).delete("0000_x")
-    assert trial.fetch(later) == []
+    assert reported_after(later) == []
     assert [path.name for path in trial.folder.iterdir()] == ["config.json"]
 
 

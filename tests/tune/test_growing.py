@@ -12,7 +12,7 @@ from filelock import FileLock
 from deepmlf.errors import SearchError
 from deepmlf.tune.changes import SearchChanges
 from deepmlf.tune.decide.orders import Orders
-from deepmlf.tune.experiment.layout import JOURNAL, LOCK
+from deepmlf.tune.experiment.layout import JOURNAL, LOCK, trial_folder
 from deepmlf.tune.experiment.stored import open_experiment
 from deepmlf.tune.experiment.study import OVERRIDES
 from deepmlf.tune.plan import plan_resume
@@ -65,6 +65,8 @@ def test_with_more_at_a_time_each_trial_is_what_the_study_asks_for_at_that_momen
     for number in range(6, 12):
         shutil.copytree(tmp_path / "search", tmp_path / f"before-{number}")
         (tmp_path / f"before-{number}" / JOURNAL).write_text(beginnings[number])
+        for later in range(number, 12):
+            shutil.rmtree(trial_folder(tmp_path / f"before-{number}", later))
         plan = plan_resume(open_experiment(tmp_path / f"before-{number}"))
         assert len(plan.experiment.study.get_trials()) == number
         searcher = _searcher(plan, Orders(plan.space, TERMS), [])

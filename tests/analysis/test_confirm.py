@@ -25,12 +25,14 @@ from deepmlf.analysis.verdict import (
     verdict_line,
 )
 from deepmlf.errors import DataError, SearchError
+from deepmlf.seal import unsealed
 from deepmlf.tune import search
 from deepmlf.tune.experiment.stored import open_experiment
 from deepmlf.tune.objective import make_objectives
 from deepmlf.tune.retrain import fresh_seeds
 from deepmlf.tune.search import run_search
 from deepmlf.tune.settings import SearchSettings
+from tests.sealed import content_of
 
 (MAE,) = make_objectives(["valid/MAE"])
 
@@ -256,7 +258,7 @@ def test_a_search_never_reads_the_test_split_and_confirm_does(
     assert set(report["settings"][0]["mean"]) == set(report["differences"])
     assert report["verdict"] in ("holds", "undecided", "fails")
     trials = "-".join(str(setting["trial"]) for setting in report["settings"])
-    assert json.loads((experiment / f"confirm-{trials}-x2" / "confirm.json").read_text()) == report
+    assert content_of(experiment / f"confirm-{trials}-x2" / "confirm.json") == report
     assert confirm(experiment, top=2, seeds=2, quiet=True) == report  # asked again, nothing is trained again
     whole = (data / "test.arrow").read_bytes()
 
@@ -314,7 +316,7 @@ def test_a_search_that_completed_one_trial_is_confirmed(searched: tuple[Path, Pa
     experiment = tmp_path / "stopped"
     shutil.copytree(searched[1], experiment, ignore=shutil.ignore_patterns("confirm-*"))
     journal = experiment / "optuna.journal"
-    ended = [json.loads(line) for line in journal.read_text().splitlines()]
+    ended = [unsealed(json.loads(line)) for line in journal.read_text().splitlines()]
     complete = [line for line in ended if line.get("state") == TrialState.COMPLETE.value]
     for line in complete[1:]:
         line["state"] = TrialState.PRUNED.value

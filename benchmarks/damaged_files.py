@@ -1,9 +1,9 @@
 """What becomes of experiments and models when one of their files is damaged; one JSON line.
 
 Each time one file of a whole copy is cut short, has bits flipped or a block zeroed, and then all is read as users do:
-trials and curves of an experiment, predictions of a trial and of an exported model, and a training that goes on from a
-checkpoint. What comes of it is the same as from the whole copy, or less of the same (as after a kill), or an error that
-names the file. Anything else is a fault.
+trials and curves of an experiment, predictions of a trial, of an exported model and on a dataset, and a training that
+goes on from a checkpoint. What comes of it is the same as from the whole copy, or less of the same (as after a kill),
+or an error that names the file. Anything else is a fault.
 """
 
 import argparse
@@ -138,7 +138,7 @@ def told_of_experiment(folder: Path) -> Told:
 
 
 def trial_subjects(root: Path) -> Iterator[Subject]:
-    """A trained trial, a training that was broken off, and an exported model."""
+    """A dataset, a trained trial on it, a training that was broken off, and an exported model."""
     data = root / "data"
     make_synthetic(data, seed=1, sizes=(48, 24, 24))
     config = TrialConfig.from_overrides(SMALL, {"data.path": str(data)})
@@ -160,6 +160,17 @@ def trial_subjects(root: Path) -> Iterator[Subject]:
     if newest is None:
         raise RuntimeError("no checkpoint was written")
     parts = tuple(str(path.relative_to(broken)) for path in sorted(newest.iterdir()))
+    model = Predictor.open(exported)
+
+    def of_all_splits(folder: Path) -> Told:
+        damaged = Dataset.open(folder)
+        told: Told = {("info",): damaged.info}
+        for name in damaged.info.splits:
+            told |= {(name, row["id"]): row for row in model.predict(damaged, name).to_pylist()}
+        return told
+
+    files = ("info.json", "train.arrow", "valid.arrow", "test.arrow")
+    yield Subject("dataset", data, files, of_all_splits)
     yield Subject("trial", trained, ("config.json", *best), predictions)
     yield Subject("exported model", exported, ("config.json", "model.safetensors"), predictions)
     yield Subject("checkpoint", broken, parts, goes_on)

@@ -11,16 +11,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.damaged_files import Subject, cases, damage, outcome, subjects
+from benchmarks.damaged_files import SMALL, Subject, cases, damage, outcome, subjects
 from deepmlf.analysis.experiment import Experiment
-from deepmlf.errors import CheckpointError, DamagedError, DeepMLFError, SearchError
+from deepmlf.config.trial import TrialConfig
+from deepmlf.data.dataset import Dataset
+from deepmlf.errors import CheckpointError, DamagedError, DataError, DeepMLFError, SearchError
 from deepmlf.inference.predictor import Predictor
 from deepmlf.model.deepmlf import DeepMLF
 from deepmlf.training.checkpoints.files import latest_checkpoint
 from deepmlf.training.reports import read_reports
+from deepmlf.training.trainer import Trainer
 from deepmlf.tune.experiment.study import repair_journal
+from deepmlf.tune.material import open_material
 
-NAMES = ["experiment", "trial", "exported model", "checkpoint"]
+NAMES = ["experiment", "dataset", "trial", "exported model", "checkpoint"]
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +160,25 @@ def test_damaged_weights_are_named(whole: dict[str, Subject], tmp_path: Path) ->
         expected = f"{path}: damaged (its checksum is of something else){remedy}"
         with pytest.raises(CheckpointError, match=f"^{re.escape(expected)}$"):
             open_it(path.parent if path.parent.name == "model" else trial)
+
+
+def test_a_damaged_split_is_named_where_it_is_used_and_nowhere_else(whole: dict[str, Subject], tmp_path: Path) -> None:
+    data = Path(shutil.copytree(whole["dataset"].folder, tmp_path / "data"))
+    model = Predictor.open(whole["exported model"].folder)
+    path = data / "test.arrow"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    expected = f"{path}: damaged (its checksum is of something else); import the dataset again"
+    with pytest.raises(DataError, match=f"^{re.escape(expected)}$"):
+        model.predict(Dataset.open(data), "test")
+    assert model.predict(Dataset.open(data), "valid").num_rows == 24
+    open_material(str(data))
+    (data / "valid.arrow").write_bytes((data / "train.arrow").read_bytes())
+    with pytest.raises(DataError, match=r"valid\.arrow: damaged \(its checksum"):
+        open_material(str(data))
+    with pytest.raises(DataError, match=r"valid\.arrow: damaged \(its checksum"):
+        Trainer(TrialConfig.from_overrides(SMALL, {"data.path": str(data)}), tmp_path / "out")
 
 
 def test_a_damaged_manifest_says_so(experiment: Path) -> None:

@@ -187,7 +187,8 @@ def data_synthetic(out: Path, seed: int, size: int, force: bool, json_output: bo
 @as_json
 def data_info(folder: str, language_model: str | None, max_text_len: int | None, json_output: bool) -> None:
     """Print splits, lengths, texts that are cut, label histogram, dimensions and missing modalities."""
-    from deepmlf.data.dataset import Dataset, describe
+    from deepmlf.cli.dataset_facts import describe
+    from deepmlf.data.dataset import Dataset
 
     dataset = Dataset.open(folder)
     facts = describe(dataset) | _tokens_of(dataset, language_model, max_text_len)

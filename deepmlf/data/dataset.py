@@ -2,12 +2,10 @@
 
 import hashlib
 import json
-import math
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,11 +22,9 @@ from deepmlf.errors import DataError, first_line
 from deepmlf.files import new_file, new_folder
 from deepmlf.places import Place
 from deepmlf.progress import bar
-from deepmlf.seal import sealed, unsealed
+from deepmlf.seal import file_sum, sealed, unsealed
 
 SPLITS = ("train", "valid", "test")
-_BINS = 10.0  # of a histogram of labels, one fewer than it has numbers
-_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\s\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+")
 
 
 class DatasetInfo(BaseModel):
@@ -40,6 +36,8 @@ class DatasetInfo(BaseModel):
     """Its own, by which published ones are known: ``mosi``, ``mosei``, ``sims``."""
     fingerprint: str
     """Of its contents."""
+    sums: dict[str, str] = {}
+    """Checksums of the files of its splits; none if a release up to 0.1 imported it."""
     audio_dim: int
     """Features of an audio frame."""
     vision_dim: int
@@ -170,7 +168,7 @@ class Dataset:
         """
         if name not in self.info.splits:
             raise DataError(f"split must be one of {', '.join(SPLITS)}, but got {name!r}")
-        path = self.path / f"{name}.arrow"
+        path = self._file_of(name)
         try:
             table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
         except (OSError, pa.ArrowInvalid) as error:
@@ -178,6 +176,27 @@ class Dataset:
         if len(table) != self.info.splits[name]:
             raise DataError(f"{path}: holds {len(table)} utterances, info.json says {self.info.splits[name]}")
         return Split(table, self.info.audio_dim, self.info.vision_dim)
+
+    def require_whole(self, *splits: str) -> None:
+        """Refuse splits that are not as they were imported: a value that a bad disk changed is a value like any other.
+
+        Reads all of them, once per process unless they change.
+
+        Raises:
+            DataError: If a file is missing, or holds something else.
+        """
+        for name in splits:
+            path, written = self._file_of(name), self.info.sums.get(name)
+            try:
+                facts = path.stat()
+                is_whole = written is None or _sum_of(path, facts.st_size, facts.st_mtime_ns) == written
+            except OSError as error:
+                raise DataError(f"{path}: missing or torn ({error}); import the dataset again") from None
+            if not is_whole:
+                raise DataError(f"{path}: damaged (its checksum is of something else); import the dataset again")
+
+    def _file_of(self, split: str) -> Path:
+        return self.path / f"{split}.arrow"
 
     def require_labels(self, *splits: str) -> None:
         """Refuse to go on where labels are needed and are not all there.
@@ -190,6 +209,11 @@ class Dataset:
             if not len(labels) or not np.isfinite(labels).all():
                 what = "holds utterances without a label" if len(labels) else "is empty"
                 raise DataError(f"{self.path}: {name} {what}; such data is for `deepmlf predict`")
+
+
+@cache
+def _sum_of(path: Path, size: int, changed: int) -> str:
+    return file_sum(path)
 
 
 def add_metrics(path: Path, source: Path) -> DatasetInfo:
@@ -296,6 +320,7 @@ def _write(
     info = DatasetInfo(
         name=name,
         fingerprint=digest.hexdigest(),
+        sums={split: file_sum(folder / f"{split}.arrow") for split in SPLITS},
         audio_dim=dims[0],
         vision_dim=dims[1],
         splits={split: len(splits[split].ids) for split in SPLITS},
@@ -349,45 +374,3 @@ def _ragged(sequences: Sequence[np.ndarray], pages: Pages) -> pa.LargeListArray:
         values = np.concatenate([np.asarray(s, np.float32).ravel() for s in sequences]) if sequences else np.zeros(0)
         values = pa.array(values.astype(np.float32))
     return pa.LargeListArray.from_arrays(pa.array(np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)), values)
-
-
-def words_of(text: str) -> list[str]:
-    """The words of a text in lower case; of Chinese and Japanese, which have no blanks, the characters."""
-    return _WORD.findall(text.lower())
-
-
-def describe(dataset: Dataset) -> dict[str, Any]:
-    """Splits, lengths, label histogram, dimensions and missing modalities, for ``deepmlf data info``."""
-    splits: dict[str, Any] = {}
-    for name in SPLITS:
-        split = dataset.split(name)
-        labels = split.labels[np.isfinite(split.labels)]
-        splits[name] = {"utterances": len(split), "unlabelled": len(split) - len(labels)}
-        if not len(split):
-            continue
-        splits[name] |= {
-            "words": _spread([len(words_of(text)) for text in split.texts]),
-            "audio_frames": _spread([len(split.audio(row)) for row in range(len(split))]),
-            "vision_frames": _spread([len(split.vision(row)) for row in range(len(split))]),
-            "labels": _histogram(dataset.info.task, labels),
-        }
-    shown = {"name", "fingerprint", "audio_dim", "vision_dim", "missing", "lowercase"}
-    return dataset.info.model_dump(include=shown) | {"task": dataset.info.task.describe(), "splits": splits}
-
-
-def _histogram(task: Task, labels: np.ndarray) -> dict[str, int]:
-    """How many labels are of each class, or nearest to each of some even numbers of the range."""
-    if task.is_classification:
-        counts = np.bincount(labels.astype(int), minlength=task.outputs)
-        return dict(zip(task.classes, counts.tolist(), strict=True))
-    width = task.high - task.low
-    scale = 10.0 ** math.floor(math.log10(width / _BINS))
-    step = next(step for step in (scale, 2 * scale, 5 * scale, 10 * scale) if width / step <= _BINS * (1 + 1e-9))
-    edges = task.low + step * np.arange(round(width / step) + 1)
-    nearest = np.abs(labels[:, None] - edges).argmin(1)
-    shown = [0.0 if abs(edge) < step / 1e6 else edge for edge in edges]  # -0, or what rounding left of it
-    return {f"{edge:.6g}": int((nearest == index).sum()) for index, edge in enumerate(shown)}
-
-
-def _spread(lengths: list[int]) -> dict[str, float]:
-    return {"min": min(lengths), "median": float(np.median(lengths)), "max": max(lengths)}

@@ -1,11 +1,14 @@
 """Single values of a pickle as what they stand for: numbers, texts, ids. People write them in many ways."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from deepmlf.errors import DataError
+
+_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\s\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+")
 
 ID_JOINT = "$_$"
 """Between the parts of an id, as MMSA writes ``video$_$clip``."""
@@ -188,3 +191,8 @@ def _shown(value: Any) -> str:
     if isinstance(value, list | tuple | Mapping):
         return f"a {type(value).__name__} of {len(value)}"
     return f"{value!r:.40}"
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text in lower case; of Chinese and Japanese, which have no blanks, the characters."""
+    return _WORD.findall(text.lower())

@@ -225,6 +225,7 @@ class Predictor:
         Raises:
             DataError: As `predict`.
         """
+        dataset.require_whole(split)
         loader = self.loader(dataset, split)
         outputs = predict_heads(self.model, loader, self.trained_on.precision)
         nothing = np.zeros((len(loader.labels), self.model.outputs), np.float32)  # of a head that there is not

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from deepmlf.data.dataset import Dataset, Split, words_of
+from deepmlf.data.dataset import Dataset, Split
 from deepmlf.data.features import MODALITIES
 from deepmlf.data.task import Task
+from deepmlf.data.values import words_of
 from deepmlf.files import new_file
 from deepmlf.places import home
 from deepmlf.seal import sealed, unsealed

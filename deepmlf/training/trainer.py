@@ -103,6 +103,7 @@ class Trainer:
         self.config, self.out_dir, self.av_store, self._cache_gb = config, out_dir, av_store, cache_gb
         self._prefixes: dict[tuple[str, int], PrefixCache | None] = {}
         self.dataset = Dataset.open(config.data.path)
+        self.dataset.require_whole("train", "valid")
         self.dataset.require_labels("train", "valid")
         selected, known = config.training.select_by, metric_names(self.dataset.info.task)
         if selected not in known:

@@ -66,6 +66,7 @@ def _compare(folder: Path) -> str:
 
 
 def _opened(dataset: Dataset, names: tuple[str, ...]) -> Material:
+    dataset.require_whole("train", "valid")  # a search has no business with the test split
     known: dict[str, KnownLanguageModel] = {}
     for name in names:
         opened = lm_store.known(name)

@@ -30,7 +30,7 @@ def connected(address: str | None, *, verbose: bool = False) -> Iterator[None]:
         verbose: Show what Ray and the workers print.
 
     Raises:
-        SearchError: If nothing answers at the address, or it does not let this process in.
+        SearchError: If nothing answers at the address, it does not let this process in, or Ray does not start.
     """
     if ray.is_initialized():
         yield
@@ -46,22 +46,34 @@ def connected(address: str | None, *, verbose: bool = False) -> Iterator[None]:
             logging_level="INFO" if verbose else "ERROR",
             **({} if temporary is None else {"_temp_dir": str(temporary)}),
         )
-    except (AuthenticationError, ConnectionError) as error:
-        # Ray says the same of a refused token and of a port that is not its own.
-        raise SearchError(
-            f"--address {address}: no Ray cluster lets this process in ({_first_sentence(error)}); if it is the right "
-            "address, set RAY_AUTH_MODE=token and put the cluster's token into RAY_AUTH_TOKEN or ~/.ray/auth_token"
-        ) from None
-    except RuntimeError as error:
-        if "Version mismatch" not in str(error):
+    except Exception as error:  # for some Ray has no type of its own
+        fault = _fault_of_start(error)
+        if fault is None:
             raise
-        raise SearchError(
-            f"--address {address}: cluster and driver must have the same Ray and Python ({_first_sentence(error)})"
-        ) from None
+        raise SearchError(f"--address {address}: {fault}") from None
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _fault_of_start(error: Exception) -> str | None:
+    """What is to be said of an error of ``ray.init``; None of one that is not known."""
+    told, text = _first_sentence(error), str(error)
+    if isinstance(error, (AuthenticationError, ConnectionError)):
+        # Ray says the same of a refused token and of a port that is not its own.
+        return (
+            f"no Ray cluster lets this process in ({told}); if it is the right address, set RAY_AUTH_MODE=token and "
+            "put the cluster's token into RAY_AUTH_TOKEN or ~/.ray/auth_token"
+        )
+    if "Version mismatch" in text:
+        return f"cluster and driver must have the same Ray and Python ({told})"
+    if "timed out during startup" in text or "Timed out waiting for node info" in text:
+        return (
+            f"Ray did not start in the time that it gives itself ({told}); if the machine is merely busy, ask again; "
+            "`deepmlf doctor` says what else may be wrong"
+        )
+    return None
 
 
 def can_grow(address: str | None) -> bool:

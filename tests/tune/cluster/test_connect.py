@@ -83,6 +83,30 @@ def test_a_wrong_and_a_missing_token_are_told(ray_cluster: None, token: str | No
     assert "set RAY_AUTH_MODE=token and put the cluster's token into RAY_AUTH_TOKEN" in result.stdout
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        Exception("The current node timed out during startup. This could happen because some of the raylet failed."),
+        RuntimeError("Timed out waiting for node info for node_id=1."),
+    ],
+)
+def test_a_machine_too_busy_for_ray_is_told(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """Mocked: nobody can have Ray be late."""
+
+    def late(**options: object) -> None:
+        raise error
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", late)
+    expected = (
+        r"^--address local: Ray did not start in the time that it gives itself \((The current node timed out during "
+        r"startup|Timed out waiting for node info for node_id=1\.?)\); if the machine is merely busy, ask again; "
+        r"`deepmlf doctor` says what else may be wrong$"
+    )
+    with pytest.raises(SearchError, match=expected), connected(None):
+        pass
+
+
 @pytest.mark.ray
 def test_a_trial_that_fits_on_no_node_is_told_before_anything_starts(
     ray_cluster: None, tmp_path: Path, small_data: Path, capsys: pytest.CaptureFixture[str]

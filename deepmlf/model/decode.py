@@ -95,7 +95,8 @@ def decode_packed(
 
     positions = packing.joint_positions()[None]
     _, normed = lm.decoder.run(rows, positions, rest, attend=packing.attend_jointly, entering=rows, after=after)
-    return normed[0, : len(text)], normed[0, len(text) :].view_as(fusion)
+    text, own = _parted(normed[0], len(text))
+    return text, own.view_as(fusion)
 
 
 def decode_sequences(
@@ -117,8 +118,8 @@ def decode_sequences(
 
     positions = packing.sequence_positions()
     _, normed = lm.decoder.run(sequences, positions, range(lm.num_layers), attend=None, after=after)
-    rows = packing.fold_joint(normed)
-    return rows[: len(text)], rows[len(text) :].view_as(fusion)
+    text, own = _parted(packing.fold_joint(normed), len(text))
+    return text, own.view_as(fusion)
 
 
 def decode_padded(
@@ -160,13 +161,19 @@ def _joined(text: Tensor, fusion: Tensor) -> Tensor:
     return torch.cat([text, fusion.flatten(0, 1)])
 
 
+def _parted(rows: Tensor, num_text: int) -> tuple[Tensor, Tensor]:
+    """The inverse of `_joined`, but for the shape of fusion rows."""
+    text, fusion = rows.split([num_text, len(rows) - num_text])
+    return text, fusion
+
+
 def _through(block: MMBlock, rows: Tensor, packing: Packing, av: AudioVisualStates) -> Tensor:
     """[text rows ; fusion rows] through an MM block."""
     n = len(packing.fusion_positions)
     if not n:
         return _without_tokens(block, rows, packing, av)
-    num_text = len(packing.text_rows)
-    return _joined(*block(rows[:num_text], rows[num_text:].unflatten(0, (-1, n)), av))
+    text, fusion = _parted(rows, len(packing.text_rows))
+    return _joined(*block(text, fusion.unflatten(0, (-1, n)), av))
 
 
 def _without_tokens(block: MMBlock, text: Tensor, packing: Packing, av: AudioVisualStates) -> Tensor:

@@ -258,7 +258,9 @@ class MMBlock(nn.Module):
         if not self.changes_text:
             return text, self.feed_forward(fusion)
         joined = self.feed_forward(torch.cat([text, fusion.flatten(0, 1)]))  # (rows + B·n, d)
-        return joined[: len(text)], joined[len(text) :].view_as(fusion)
+        # Of slices, each gradient would be laid out whole, zeros included.
+        text, own = joined.split([len(text), len(joined) - len(text)])
+        return text, own.view_as(fusion)
 
     def cross_attend(self, states: Tensor, av: AudioVisualStates) -> Tensor:
         """u of fusion tokens [batch, n, d], or of text [batch, seq, d]."""

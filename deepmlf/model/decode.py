@@ -44,7 +44,7 @@ def text_prefix(lm: LanguageModel, first: int, embedded: Tensor, packing: Packin
     rows = embedded.flatten(0, 1).index_select(0, packing.text_rows)[None]
     kept: list[KeysAndValues] = []
     states, _ = lm.decoder.run(rows, packing.positions[None], range(first + 1), attend=packing.attend_text(kept))
-    return TextPrefix(states[0], kept)
+    return TextPrefix(states.squeeze(0), kept)
 
 
 def text_alone(lm: LanguageModel, rows: Tensor, packing: Packing) -> Tensor:
@@ -91,11 +91,11 @@ def decode_packed(
         rows = _joined(*blocks[first](text, fusion, av))[None]
 
     def after(index: int, rows: Tensor) -> Tensor:
-        return _through(blocks[index], rows[0], packing, av)[None] if index in blocks else rows
+        return _through(blocks[index], rows.squeeze(0), packing, av)[None] if index in blocks else rows
 
     positions = packing.joint_positions()[None]
     _, normed = lm.decoder.run(rows, positions, rest, attend=packing.attend_jointly, entering=rows, after=after)
-    text, own = _parted(normed[0], len(text))
+    text, own = _parted(normed.squeeze(0), len(text))
     return text, own.view_as(fusion)
 
 

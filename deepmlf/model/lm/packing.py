@@ -16,18 +16,13 @@ KeysAndValues = tuple[Tensor, Tensor]
 """One layer's keys and values of packed rows, [1, kv_heads, rows, head_dim] each."""
 
 
-def _spread(rows: Tensor, grid: "_Grid") -> Tensor:
-    """Rows [rows, ...] at their slots of [batch · longest, ...], zero at the pads."""
-    # Zeros, because attention weighs a pad's value by zero and zero times whatever lay there may be NaN.
-    spread = rows.new_empty(grid.batch * grid.longest, *rows.shape[1:])
-    return spread.index_copy_(0, grid.slots, rows).index_fill_(0, grid.pads, 0.0)
-
-
 class _Unfold(torch.autograd.Function):
+    """Pads have no gradient of their own: what they come to is dropped, and no row looks at them."""
+
     @staticmethod
     def forward(ctx: Any, rows: Tensor, grid: "_Grid") -> Tensor:
         ctx.grid = grid
-        return _spread(rows, grid)
+        return rows.index_select(0, grid.rows)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
@@ -44,12 +39,19 @@ class _Fold(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return _spread(gradients[0], ctx.grid), None
+        rows, grid = gradients[0], ctx.grid
+        spread = rows.new_zeros(grid.batch * grid.longest, *rows.shape[1:])
+        return spread.index_copy_(0, grid.slots, rows), None
 
 
-def _others(taken: Tensor, count: int) -> Tensor:
-    """The numbers below `count` that are not taken."""
-    return torch.ones(count, dtype=torch.bool).index_fill_(0, taken, False).nonzero()[:, 0]
+def _rows_at(slots: Tensor, lengths: Tensor, longest: int) -> Tensor:
+    """[batch · longest], which row is where; at a pad the last one of its sequence.
+
+    So a pad holds a number, which attention may weigh by zero, and nothing of another sequence.
+    """
+    rows = torch.empty(len(lengths) * longest, dtype=torch.long).index_copy_(0, slots, torch.arange(len(slots)))
+    places = torch.arange(longest).minimum(lengths[:, None] - 1)
+    return rows.view(len(lengths), longest).gather(1, places).flatten()
 
 
 class _Grid:
@@ -57,17 +59,17 @@ class _Grid:
 
     Args:
         slots: [rows], each row's flat position in [batch, longest].
-        pads: The positions that no row has.
+        rows: What `_rows_at` returned for them.
         batch: Sequences.
         longest: Positions of each.
     """
 
-    def __init__(self, slots: Tensor, pads: Tensor, batch: int, longest: int) -> None:
-        self.slots, self.pads, self.batch, self.longest = slots, pads, batch, longest
+    def __init__(self, slots: Tensor, rows: Tensor, batch: int, longest: int) -> None:
+        self.slots, self.rows, self.batch, self.longest = slots, rows, batch, longest
 
     def unfold(self, packed: Tensor) -> Tensor:
-        """[1, heads, rows, head_dim] to [batch, heads, longest, head_dim], zero beyond each sequence."""
-        rows = packed[0].transpose(0, 1)  # (rows, H, D)
+        """[1, heads, rows, head_dim] to [batch, heads, longest, head_dim]; beyond each sequence is its last row."""
+        rows = packed.squeeze(0).transpose(0, 1)  # (rows, H, D)
         spread: Tensor = _Unfold.apply(rows, self)
         return spread.unflatten(0, (self.batch, self.longest)).transpose(1, 2)
 
@@ -135,9 +137,9 @@ class Packing:
             ends - 1,
             sample * seq + position,
             text_slots,
-            _others(text_slots, batch * longest),
+            _rows_at(text_slots, lengths, longest),
             joint_slots,
-            _others(joint_slots, batch * width),
+            _rows_at(joint_slots, lengths + n, width),
             lengths,
         ]
         moved = to_device(torch.cat(parts), device).split([len(part) for part in parts])
@@ -168,20 +170,20 @@ class Packing:
         return torch.cat([self.positions, self.fusion_positions.repeat(self.batch)])
 
     def unfold_text(self, text: Tensor) -> Tensor:
-        """Packed text rows [rows, d] as sequences [batch, longest, d], zero beyond each."""
-        return self._text.unfold(text[None, None])[:, 0]
+        """Packed text rows [rows, d] as sequences [batch, longest, d]; beyond each is its last row."""
+        return self._text.unfold(text[None, None]).squeeze(1)
 
     def fold_text(self, sequences: Tensor) -> Tensor:
         """The inverse of `unfold_text`."""
-        return self._text.fold(sequences[:, None])[0, 0]
+        return self._text.fold(sequences[:, None]).squeeze((0, 1))
 
     def unfold_joint(self, rows: Tensor) -> Tensor:
-        """[text rows ; fusion rows] [rows, d] as sequences [batch, longest + n, d], zero beyond each."""
-        return self._joint.unfold(rows[None, None])[:, 0]
+        """[text rows ; fusion rows] [rows, d] as sequences [batch, longest + n, d]; beyond each is its last row."""
+        return self._joint.unfold(rows[None, None]).squeeze(1)
 
     def fold_joint(self, sequences: Tensor) -> Tensor:
         """The inverse of `unfold_joint`."""
-        return self._joint.fold(sequences[:, None])[0, 0]
+        return self._joint.fold(sequences[:, None]).squeeze((0, 1))
 
     def sequence_positions(self) -> Tensor:
         """Positions [batch, longest + n] of what `unfold_joint` returns; beyond each sequence that of its end."""

@@ -50,7 +50,7 @@ def rows_of(experiment: Path, *trials: int) -> list[dict[str, Any]]:
 
 
 def metrics_of(trial: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (trial / "metrics.jsonl").read_text().splitlines()]
+    return read_lines(trial / "metrics.jsonl")
 
 
 def assert_finished_stand(experiment: Path) -> None:

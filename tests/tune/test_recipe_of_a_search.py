@@ -1,6 +1,5 @@
 """A search with a recipe: below the space's ``BASE`` and draws and ``--set``, and known afterwards."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +114,6 @@ def test_resume_confirm_and_the_report_know_the_recipe(
     again = list(tmp_path.glob("first/confirm*/**/trials/*/config.json"))
     assert len(again) == 4
     for path in again:
-        config = TrialConfig.from_dict(json.loads(path.read_text())).flat()
+        config = TrialConfig.from_dict(content_of(path)).flat()
         kept = expected.keys() - {"model.num_fusion_tokens"}
         assert {name: config[name] for name in kept} == {name: expected[name] for name in kept}

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from deepmlf.training.reports import read_lines
 from tests.command import deepmlf
 
 FIXTURE = Path(__file__).resolve().parent / "fixtures" / "experiment_0_1_0"

@@ -16,6 +16,7 @@ from deepmlf.tune.plan import SearchPlan, plan_resume, plan_search
 from deepmlf.tune.search import run_search
 from deepmlf.tune.settings import DEFAULT_TRAIN
 from deepmlf.tune.space.load import load_space
+from tests.sealed import content_of
 from tests.tune.experiments import settings
 
 MINE = """

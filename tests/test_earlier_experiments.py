@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from deepmlf.training.reports import read_lines
 from tests.command import deepmlf
 
 FIXTURE = Path(__file__).resolve().parent / "fixtures" / "experiment_0_1_0"
@@ -50,7 +51,7 @@ def rows_of(experiment: Path, *trials: int) -> list[dict[str, Any]]:
 
 
 def metrics_of(trial: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (trial / "metrics.jsonl").read_text().splitlines()]
+    return read_lines(trial / "metrics.jsonl")
 
 
 def assert_finished_stand(experiment: Path) -> None:

@@ -1,6 +1,5 @@
 """A search with a recipe: below the space's ``BASE`` and draws and ``--set``, and known afterwards."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from deepmlf.tune.plan import SearchPlan, plan_resume, plan_search
 from deepmlf.tune.search import run_search
 from deepmlf.tune.settings import DEFAULT_TRAIN
 from deepmlf.tune.space.load import load_space
+from tests.sealed import content_of
 from tests.tune.experiments import settings
 
 MINE = """
@@ -115,6 +115,6 @@ def test_resume_confirm_and_the_report_know_the_recipe(
     again = list(tmp_path.glob("first/confirm*/**/trials/*/config.json"))
     assert len(again) == 4
     for path in again:
-        config = TrialConfig.from_dict(json.loads(path.read_text())).flat()
+        config = TrialConfig.from_dict(content_of(path)).flat()
         kept = expected.keys() - {"model.num_fusion_tokens"}
         assert {name: config[name] for name in kept} == {name: expected[name] for name in kept}

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deepmlf.data.dataset import Dataset, DatasetInfo, describe
+from deepmlf.cli.dataset_facts import describe
+from deepmlf.data.dataset import Dataset, DatasetInfo
 from deepmlf.data.formats.importing import import_dataset
 from deepmlf.data.task import KNOWN, Task
 from deepmlf.errors import DataError

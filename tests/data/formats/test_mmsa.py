@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deepmlf.data.dataset import Dataset, describe
+from deepmlf.cli.dataset_facts import describe
+from deepmlf.data.dataset import Dataset
 from deepmlf.data.formats.importing import import_dataset
 from deepmlf.errors import DataError
 from tests.data.mmsa_split import make_split, make_splits

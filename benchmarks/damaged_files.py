@@ -88,7 +88,7 @@ def outcome(subject: Subject, whole: Told, name: str, content: bytes, scratch: P
             told = subject.read(copy)
     except DeepMLFError as error:
         return ("refused" if Path(name).name in str(error) else "unnamed"), str(error)
-    except Exception:
+    except Exception:  # whatever it is, a user would see its stack: that is what is looked for
         return "traceback", traceback.format_exc()
     finally:
         shutil.rmtree(copy)

@@ -44,6 +44,16 @@ def unsealed(document: Any) -> Any:
     return content
 
 
+def read_document(path: Path) -> Any:
+    """The content of a JSON document's file; see `unsealed`.
+
+    Raises:
+        OSError: If it cannot be read.
+        ValueError: If it is no JSON, or the content is another one than was sealed.
+    """
+    return unsealed(json.loads(path.read_text()))
+
+
 def file_sum(path: Path) -> str:
     """The checksum of a file's bytes."""
     found = 0

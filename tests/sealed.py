@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from deepmlf.seal import sealed, unsealed
+from deepmlf.seal import read_document, sealed
 
 
 def content_of(path: Path) -> dict[str, Any]:
     """What a document says, without its checksum."""
-    content: dict[str, Any] = unsealed(json.loads(path.read_text()))
+    content: dict[str, Any] = read_document(path)
     return content
 
 

@@ -50,7 +50,7 @@ def test_no_damage_is_read_as_something_else(whole: dict[str, Subject], tmp_path
 
 
 def test_it_would_be_found(whole: dict[str, Subject], tmp_path: Path) -> None:
-    """A number that somebody changes and seals again is another one."""
+    """A number that is changed where there is no checksum is another one."""
     subject = whole["experiment"]
     told = subject.read(subject.folder)
     file = next(name for name in subject.files if name.endswith("metrics.jsonl"))

@@ -22,7 +22,7 @@ from deepmlf.errors import DataError, first_line
 from deepmlf.files import new_file, new_folder
 from deepmlf.places import Place
 from deepmlf.progress import bar
-from deepmlf.seal import file_sum, sealed, unsealed
+from deepmlf.seal import file_sum, read_document, sealed
 
 SPLITS = ("train", "valid", "test")
 
@@ -136,7 +136,7 @@ class Dataset:
         """
         folder = Place.of(path).fetched()
         try:
-            info = DatasetInfo.model_validate(unsealed(json.loads((folder / "info.json").read_text())))
+            info = DatasetInfo.model_validate(read_document(folder / "info.json"))
         except OSError:
             raise DataError(
                 f"{path or '(none given)'}: not an imported dataset; make one with "

@@ -1,6 +1,5 @@
 """Predictions of a finished model, a trial or an exported one, on any dataset with the same features."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from deepmlf.model.deepmlf import DeepMLF
 from deepmlf.model.language_model import dtype_of, load_tokenizer
 from deepmlf.model.lm.tokenizer import ByteTokenizer, Tokenizer
 from deepmlf.model.pretrained import TrainedOn, is_pretrained, read_config, tokenizer_of
-from deepmlf.seal import unsealed
+from deepmlf.seal import read_document
 from deepmlf.training.checkpoints.files import BEST, CONFIG, LANGUAGE_MODEL, has_best, read_metadata
 from deepmlf.training.checkpoints.save import load_weights
 from deepmlf.training.curriculum import silent_heads
@@ -37,7 +36,7 @@ def read_trial_config(trial: Path) -> TrialConfig:
         ConfigError: If a setting is unknown or impossible.
     """
     try:
-        tree = unsealed(json.loads((trial / CONFIG).read_text()))
+        tree = read_document(trial / CONFIG)
     except OSError:
         where = "; its trials are in trials/" if (trial / "trials").is_dir() else ""
         raise CheckpointError(f"{trial}: not a trial's folder (no config.json there{where})") from None

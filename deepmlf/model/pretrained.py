@@ -24,7 +24,7 @@ from deepmlf.model import lm_store
 from deepmlf.model.language_model import LanguageModel, load_language_model
 from deepmlf.model.lm.tokenizer import ByteTokenizer, Tokenizer
 from deepmlf.model.weights import read_tensors
-from deepmlf.seal import file_sum, sealed, unsealed
+from deepmlf.seal import file_sum, read_document, sealed
 from deepmlf.version import __version__
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
@@ -193,7 +193,7 @@ def read_config(folder: Path) -> PretrainedConfig:
     path = folder / CONFIG
     remedy = "make one with `deepmlf export TRIAL OUT`"
     try:
-        tree: Any = unsealed(json.loads(path.read_text()))
+        tree: Any = read_document(path)
     except OSError:
         raise CheckpointError(f"{folder}: no exported DeepMLF ({CONFIG} is missing); {remedy}") from None
     except ValueError as error:

@@ -16,7 +16,7 @@ from deepmlf.data.task import Task
 from deepmlf.data.values import words_of
 from deepmlf.files import new_file
 from deepmlf.places import home
-from deepmlf.seal import sealed, unsealed
+from deepmlf.seal import read_document, sealed
 from deepmlf.training.metrics import compute_metrics
 from deepmlf.training.reports import Baselines
 
@@ -84,7 +84,7 @@ def kept(name: str, compute: Callable[[], Baselines]) -> Baselines:
     """What is kept under a name, or computed and kept; a home that cannot be written costs the work each time."""
     path = home() / FOLDER / f"{name}.json"
     with suppress(OSError, ValueError):
-        found: Baselines = unsealed(json.loads(path.read_text()))
+        found: Baselines = read_document(path)
         return found
     found = compute()
     with suppress(OSError):

@@ -25,7 +25,7 @@ from deepmlf.config.trial import TrialConfig
 from deepmlf.errors import ConfigError, SearchError, first_line
 from deepmlf.files import new_file, why_unwritable
 from deepmlf.places import Place
-from deepmlf.seal import unsealed
+from deepmlf.seal import read_document
 from deepmlf.templates import templates_of
 from deepmlf.training.reports import TRAINED_PARAMETERS, VALID
 from deepmlf.tune.experiment.layout import CONFIRMATIONS, PAGE, VERDICT
@@ -210,7 +210,7 @@ def _commands(experiment: StoredExperiment, best: TrialRecord) -> dict[str, str]
 def _confirmations(experiment: Path) -> list[dict[str, Any]]:
     """What `confirm` found, the newest first."""
     paths = sorted(experiment.glob(f"{CONFIRMATIONS}/{VERDICT}"), key=lambda path: path.stat().st_mtime, reverse=True)
-    return [unsealed(json.loads(path.read_text())) for path in paths]
+    return [read_document(path) for path in paths]
 
 
 def _plotly() -> str:

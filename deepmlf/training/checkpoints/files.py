@@ -1,6 +1,5 @@
 """What lies where in a trial's folder, and what a checkpoint's metadata says; asks for no PyTorch."""
 
-import json
 import re
 import shutil
 import warnings
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from deepmlf.errors import CheckpointError, first_line
-from deepmlf.seal import file_sum, unsealed
+from deepmlf.seal import file_sum, read_document
 
 CONFIG = "config.json"
 """The trial's whole configuration."""
@@ -73,7 +72,7 @@ def read_metadata(folder: Path) -> dict[str, Any]:
     """
     path = folder / STATE
     try:
-        metadata = unsealed(json.loads(path.read_text()))
+        metadata = read_document(path)
     except OSError:
         raise CheckpointError(f"{folder}: no complete checkpoint there") from None
     except ValueError as error:

@@ -5,14 +5,13 @@ An experiment on a local path, a shared file system included, is used in place a
 sends up what it writes (:mod:`.uploader`), a worker what it writes (:mod:`.trial_copy`); no file has two writers.
 """
 
-import json
 import shutil
 from pathlib import Path, PurePosixPath
 
 from deepmlf.errors import DataError, SearchError, first_line
 from deepmlf.files import why_unwritable
 from deepmlf.places import Place, RemoteFolder
-from deepmlf.seal import unsealed
+from deepmlf.seal import read_document
 from deepmlf.tune.experiment.layout import (
     LEASE,
     MANIFEST,
@@ -133,7 +132,7 @@ def _forget_another(local: Path, remote: RemoteFolder) -> None:
 def _id_in(manifest: Path) -> str | None:
     """The identity of an experiment, by its manifest; None if that is damaged."""
     try:
-        return str(unsealed(json.loads(manifest.read_text()))["id"])
+        return str(read_document(manifest)["id"])
     except (ValueError, TypeError, KeyError):
         return None
 

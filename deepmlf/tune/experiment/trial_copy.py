@@ -1,7 +1,6 @@
 """A worker's copy of a trial whose experiment is on remote storage."""
 
 import functools
-import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ from deepmlf.config.earlier import trial_config
 from deepmlf.config.trial import TrialConfig
 from deepmlf.errors import ConfigError, StorageError, first_line
 from deepmlf.places import Place, RemoteFolder, home
-from deepmlf.seal import unsealed
+from deepmlf.seal import read_document
 from deepmlf.training.checkpoints.files import latest_checkpoint
 from deepmlf.training.reports import line_of, read_lines
 from deepmlf.tune.experiment.layout import (
@@ -97,7 +96,7 @@ class TrialCopy:
     def _is_of(self, config: TrialConfig) -> bool:
         self._remote.download(CONFIG, self.folder / CONFIG)
         try:
-            there = trial_config(unsealed(json.loads((self.folder / CONFIG).read_text())))
+            there = trial_config(read_document(self.folder / CONFIG))
         except (ValueError, ConfigError):  # damaged: nobody can tell
             return False
         return there.placed(data=config.data.path) == config  # the same dataset may have another place by now

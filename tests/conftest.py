@@ -2,10 +2,15 @@
 
 import gc
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.warm_starts import ON_PATH, SERVER
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -17,8 +22,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_worker_niceness", "0")
 # The S3 server of the tests takes any; Ray's workers inherit them.
 os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"] = "planted-key", "planted-secret"
-# Ray's workers and driver processes import the mock trainer by name.
-os.environ["PYTHONPATH"] = os.pathsep.join(map(str, (ROOT, HERE / "tune")))
+# Ray's workers and driver processes import the mock trainer by name; what is on the last path makes them start warm.
+os.environ["PYTHONPATH"] = os.pathsep.join(map(str, (ROOT, HERE / "tune", ON_PATH)))
 
 # What is expensive is there once in a run of several processes: all tests that use it go to one of them.
 GROUPS = {"ray_cluster": "ray", "s3": "ray", "browser": "browser", "server": "browser"}
@@ -71,6 +76,24 @@ def home_of_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DEEPMLF_HOME", str(tmp_path_factory.mktemp("home")))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_starts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Ray's processes are forked from one that has imported torch; without it they are as they are, but slow."""
+    marks = {"ray", "cluster", "slow"}
+    needed = any(marks & {mark.name for mark in item.iter_markers()} for item in request.session.items)
+    if sys.platform != "linux" or not needed:
+        yield
+        return
+    address = tmp_path_factory.mktemp("warm_starts") / "socket"
+    command = [sys.executable, str(SERVER), str(address)]
+    with pytest.MonkeyPatch.context() as patch, subprocess.Popen(command, stdin=subprocess.PIPE) as server:
+        while not address.exists() and server.poll() is None:  # it takes as long as one start without it
+            time.sleep(0.05)
+        patch.setenv("WARM_STARTS", str(address))
+        yield
+        server.stdin.close()
 
 
 @pytest.fixture

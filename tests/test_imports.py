@@ -170,7 +170,8 @@ def distributions_of(folder: str, without: Path | None = None) -> set[str]:
     """
     paths = [path for path in (ROOT / folder).rglob("*.py") if path.parent != without]
     names = {name.split(".")[0] for path in paths for name in imports_of(path)}
-    foreign = names - set(sys.stdlib_module_names) - {"deepmlf", "search_spaces", "benchmarks", "tests"}
+    ours = {"deepmlf", "search_spaces", "benchmarks", "tests", "sitecustomize"}
+    foreign = names - set(sys.stdlib_module_names) - ours
     known = importlib.metadata.packages_distributions()
     return {known[name][0].lower().replace("_", "-") for name in foreign - {"google"}} | (
         {"protobuf"} if "google" in foreign else set()  # several distributions share that name

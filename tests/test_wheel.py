@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.warm_starts import ON_PATH
+
 ROOT = Path(__file__).resolve().parent.parent
 PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
 SEARCH = [
@@ -47,7 +49,8 @@ def test_from_search_to_predictions_outside_the_checkout(wheel: Path, small_data
     installed, here = tmp_path / "installed", tmp_path / "here"
     subprocess.run([*PIP, "install", "--no-deps", "--target", installed, wheel], check=True)
     here.mkdir()
-    environment = os.environ | {"PYTHONPATH": str(installed), "DEEPMLF_HOME": str(tmp_path / "home")}
+    path = os.pathsep.join((str(installed), str(ON_PATH)))
+    environment = os.environ | {"PYTHONPATH": path, "DEEPMLF_HOME": str(tmp_path / "home")}
 
     def deepmlf(*arguments: object) -> str:
         command = [sys.executable, "-m", "deepmlf", *map(str, arguments)]

@@ -20,6 +20,7 @@ import pytest
 from deepmlf.places import Place
 from deepmlf.training.machine.speed import without_measurements
 from deepmlf.tune.experiment.manifest import read_manifest
+from tests.warm_starts import ON_PATH
 
 ROOT = Path(__file__).resolve().parents[2]
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
@@ -60,8 +61,8 @@ def head() -> Iterator[Head]:
     token.chmod(0o600)
     port, dashboard, agent, client = free_ports(4)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    del environment["PYTHONPATH"]  # what runs is what was submitted
     environment |= {
+        "PYTHONPATH": str(ON_PATH),  # nothing of the checkout: what runs is what was submitted
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_TMPDIR": str(folder),

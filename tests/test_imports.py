@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+TRAINING = ("torch", "transformers")
 PACKAGE = ROOT / "deepmlf"
 FLOORS = [{"config"}, {"data"}, {"model"}, {"training"}, {"inference", "events"}, {"tune"}, {"analysis"}, {"cli"}]
 """Folders from the ground up; a file imports from its own folder and from lower floors. Files beside the folders are
@@ -127,14 +128,6 @@ def test_functions_of_tune_stay_short() -> None:
     assert [name for lines, name in functions if lines > 50] == []
 
 
-@pytest.mark.parametrize("module", ["deepmlf.tune.search", "deepmlf.tune.worker.trainable"])
-def test_a_driver_needs_no_model(module: str) -> None:
-    """Importing transformers' models takes two seconds, once in the driver and once more in each worker."""
-    code = f"import sys, {module}; print('transformers' in sys.modules, 'deepmlf.model.deepmlf' in sys.modules)"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert result.stdout.strip() == "False False"
-
-
 @pytest.mark.parametrize("module", ["deepmlf", "deepmlf.cli", "deepmlf.config.trial", "deepmlf.analysis.board"])
 def test_import_is_light(module: str) -> None:
     code = f"import sys, {module}; print([m for m in ('torch', 'ray', 'optuna', 'transformers') if m in sys.modules])"
@@ -144,10 +137,16 @@ def test_import_is_light(module: str) -> None:
 
 @pytest.mark.parametrize(
     ("module", "heavy"),
-    [("deepmlf.cli", ("pyarrow", "numpy", "pandas")), ("deepmlf.tune.worker.trainable", ("torch", "transformers"))],
-    ids=["--help", "a worker that has no trial yet"],
+    [
+        ("deepmlf.cli", ("pyarrow", "numpy", "pandas")),
+        ("deepmlf.tune.worker.trainable", TRAINING),
+        ("deepmlf.tune.search", TRAINING),
+        ("deepmlf.analysis.report.page", TRAINING),
+    ],
+    ids=["--help", "a worker that has no trial yet", "a driver", "a report"],
 )
 def test_what_starts_often_waits_for_little(module: str, heavy: tuple[str, ...]) -> None:
+    """Torch and transformers' models take seven seconds of a slow processor, and 300 MB."""
     code = f"import sys, {module}; print([m for m in {heavy} if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert result.stdout.strip() == "[]"

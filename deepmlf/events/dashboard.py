@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import Any, get_args
 
 from google.protobuf.struct_pb2 import ListValue
-from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams.api_pb2 import DataType, Experiment, HParamInfo, Interval, MetricInfo, MetricName
 from tensorboard.plugins.hparams.metadata import EXPERIMENT_TAG, PLUGIN_DATA_VERSION
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
-from tensorboard.summary.writer.record_writer import RecordWriter
-from torch.utils.tensorboard.summary import custom_scalars
 
 from deepmlf.config.trial import CurriculumConfig, TrialConfig
+from deepmlf.events.file import EventsFile, custom_scalars
 from deepmlf.events.writer import (
     GATE_OVER_DEPTH,
     OVER_FRAMES,
@@ -27,7 +25,7 @@ from deepmlf.events.writer import (
     hparams_summary,
 )
 from deepmlf.files import new_file
-from deepmlf.training.machine.speed import PHASES
+from deepmlf.training.machine.phases import PHASES
 from deepmlf.training.reports import FIDELITY, TRAINED_PARAMETERS, VALID
 
 EVENTS_FILE = "events.out.tfevents.0000000000.experiment"
@@ -114,12 +112,11 @@ def write_dashboard(
     if path.exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    now = time.time()
-    with new_file(path) as temporary, temporary.open("wb") as file:
-        writer = RecordWriter(file)
-        writer.write(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
+    with new_file(path) as temporary:
+        file = EventsFile(temporary)
         for summary in (_layout(objectives, has_gates=has_gates, has_language=has_language), *others()):
-            writer.write(Event(wall_time=now, summary=summary).SerializeToString())
+            file.add(summary)
+        file.close()
 
 
 def hparams_columns(parameters: Sequence[Parameter], objectives: Sequence[str], metrics: Iterable[str]) -> Summary:
@@ -212,7 +209,7 @@ def _layout(objectives: Sequence[str], *, has_gates: bool, has_language: bool) -
         del charts[_LANGUAGE]
     return custom_scalars(
         {
-            title: {chart: ["Multiline", [f"{tag}$" for tag in tags]] for chart, tags in of_category.items()}
+            title: {chart: [f"{tag}$" for tag in tags] for chart, tags in of_category.items()}
             for title, of_category in charts.items()
         }
     )

@@ -19,9 +19,8 @@ from tensorboard.plugins.hparams.metadata import (
     SESSION_START_INFO_TAG,
 )
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
-from torch.utils.tensorboard.summary import text
-from torch.utils.tensorboard.writer import SummaryWriter
 
+from deepmlf.events.file import EventsFile, next_path, text
 from deepmlf.training.checkpoints.files import EVENTS
 from deepmlf.training.metrics import ATTENTION
 from deepmlf.training.reports import EpochReport
@@ -59,8 +58,8 @@ class TrialWriter:
         self._has_started = SESSION_START_INFO_TAG.encode() in earlier
         self._has_ended = SESSION_END_INFO_TAG.encode() in earlier
         self._best: dict[str, float] = {}
-        _let_the_second_pass(folder)
-        self._writer = SummaryWriter(str(folder), purge_step=purge_step)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = EventsFile(next_path(folder), purge_step)
 
     def start(self, params: Mapping[str, Any], note: str) -> None:
         """Show the trial in the HParams tab at once, `params` under their dotted names, and `note` as its text.
@@ -73,10 +72,10 @@ class TrialWriter:
         for name, value in params.items():
             info.hparams[name].CopyFrom(_shown(value))
         content = HParamsPluginData(session_start_info=info, version=PLUGIN_DATA_VERSION)
-        self._add(hparams_summary(SESSION_START_INFO_TAG, content))
-        self._add(text("trial", note), 0)
+        self._file.add(hparams_summary(SESSION_START_INFO_TAG, content))
+        self._file.add(text("trial", note), 0)
         self._add_state("RUNNING", {SETTING + name: params[name] for name in SCALAR_SETTINGS if name in params})
-        self._writer.flush()
+        self._file.flush()
 
     def write(self, report: EpochReport, best: Mapping[str, float]) -> None:
         """Write one epoch's scalars, and the best validation metrics where they change."""
@@ -89,8 +88,8 @@ class TrialWriter:
         if best != self._best:
             self._best = dict(best)
             scalars |= {f"best/{name}": value for name, value in best.items()}
-        self._add(_scalars(scalars), step_of(report))
-        self._writer.flush()
+        self._file.add(_scalars(scalars), step_of(report))
+        self._file.flush()
 
     def close(
         self, state: str, best_epoch: Mapping[str, Any], answers: Mapping[str, tuple[int, float]] = _NOTHING
@@ -108,24 +107,21 @@ class TrialWriter:
                 section, _, rest = name.partition("/")
                 if section == "gate":
                     layer, _, kind = rest.partition("/")
-                    self._add(_scalars({GATE_OVER_DEPTH + kind: value}), int(layer))
+                    self._file.add(_scalars({GATE_OVER_DEPTH + kind: value}), int(layer))
             looks = [shares for name, shares in best_epoch.items() if name.startswith(ATTENTION)]
             for frame, shares in enumerate(zip(*looks, strict=True), start=1):
-                self._add(_scalars({OVER_FRAMES: sum(shares) / len(shares)}), frame)
+                self._file.add(_scalars({OVER_FRAMES: sum(shares) / len(shares)}), frame)
             for tag, (step, value) in answers.items():
-                self._add(_scalars({tag: value}), step)
+                self._file.add(_scalars({tag: value}), step)
             self._add_state(state)
             end = SessionEndInfo(status=Status.Value(STATES.get(state, "STATUS_UNKNOWN")), end_time_secs=time.time())
             content = HParamsPluginData(session_end_info=end, version=PLUGIN_DATA_VERSION)
-            self._add(hparams_summary(SESSION_END_INFO_TAG, content))
-        self._writer.close()
+            self._file.add(hparams_summary(SESSION_END_INFO_TAG, content))
+        self._file.close()
 
     def _add_state(self, state: str, others: Mapping[str, float] = _NOTHING) -> None:
         number = {STATE: STATE_NUMBERS[state]} if state in STATE_NUMBERS else {}
-        self._add(_scalars(number | dict(others)), 0)
-
-    def _add(self, summary: Summary, step: int | None = None) -> None:
-        self._writer.file_writer.add_summary(summary, step)
+        self._file.add(_scalars(number | dict(others)), 0)
 
 
 def step_of(report: EpochReport) -> int:
@@ -162,13 +158,3 @@ def _shown(value: Any) -> Value:
     if isinstance(value, (int, float)):
         return Value(number_value=value)
     return Value(string_value=str(value))
-
-
-def _let_the_second_pass(folder: Path) -> None:
-    """Wait until a new events file's name comes after those that are there, as TensorBoard reads them in that order.
-
-    Names begin with the second; within one they would sort by process and counter, as text.
-    """
-    seconds = {int(path.name.split(".")[3]) for path in folder.glob(EVENTS)}
-    if int(time.time()) in seconds:
-        time.sleep(1 - time.time() % 1)

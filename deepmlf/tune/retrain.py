@@ -7,13 +7,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
 
 from deepmlf.config.trial import SEED_LIMIT, TrialConfig
 from deepmlf.errors import SearchError
-from deepmlf.inference.evaluate import Evaluation, evaluate_beside
 from deepmlf.training.baselines import baselines
 from deepmlf.training.reports import TEXT_HEAD, Baselines
 from deepmlf.tune.cluster.connect import connected
@@ -28,6 +27,9 @@ from deepmlf.tune.material import Material, open_material
 from deepmlf.tune.messages import Served
 from deepmlf.tune.plan import SearchPlan, plan_resume, plan_search, with_devices
 from deepmlf.tune.search import begin, run
+
+if TYPE_CHECKING:  # it imports the model, which those who show a verdict do without
+    from deepmlf.inference.evaluate import Evaluation
 
 _TRIAL, _SEED = "confirmed_trial", "training.seed"
 
@@ -128,7 +130,7 @@ def _plan(
     return replace(plan, experiment=replace(plan.experiment, made_objectives=experiment.objectives))
 
 
-def _measure(plan: SearchPlan, best: list[FrozenTrial]) -> dict[int, dict[int, Evaluation]]:
+def _measure(plan: SearchPlan, best: list[FrozenTrial]) -> "dict[int, dict[int, Evaluation]]":
     finished = [trial for trial in plan.experiment.trials() if trial.state == TrialState.COMPLETE]
     config, gpus = plan.space.base.config, plan.settings.gpus_per_trial or 0.0
     device = device_with(gpus, config.training.device)
@@ -150,7 +152,7 @@ def _measure(plan: SearchPlan, best: list[FrozenTrial]) -> dict[int, dict[int, E
 
 
 def _beside(
-    experiment: StoredExperiment, best: list[FrozenTrial], evaluated: dict[int, dict[int, Evaluation]]
+    experiment: StoredExperiment, best: list[FrozenTrial], evaluated: "dict[int, dict[int, Evaluation]]"
 ) -> Baselines:
     """What the settings' language models reach by themselves, and the text heads of the first setting."""
     found: Baselines = {}
@@ -166,7 +168,9 @@ def _beside(
     return found
 
 
-def _evaluate(served: Served, device: str, retrained: tuple[TrialConfig, str]) -> Evaluation:
+def _evaluate(served: Served, device: str, retrained: tuple[TrialConfig, str]) -> "Evaluation":
+    from deepmlf.inference.evaluate import evaluate_beside
+
     config, trial = retrained
     placed = config_here(config, served)
     if placed is config:

@@ -1,5 +1,6 @@
 """TensorBoard events, read back by TensorBoard's own loader."""
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -111,6 +112,24 @@ def test_a_restart_leaves_one_clean_curve(tmp_path: Path) -> None:
     assert [step for step, _ in points(events, "valid/MAE")] == [1, 2, 3, 4]
     assert len(events.Tensors("trial/text_summary")) == 1
     assert points(events, "gate_over_depth/ffn") == [(3, 0.5)]
+
+
+@pytest.mark.parametrize("step", [-3600, 0, 3600])
+def test_a_restart_under_another_clock_leaves_one_clean_curve(
+    tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trial goes on where the clock is an hour behind, say; TensorBoard looks on all the time."""
+    follows, began = EventAccumulator(str(tmp_path)), time.time()
+    for restart, epochs in enumerate(((1, 2, 3), (3, 4), (4, 5))):
+        monkeypatch.setattr(time, "time", lambda now=began + restart * step: now)
+        writer = TrialWriter(tmp_path, purge_step=epochs[0])
+        writer.start({}, "note")
+        for epoch in epochs:
+            metrics = {"epoch": epoch, "fusion_epoch": epoch, "valid/MAE": restart}
+            writer.write(EpochReport(EPOCH | metrics), {"MAE": 0.5})
+        follows.Reload()
+    expected = [(1, 0), (2, 0), (3, 1), (4, 2), (5, 2)]
+    assert points(follows, "valid/MAE") == points(load(tmp_path), "valid/MAE") == expected
 
 
 def test_an_epoch_is_small(tmp_path: Path) -> None:

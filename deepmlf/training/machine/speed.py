@@ -8,15 +8,15 @@ from collections.abc import Hashable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from deepmlf.training.machine.phases import PHASES, Phase
+
 T = TypeVar("T")
-Phase = Literal["data", "forward", "backward", "optimizer", "train", "validation", "checkpoint"]
-PHASES: tuple[Phase, ...] = ("data", "forward", "backward", "optimizer", "train", "validation", "checkpoint")
 
 _NEAR_ENOUGH = 0.05  # of the mean tokens per utterance: no closer step is counted
 

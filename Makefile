@@ -9,8 +9,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 # Tests of a group, which share what is expensive, go to one process (tests/conftest.py); the groups that take longest
-# begin first. Tests of Ray wait for processes that compute, too: more processes than cores make them late.
-PROCESSES ?= 2
+# begin first. Tests of Ray often wait: one process more than two cores is faster, more would make them late.
+PROCESSES ?= 3
 PYTEST := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -n $(PROCESSES) --dist loadgroup --no-loadscope-reorder
 
 .PHONY: demo lint docs quick test test-long coverage

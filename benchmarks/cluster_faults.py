@@ -5,18 +5,18 @@ seeded schedule of faults. Workers note every epoch they train, so that what was
 """
 
 import argparse
+import contextlib
 import json
 import multiprocessing
 import os
 import shutil
 import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from itertools import chain
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,11 @@ import psutil
 from ray.cluster_utils import Cluster
 
 from benchmarks.parts.endings import endings_told
-from benchmarks.trial_overhead import ROOT, importable_by_workers
+from benchmarks.parts.s3 import S3
+from benchmarks.trial_overhead import importable_by_workers
 from deepmlf.analysis.results import results_of
 from deepmlf.data.synthetic import make_synthetic
-from deepmlf.places import Place, RemoteFolder
+from deepmlf.places import Place
 from deepmlf.tune.driver.ray_records import ended_in_ray
 from deepmlf.tune.experiment.remote import exists
 from deepmlf.tune.experiment.stored import open_experiment
@@ -41,7 +42,8 @@ EPOCH_SECONDS = 0.3
 NODES = 2
 CPUS_PER_NODE = 1
 TRIAL_TIMEOUT = 45.0
-STORAGE_FAILS_SECONDS = 20
+STORAGE_SWITCHED_SECONDS = 20
+DRIVER_STOPPED_SECONDS = 120
 LOG_VARIABLE = "CLUSTER_FAULTS_LOG"
 HOME_VARIABLE = "DEEPMLF_HOME"
 
@@ -75,8 +77,9 @@ def mock_train(
     note(0)
 
 
-def drive(settings: SearchSettings, place: str, address: str, log: Path) -> None:
+def drive(settings: SearchSettings, place: str, address: str, log: Path, home: Path) -> None:
     """One driver's process: begin the search, or go on with it."""
+    os.environ[HOME_VARIABLE] = str(home)
     os.dup2(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT), sys.stderr.fileno())
     begun = exists(Place.of(place))
     summary = resume_search(place, address=address) if begun else run_search(settings)
@@ -94,7 +97,7 @@ class Rig:
         seed: Of who is hit.
     """
 
-    def __init__(self, folder: Path, settings: SearchSettings, s3: "S3 | None", seed: int) -> None:
+    def __init__(self, folder: Path, settings: SearchSettings, s3: S3 | None, seed: int) -> None:
         self.folder, self.s3 = folder, s3
         self.log = folder / f"{settings.name}.epochs"
         self.log.mkdir()
@@ -102,6 +105,8 @@ class Rig:
         storage = s3.uri() if s3 else str(folder)
         self.place = s3.uri(str(settings.name)) if s3 else str(folder / str(settings.name))
         self.settings = settings.model_copy(update={"storage": storage})
+        self.home = Path(os.environ[HOME_VARIABLE])
+        """Of the driver's machine."""
         self.generator = np.random.default_rng(seed)
         self.crashes = 0
         self._start_cluster()
@@ -130,7 +135,7 @@ class Rig:
         drivers = multiprocessing.get_context("forkserver")
         drivers.set_forkserver_preload(["deepmlf.tune.search"])
         log = self.folder / f"{settings.name}.log"
-        self.driver: BaseProcess = drivers.Process(target=drive, args=(settings, self.place, address, log))
+        self.driver: BaseProcess = drivers.Process(target=drive, args=(settings, self.place, address, log, self.home))
         self.driver.start()
 
     def _kill_driver(self) -> None:
@@ -199,15 +204,53 @@ class Rig:
         self._kill_driver()
         self._lose_cluster()
         if self.s3:
-            shutil.rmtree(os.environ[HOME_VARIABLE])
+            for home in {self.home, Path(os.environ[HOME_VARIABLE])}:
+                shutil.rmtree(home)
         self._start_cluster()
         self._start_driver()
 
     def fail_storage(self) -> None:
         assert self.s3 is not None
-        self.s3.flag.touch()
-        time.sleep(STORAGE_FAILS_SECONDS)
-        self.s3.flag.unlink()
+        self._switch_for_a_while(self.s3.fails)
+
+    def slow_storage(self) -> None:
+        assert self.s3 is not None
+        self._switch_for_a_while(self.s3.dawdles)
+
+    def _switch_for_a_while(self, switch: Path) -> None:
+        switch.touch()
+        time.sleep(STORAGE_SWITCHED_SECONDS)
+        switch.unlink()
+
+    def stop_driver(self) -> None:
+        """It stands still. On S3 one on another machine takes over meanwhile, and then the first one wakes up."""
+        stopped = self.driver
+        os.kill(_pid_of(stopped), signal.SIGSTOP)
+        if self.s3:
+            begun = self.trained().total()
+            self.home = self.home.with_name(f"{self.home.name}_")
+            self._start_driver()
+            self.wait(begun + 1)
+        else:
+            time.sleep(DRIVER_STOPPED_SECONDS)
+        os.kill(_pid_of(stopped), signal.SIGCONT)
+        if self.s3:
+            stopped.join(60)
+            if not stopped.exitcode:
+                raise RuntimeError(f"the driver that woke up did not leave (exit code {stopped.exitcode})")
+
+    def terminate_all(self) -> None:
+        """Maintenance: SIGTERM to the driver and to all of Ray, and ten seconds later the machines are gone."""
+        processes = [
+            info.process for node in self.cluster.list_all_nodes() for info in chain(*node.all_processes.values())
+        ]
+        workers = [child for one in processes for child in _children_of(one.pid)]
+        self.driver.terminate()
+        for process in (*workers, *processes):
+            with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+                process.terminate()
+        self.driver.join(10)
+        self.lose_head()
 
     def close(self) -> None:
         self._kill_driver()
@@ -221,8 +264,24 @@ FAULTS = {
     "driver killed": Rig.kill_driver,
     "driver and node lost": Rig.kill_driver_and_node,
     "whole cluster lost": Rig.lose_head,
+    "driver stopped": Rig.stop_driver,
+    "all terminated": Rig.terminate_all,
     "storage failing": Rig.fail_storage,
+    "storage slow": Rig.slow_storage,
 }
+ON_S3 = {"storage failing", "storage slow"}
+
+
+def _pid_of(driver: BaseProcess) -> int:
+    assert driver.pid is not None
+    return driver.pid
+
+
+def _children_of(pid: int) -> list[psutil.Process]:
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
 
 
 def _is_running(pid: int) -> bool:
@@ -230,24 +289,6 @@ def _is_running(pid: int) -> bool:
         return psutil.Process(pid).status() not in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
-
-
-class S3:
-    """A server of S3's API on loopback, which fails as long as `flag` exists."""
-
-    def __init__(self, folder: Path) -> None:
-        self.flag = folder / "fail"
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port = probe.getsockname()[1]
-        os.environ |= {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any"}
-        command = [sys.executable, "-m", "benchmarks.parts.s3_server", str(self._port), str(self.flag)]
-        self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        RemoteFolder(self.uri("")).upload(b"", "started")
-
-    def uri(self, path: str = "") -> str:
-        options = f"endpoint_override=127.0.0.1:{self._port}&scheme=http&region=us-east-1&allow_bucket_creation=true"
-        return str(Place.of(f"s3://experiments?{options}") / path) if path else f"s3://experiments?{options}"
 
 
 def outcome(rig: Rig, trials: int) -> dict[str, Any]:
@@ -307,7 +348,7 @@ def run(
 def schedule(trials: int, faults: int, seed: int, *, with_storage: bool) -> list[tuple[str, int]]:
     """As many faults, of all kinds alike, each with the number of epochs trained before it."""
     generator = np.random.default_rng(seed)
-    kinds = [kind for kind in FAULTS if with_storage or kind != "storage failing"]
+    kinds = [kind for kind in FAULTS if with_storage or kind not in ON_S3]
     chosen = generator.permutation([kinds[number % len(kinds)] for number in range(faults)])
     moments = np.sort(generator.integers(1, int(0.85 * trials * EPOCHS), faults))
     return list(zip(chosen.tolist(), moments.tolist(), strict=True))
@@ -328,6 +369,7 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         os.environ[HOME_VARIABLE] = str(folder / "home")
         make_synthetic(folder / "data", sizes=(49, 24, 24), force=True)
+        os.environ |= {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any"}
         s3 = S3(folder) if options.s3 else None
         faults = schedule(options.trials, options.faults, options.seed, with_storage=options.s3)
         try:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.parts.s3 import S3
 from tests.tune.postgres import programs, serve
-from tests.tune.s3 import S3
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ import pytest
 import ray
 from filelock import FileLock
 
+from benchmarks.parts.s3 import S3
 from deepmlf.places import Place, RemoteFolder
 from deepmlf.tune.experiment import lease, stop_request
 from deepmlf.tune.experiment.layout import COPYING, LEASE, LOCK, MANIFEST, STOP
@@ -26,7 +27,6 @@ from deepmlf.tune.settings import SearchSettings
 from tests.command import deepmlf
 from tests.tune.experiments import assert_whole, settings, start
 from tests.tune.parts import write_experiment
-from tests.tune.s3 import S3
 
 
 def counted(data: Path, storage: Path, **changes: Any) -> SearchSettings:

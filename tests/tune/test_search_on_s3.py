@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import ray
 
+from benchmarks.parts.s3 import S3
 from benchmarks.parts.served import served
 from benchmarks.parts.synthetic_experiment import make_experiment
 from deepmlf.analysis.board import Board
@@ -34,7 +35,6 @@ from deepmlf.tune.experiment.uploader import Uploader
 from deepmlf.tune.search import resume_search, run_search
 from deepmlf.tune.settings import SearchSettings
 from tests.tune.experiments import assert_whole, settings, start
-from tests.tune.s3 import S3
 
 
 @pytest.mark.ray
@@ -118,9 +118,9 @@ def test_storage_that_fails_for_seconds_loses_nothing(
     driver = start(_search, elsewhere, search.model_copy(update={"storage": s3.uri(f"stalled{seconds}")}))
     local = Place.of(place).folder
     _wait(lambda: len(list(local.glob("trials/*/metrics.jsonl"))) >= 3)
-    s3.flag.touch()
+    s3.fails.touch()
     time.sleep(seconds)
-    s3.flag.unlink()
+    s3.fails.unlink()
     driver.join(120)
     assert driver.exitcode == 0
     shutil.rmtree(elsewhere)
@@ -146,9 +146,9 @@ def test_storage_that_fails_for_good_stops_the_search_and_loses_no_trial(
 
     def fail() -> None:
         _wait(lambda: len(list(local.glob("trials/*/metrics.jsonl"))) >= 3)
-        s3.flag.touch()
+        s3.fails.touch()
         given_up.wait(120)  # until then a worker tries again, and pyarrow on its own
-        s3.flag.unlink()
+        s3.fails.unlink()
 
     failing = threading.Thread(target=fail)
     failing.start()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.parts.s3 import S3
 from deepmlf.errors import SearchError
 from deepmlf.places import Place, RemoteFolder
 from deepmlf.tune.experiment import lease
@@ -18,7 +19,6 @@ from deepmlf.tune.experiment.lease import Lease
 from deepmlf.tune.experiment.uploader import Uploader
 from deepmlf.tune.search import resume_search, run_search
 from tests.tune.experiments import assert_whole, settings
-from tests.tune.s3 import S3
 
 
 def test_a_second_driver_is_turned_away_and_a_dead_one_waited_for(

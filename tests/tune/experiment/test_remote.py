@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.parts.s3 import S3
 from deepmlf.config.trial import TrialConfig
 from deepmlf.data.dataset import Dataset
 from deepmlf.data.synthetic import make_synthetic
@@ -17,7 +18,6 @@ from deepmlf.tune.experiment.remote import refresh
 from deepmlf.tune.experiment.trial_copy import TrialCopy, reports_of_worker
 from deepmlf.tune.search import run_search
 from tests.tune.experiments import settings
-from tests.tune.s3 import S3
 
 
 def test_a_uri_keeps_its_options_at_the_end() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from benchmarks.parts.s3 import S3
 from deepmlf.analysis.standing import standing_of
 from deepmlf.places import RemoteFolder
 from deepmlf.tune.driver.faults import reason_of
@@ -17,7 +18,6 @@ from deepmlf.tune.experiment.stored import open_experiment
 from deepmlf.tune.search import run_search
 from deepmlf.tune.worker import preemption
 from tests.tune.experiments import assert_whole, epochs_trained, settings, space_of, wait_for_epochs
-from tests.tune.s3 import S3
 
 
 @pytest.fixture
@@ -111,10 +111,10 @@ def test_a_preempted_trial_leaves_when_storage_has_its_epoch(
         while "reported.jsonl" not in trial.sizes():
             time.sleep(0.1)
         time.sleep(0.5)  # into the second epoch, which takes three seconds
-        s3.flag.touch()
+        s3.fails.touch()
         _preempt_worker()
         time.sleep(5)  # the epoch is over by then, and what came of it refused
-        s3.flag.unlink()
+        s3.fails.unlink()
 
     notice = threading.Thread(target=preempt, daemon=True)
     notice.start()

@@ -1,4 +1,4 @@
-"""A real S3 API for tests."""
+"""A real S3 API on this machine."""
 
 import socket
 import subprocess
@@ -10,19 +10,24 @@ import boto3
 
 from deepmlf.places import Place
 
+ROOT = Path(__file__).resolve().parents[2]
 BUCKET = "experiments"
 
 
 class S3:
-    """A server, and where its bucket is."""
+    """A server, and where its bucket is; it takes any credentials.
+
+    Args:
+        folder: Of its switches (`benchmarks.parts.s3_server`).
+    """
 
     def __init__(self, folder: Path) -> None:
-        self.flag = folder / "fail"
+        self.fails, self.dawdles = folder / "fail", folder / "dawdle"
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
-        command = [sys.executable, "-m", "benchmarks.parts.s3_server", str(self.port), str(self.flag)]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        command = [sys.executable, "-m", "benchmarks.parts.s3_server", str(self.port), str(folder)]
+        self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{self.port}", region_name="us-east-1")
         deadline = time.monotonic() + 60
         while True:

@@ -30,8 +30,9 @@ from benchmarks.parts.s3 import S3
 from benchmarks.trial_overhead import importable_by_workers
 from deepmlf.analysis.results import results_of
 from deepmlf.data.synthetic import make_synthetic
-from deepmlf.places import Place
+from deepmlf.places import Place, RemoteFolder
 from deepmlf.tune.driver.ray_records import ended_in_ray
+from deepmlf.tune.experiment.lease import lease_at
 from deepmlf.tune.experiment.remote import exists
 from deepmlf.tune.experiment.stored import open_experiment
 from deepmlf.tune.search import resume_search, run_search
@@ -224,20 +225,31 @@ class Rig:
 
     def stop_driver(self) -> None:
         """It stands still. On S3 one on another machine takes over meanwhile, and then the first one wakes up."""
-        stopped = self.driver
-        os.kill(_pid_of(stopped), signal.SIGSTOP)
+        stopped = psutil.Process(self.driver.pid)
+        stopped.suspend()
+        try:
+            if self.s3:
+                first = self._let_another_take_over()
+            else:
+                time.sleep(DRIVER_STOPPED_SECONDS)
+        finally:
+            stopped.resume()
         if self.s3:
-            begun = self.trained().total()
-            self.home = self.home.with_name(f"{self.home.name}_")
-            self._start_driver()
-            self.wait(begun + 1)
-        else:
-            time.sleep(DRIVER_STOPPED_SECONDS)
-        os.kill(_pid_of(stopped), signal.SIGCONT)
-        if self.s3:
-            stopped.join(60)
-            if not stopped.exitcode:
-                raise RuntimeError(f"the driver that woke up did not leave (exit code {stopped.exitcode})")
+            first.join(120)
+            if not first.exitcode:
+                raise RuntimeError(f"the driver that woke up did not leave (exit code {first.exitcode})")
+
+    def _let_another_take_over(self) -> BaseProcess:
+        first = self.driver
+        self.home = self.home.with_name(f"{self.home.name}_")
+        self._start_driver()
+        deadline = time.monotonic() + DRIVER_STOPPED_SECONDS
+        while (lease := lease_at(RemoteFolder(self.place))) is None or lease["pid"] != self.driver.pid:
+            if time.monotonic() > deadline:
+                raise TimeoutError("the lease was not taken")
+            self._keep_driving()
+            time.sleep(0.5)
+        return first
 
     def terminate_all(self) -> None:
         """Maintenance: SIGTERM to the driver and to all of Ray, and ten seconds later the machines are gone."""
@@ -270,11 +282,6 @@ FAULTS = {
     "storage slow": Rig.slow_storage,
 }
 ON_S3 = {"storage failing", "storage slow"}
-
-
-def _pid_of(driver: BaseProcess) -> int:
-    assert driver.pid is not None
-    return driver.pid
 
 
 def _children_of(pid: int) -> list[psutil.Process]:

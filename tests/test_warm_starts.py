@@ -94,11 +94,16 @@ def test_what_an_import_would_have_read_otherwise_starts_cold(tmp_path: Path, ot
 def test_a_worker_of_ray_is_one(ray_cluster: None) -> None:
     import ray
 
-    @ray.remote(runtime_env={"env_vars": {"PLANTED": "there"}})
-    def seen() -> tuple[str, str, str]:
-        return Path(f"/proc/{os.getppid()}/cmdline").read_text(), os.environ["PLANTED"], os.environ["RAY_JOB_ID"]
+    @ray.remote
+    def seen() -> tuple[str, str | None, str]:
+        return Path(f"/proc/{os.getppid()}/cmdline").read_text(), os.environ.get("PLANTED"), os.environ["RAY_JOB_ID"]
 
-    parent, planted, job = ray.get(seen.remote())
+    def with_variables(**variables: str) -> tuple[str, str | None, str]:
+        return ray.get(seen.options(runtime_env={"env_vars": variables}).remote())
+
+    parent, planted, job = with_variables(PLANTED="there")
     assert str(SERVER) in parent
     assert planted == "there"
     assert job == ray.get_runtime_context().get_job_id()
+    parent, *_ = with_variables(OMP_NUM_THREADS="2")
+    assert str(SERVER) not in parent

@@ -152,7 +152,7 @@ def become(order: dict, files: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    mine = surroundings()  # an import may set a variable
+    mine = surroundings(os.environ)  # an import may set a variable
     import_slow_ones()
     gc.collect()
     gc.freeze()  # a collection in a fork would copy every page that it looks at

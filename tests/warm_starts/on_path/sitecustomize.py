@@ -6,6 +6,7 @@ it gets and ends as that did. Where anything is in the way the process starts as
 
 import os
 import sys
+from collections.abc import Mapping
 
 SOCKET = "WARM_STARTS"
 """The variable with the address of the server."""
@@ -14,7 +15,7 @@ READ_AT_IMPORT = ("OMP_", "MKL_", "OPENBLAS_", "LD_", "TORCH", "PYTORCH_", "HF_"
 modules: what is imported comes from the environment, whose prefix is the same."""
 
 
-def surroundings() -> dict[str, object]:
+def surroundings(environment: Mapping[str, str]) -> dict[str, object]:
     """What a fork has of its server, and a process that starts has of who starts it: the two have to agree."""
     with open("/proc/self/cgroup") as file:
         cgroup = file.read()
@@ -23,9 +24,7 @@ def surroundings() -> dict[str, object]:
         "user": [os.getuid(), os.getgid()],
         "cgroup": cgroup,
         "spaces": [os.readlink(f"/proc/self/ns/{name}") for name in ("mnt", "net", "pid", "user", "uts")],
-        "environment": {
-            key: value for key, value in sorted(os.environ.items()) if key.startswith((*READ_AT_IMPORT, "HOME"))
-        },
+        "environment": {key: value for key, value in environment.items() if key.startswith(READ_AT_IMPORT)},
     }
 
 
@@ -63,7 +62,7 @@ def start_warm() -> None:
     try:
         server.connect(os.environ[SOCKET])
         replies = server.makefile("rb")
-        if json.loads(replies.readline()) != surroundings():
+        if json.loads(replies.readline()) != surroundings(asked[1]):
             return
     except (OSError, ValueError):  # not there yet, or no more
         return

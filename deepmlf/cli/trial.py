@@ -61,7 +61,7 @@ def train(
 
     from deepmlf.training.baselines import baselines, baselines_line
     from deepmlf.training.checkpoints.files import BEST, CONFIG, has_best, latest_checkpoint, read_metadata
-    from deepmlf.training.machine.device import device_line
+    from deepmlf.training.machine.device import device_line, slow_precision
     from deepmlf.training.metrics import direction_of
     from deepmlf.training.reports import VALID, EpochReport, baselines_among
 
@@ -70,6 +70,8 @@ def train(
     if resume_from is not None:
         _refuse_another(out, trial)
     tell(f"trains on {device_line(trainer.device, trial.training.device)}")
+    if (slow := slow_precision(trial.training.precision, trainer.device.type)) is not None:
+        tell(slow)
     (out / CONFIG).write_text(trial.to_json())
     recorder = _recorder(out, trial, overrides, trainer.dataset.info.task)
     with Progress(console=Console(stderr=True)) as progress:

@@ -13,12 +13,13 @@ from deepmlf.errors import SearchError
 from deepmlf.model import lm_store
 from deepmlf.places import Place
 from deepmlf.training.baselines import baselines
+from deepmlf.training.machine.device import slow_precision
 from deepmlf.training.metrics import main_metric
 from deepmlf.training.reports import VALID
 from deepmlf.training.ulgm.checks import check_ulgm
 from deepmlf.tune.changes import UNCHANGED, SearchChanges, changed_manifest
 from deepmlf.tune.cluster.connect import can_grow
-from deepmlf.tune.cluster.devices import check_asked, check_devices, settle_devices
+from deepmlf.tune.cluster.devices import check_asked, check_devices, device_with, settle_devices
 from deepmlf.tune.decide.curve_sampler import fault_of
 from deepmlf.tune.decide.samplers import check_sampler, grid_points, settled
 from deepmlf.tune.decide.scheduler import check_scheduler
@@ -193,15 +194,17 @@ def with_devices(plan: SearchPlan) -> SearchPlan:
         SearchError: If a trial never has room there, or GPUs were asked for that torch cannot use.
     """
     settings = plan.settings
+    training = plan.space.base.config.training
     devices = settle_devices(
         settings.gpus_per_trial,
-        plan.space.base.config.training.device,
+        training.device,
         cpus=settings.cpus_per_trial,
         concurrent=settings.concurrent,
         may_grow=can_grow(settings.address),
     )
-    if devices.line is not None:
-        say(settings, devices.line)
+    slow = slow_precision(training.precision, device_with(devices.gpus, training.device))
+    for line in filter(None, (devices.line, slow)):
+        say(settings, line)
     settings = settings.model_copy(update={"gpus_per_trial": devices.gpus})
     manifest = plan.experiment.manifest.model_copy(update={"settings": settings})
     return replace(plan, settings=settings, experiment=plan.experiment.with_manifest(manifest))

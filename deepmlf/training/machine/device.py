@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     import torch
 
 _DEVICES = Path("/dev")
+_CPU_INFO = Path("/proc/cpuinfo")
+_MULTIPLIES_BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16", "svebf16"}
+"""CPU instructions, as Linux names them on x86 and ARM."""
 
 
 def pick_device(name: str, asked: str | None = None) -> "torch.device":
@@ -62,3 +65,20 @@ def unused_gpu(name: str) -> str | None:
     """Why an NVIDIA card of this machine cannot be used, for a name that would take it; None if there is none such."""
     has_card = any(_DEVICES.glob("nvidia[0-9]*"))
     return fault_of("cuda") if name == "auto" and has_card else None
+
+
+def slow_precision(precision: str, device: str) -> str | None:
+    """Why a precision takes long on a kind of device, and what to do; None if it does not, or nobody can tell.
+
+    Args:
+        precision: ``training.precision``.
+        device: ``cpu`` or ``cuda``; of CPUs this machine's is looked at.
+    """
+    if precision != "bfloat16" or device != "cpu" or not _CPU_INFO.is_file():
+        return None
+    if _MULTIPLIES_BFLOAT16 & set(_CPU_INFO.read_text().split()):
+        return None
+    return (
+        "this CPU has no instructions for bfloat16, so that training.precision=bfloat16 takes many times as long; "
+        "--set training.precision=float32"
+    )

@@ -39,8 +39,10 @@ def alone_at(experiment: StoredExperiment, *, quiet: bool) -> Iterator[Lease | N
             with Lease(remote, quiet=quiet) as lease, request.withdrawn():
                 pull(remote, folder)  # another driver may have gone on until now
                 repair_journal(folder)
+                uploader = Uploader(folder, remote, lease)
+                uploader.compare()
                 reconcile(experiment)
-                with Uploader(folder, remote, lease):
+                with uploader:
                     yield lease
     except Timeout:
         raise SearchError(f"{folder}: another driver is running this search") from None

@@ -9,8 +9,9 @@ from deepmlf.errors import SearchError
 from deepmlf.files import new_folder
 from deepmlf.places import Place, RemoteFolder
 from deepmlf.tune.experiment.alone import alone_at
-from deepmlf.tune.experiment.layout import CONFIRMATIONS, COPYING, MANIFEST, is_of_the_experiment
+from deepmlf.tune.experiment.layout import CONFIRMATIONS, COPYING, MANIFEST, is_of_the_experiment, journal_of
 from deepmlf.tune.experiment.manifest import manifest_of, text_of
+from deepmlf.tune.experiment.parts import journals_in, read_from
 from deepmlf.tune.experiment.remote import check_writable
 from deepmlf.tune.experiment.stored import StoredExperiment, open_experiment
 
@@ -58,7 +59,7 @@ def copy_experiment(experiment: StoredExperiment, target: Place, progress: Progr
 def _names(place: Place) -> list[str]:
     """The files at a place, by their paths there."""
     if place.remote is not None:
-        return list(place.remote.sizes())
+        return list({journal_of(name) or name: None for name in place.remote.sizes()})
     return sorted(path.relative_to(place.folder).as_posix() for path in place.folder.rglob("*") if path.is_file())
 
 
@@ -69,13 +70,19 @@ def _confirmations(place: Place) -> list[str]:
 
 
 def _content(place: Place, name: str) -> bytes:
-    content = (place.folder / name).read_bytes() if place.remote is None else place.remote.read(name)
+    content = (place.folder / name).read_bytes() if place.remote is None else _read(place.remote, name)
     if content is None:
         raise SearchError(f"{place / name}: has gone while it was copied; ask again")
     if PurePosixPath(name).name != MANIFEST:
         return content
     own = place if name == MANIFEST else place / PurePosixPath(name).parts[0]
     return text_of(manifest_of(content).copied(str(own))).encode()
+
+
+def _read(remote: RemoteFolder, name: str) -> bytes | None:
+    if journal_of(name) is None:
+        return remote.read(name)
+    return read_from(remote, journals_in(remote.sizes())[name])
 
 
 @contextlib.contextmanager

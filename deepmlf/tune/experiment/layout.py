@@ -4,6 +4,7 @@
 
     search.json          the manifest, once                                          driver
     optuna.journal       the study; with --study-storage a database has it           driver
+    optuna.journal.0…    in a bucket, what of it follows that byte                   driver
     space.py             the source of the space, to be read by people               driver
     trials/0001_first/   see below
     trials/events.…      what TensorBoard shows of no single trial                   driver
@@ -15,6 +16,7 @@
     .lock .driver.json   say that a driver is at it
     .stop                the wish that it leave                                      `stop`
     .copying             in a copy that is not whole yet                             `copy`
+    .taken.json          which versions this machine's copy of a bucket has
 
 A trial's folder has ``config.json``, ``error.txt``, ``checkpoints/``, ``best/`` and in a bucket ``reported.jsonl``
 from its worker; ``metrics.jsonl`` and TensorBoard's events from the driver. No file has two writers. Names that a
@@ -23,7 +25,7 @@ trial has also where no search is, as after ``deepmlf train``, are those of :mod
 
 import re
 from collections.abc import Iterator
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PurePosixPath
 
 from deepmlf.training.checkpoints.files import BEST, CHECKPOINTS, CONFIG, METRICS, STATE
 
@@ -41,6 +43,7 @@ LOCK = ".lock"
 LEASE = ".driver.json"
 STOP = ".stop"
 COPYING = ".copying"
+TAKEN = ".taken.json"
 CONFIRMATIONS = "confirm-*"
 VERDICT = "confirm.json"
 ERROR = "error.txt"
@@ -76,6 +79,18 @@ def trial_folders(experiment: Path) -> Iterator[tuple[int, Path]]:
         match = _TRIAL.fullmatch(folder.name)
         if match:
             yield int(match[1]), folder
+
+
+def part_name(name: str, offset: int) -> str:
+    """What the part of a journal from an offset on is called, by the journal's path."""
+    return f"{name}.{offset:012d}" if offset else name
+
+
+def journal_of(name: str) -> str | None:
+    """The journal that a file is, or is a part of; None if it is none."""
+    path = PurePosixPath(name)
+    is_part = path.name.startswith(f"{JOURNAL}.") and path.suffix[1:].isdecimal()
+    return str(path.with_name(JOURNAL)) if path.name == JOURNAL or is_part else None
 
 
 def confirmation_name(trials: list[int], seeds: int) -> str:

@@ -38,9 +38,9 @@ from deepmlf.training.machine.device import fault_of
 from deepmlf.training.reports import EpochReport
 from deepmlf.tune.cluster.node_files import config_here
 from deepmlf.tune.experiment.layout import AV_STORE, CHECKPOINTS, CONFIG, ERROR, REPORTED, TRIALS, trial_name
-from deepmlf.tune.experiment.trial_copy import TrialCopy, reports_of_worker
 from deepmlf.tune.messages import SearchHalted, TrialFailed, TrialOrder, TrialWaits
 from deepmlf.tune.worker.preemption import save_before_leaving, saved, training
+from deepmlf.tune.worker.trial_copy import TrialCopy, reports_of_worker
 from deepmlf.tune.worker.wire import order_of, send
 
 _REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EDQUOT)  # by the system, of any trial

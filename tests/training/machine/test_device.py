@@ -13,7 +13,7 @@ import torch
 from deepmlf.errors import ConfigError
 from deepmlf.model.language_model import load_language_model, tiny_random
 from deepmlf.training.machine import device
-from deepmlf.training.machine.device import device_line, fault_of, pick_device
+from deepmlf.training.machine.device import device_line, fault_of, pick_device, slow_precision
 from tests.training.small_trial import run
 
 TOO_OLD = "The NVIDIA driver on your system is too old (found version 11040). Please update your GPU driver."
@@ -107,3 +107,20 @@ def test_the_tiny_random_language_model_has_the_type_and_the_device_asked_for(fa
 def test_a_trial_in_bfloat16_trains_on_the_tiny_random_language_model(tmp_path: Path, small_data: Path) -> None:
     settings = {"training__precision": "bfloat16", "training__epochs": 1, "curriculum__name": "joint"}
     assert run(tmp_path / "trial", small_data, **settings)[-1]["finished"] == "full"
+
+
+def test_bfloat16_on_a_cpu_without_its_instructions_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    facts = tmp_path / "cpuinfo"
+    monkeypatch.setattr(device, "_CPU_INFO", facts)
+    assert slow_precision("bfloat16", "cpu") is None  # nobody can tell
+    facts.write_text("model name\t: AMD EPYC\nflags\t\t: fpu sse avx2 fma\n")
+    told = slow_precision("bfloat16", "cpu")
+    assert told is not None
+    assert told.startswith("this CPU has no instructions for bfloat16")
+    assert told.endswith("--set training.precision=float32")
+    assert slow_precision("float32", "cpu") is None
+    assert slow_precision("bfloat16", "cuda") is None
+    facts.write_text("flags\t\t: fpu avx512f avx512_bf16\n")
+    assert slow_precision("bfloat16", "cpu") is None
+    facts.write_text("Features\t: fp asimd bf16\n")
+    assert slow_precision("bfloat16", "cpu") is None

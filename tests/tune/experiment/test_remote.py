@@ -15,8 +15,8 @@ from deepmlf.errors import DataError, LanguageModelError, SearchError
 from deepmlf.model import lm_store
 from deepmlf.places import Place, RemoteFolder, check_uri
 from deepmlf.tune.experiment.remote import refresh
-from deepmlf.tune.experiment.trial_copy import TrialCopy, reports_of_worker
 from deepmlf.tune.search import run_search
+from deepmlf.tune.worker.trial_copy import TrialCopy, reports_of_worker
 from tests.tune.experiments import settings
 
 

@@ -1,6 +1,7 @@
 """At which fidelity an experiment's trials can be compared: the highest one that enough of them have reached."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from deepmlf.analysis.records import Records, TrialRecord
 from deepmlf.training.reports import EpochReport
@@ -46,6 +47,7 @@ class CommonFidelity:
         return f"at fusion epoch {self.epochs} of {self.full}, reached by {self.reached_by}"
 
 
+@lru_cache(maxsize=1)
 def common_fidelity(records: Records) -> CommonFidelity:
     """The highest fidelity that three of four trials have reached, or else the highest of those that most have.
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import optuna
@@ -23,9 +24,12 @@ from deepmlf.training.reports import (
 )
 from deepmlf.tune.experiment.manifest import Manifest
 from deepmlf.tune.experiment.stored import StoredExperiment
-from deepmlf.tune.experiment.study import PRIOR, RESTARTS, WARM_START
+from deepmlf.tune.experiment.study import PRIOR, RESTARTS, WARM_START, Excerpt
 from deepmlf.tune.objective import Objective
 from deepmlf.tune.settings import SearchSettings
+
+LISTED_BEST, LISTED_LATEST = 200, 50
+"""How many trials a page shows one by one: more would make it heavy, and nobody would read them."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ class TrialRecord:
         return {name: self.settings.get(name, value) for name, value in self.params.items()}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Records:
     """An experiment's trials and what they were asked for."""
 
@@ -86,8 +90,8 @@ class Records:
     objectives: tuple[Objective, ...]
     trials: list[TrialRecord]
     study: optuna.Study
-    """A copy in memory. Trials taken over from an earlier experiment are failed ones without values in it, so that
-    plots leave them out and all others keep their numbers."""
+    """Of it, to be read alone. Trials taken over from an earlier experiment are failed ones without values in it, so
+    that plots leave them out and all others keep their numbers."""
 
     @property
     def settings(self) -> SearchSettings:
@@ -111,13 +115,24 @@ class Records:
         """The same, each training once."""
         return [trial for trial in self.complete if trial.repeats is None]
 
-    @property
+    @cached_property
     def params(self) -> list[str]:
         """Names of all that was drawn."""
-        names: dict[str, None] = {}
-        for trial in self.trials:  # a page asks for each of its rows: no loop over names in Python
-            names.update(dict.fromkeys(trial.params))
-        return list(names)
+        return list(dict.fromkeys(name for trial in self.trials for name in trial.params))
+
+    @cached_property
+    def listed(self) -> list[TrialRecord]:
+        """The trials that a page has room for one by one, in their order: the best and the latest ones."""
+        numbers = {trial.number for trial in self.ranked[:LISTED_BEST]}
+        numbers |= {trial.number for trial in self.trials[-LISTED_LATEST:]}
+        return [trial for trial in self.trials if trial.number in numbers]
+
+    @property
+    def listed_line(self) -> str:
+        """What to say where only these are shown; nothing if they are all."""
+        if len(self.listed) == len(self.trials):
+            return ""
+        return f"Of {len(self.trials)} trials, the {LISTED_BEST} best and the {LISTED_LATEST} latest. "
 
 
 def load_records(experiment: StoredExperiment, table: pa.Table | None = None) -> Records:
@@ -132,10 +147,13 @@ def load_records(experiment: StoredExperiment, table: pa.Table | None = None) ->
     rows: dict[int, list[dict[str, Any]]] = {}
     for row in (results_of(experiment) if table is None else table).to_pylist():
         rows.setdefault(row["trial"], []).append(row)
-    study = optuna.create_study(directions=stored.directions)
-    for trial in frozen:
-        is_shown = trial.state != TrialState.WAITING and WARM_START not in trial.user_attrs
-        study.add_trial(trial if is_shown else create_trial(state=TrialState.FAIL))
+    study = Excerpt(
+        optuna.create_study(directions=stored.directions),
+        [
+            _nothing(trial.number) if trial.state == TrialState.WAITING or WARM_START in trial.user_attrs else trial
+            for trial in frozen
+        ],
+    )
     own = [frozen[number] for number in sorted(rows)]
     settings = settings_of(experiment, own)
     repeats = repeats_of(settings, own)
@@ -148,6 +166,13 @@ def load_records(experiment: StoredExperiment, table: pa.Table | None = None) ->
         for trial in own
     ]
     return Records(experiment.manifest, experiment.objectives, trials, study)
+
+
+def _nothing(number: int) -> FrozenTrial:
+    """A trial that came to nothing, under a number."""
+    trial = create_trial(state=TrialState.FAIL)
+    trial.number = number
+    return trial
 
 
 def _record(rows: list[dict[str, Any]], trial: FrozenTrial, objective: Objective) -> TrialRecord:

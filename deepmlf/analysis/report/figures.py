@@ -7,10 +7,11 @@ import plotly.graph_objects as go
 
 from deepmlf.analysis.records import Records, TrialRecord
 from deepmlf.analysis.report.answers import Answer
-from deepmlf.analysis.report.plot import ACCENT, GREY, Plot, page_plot, whole_numbers
+from deepmlf.analysis.report.plot import ACCENT, GREY, Plot, page_plot, thinned, whole_numbers
 from deepmlf.analysis.spending import RungRecord
 from deepmlf.tune.objective import Objective
 
+_MOST_OF_A_GROUP = 100
 _DASHES = {"COMPLETE": "solid", "PRUNED": "dot", "RUNNING": "dash", "FAIL": "dashdot"}
 
 
@@ -23,9 +24,10 @@ def question(answer: Answer, objective: Objective) -> Plot:
         return Plot(title, None, missing="Needs a trial that has reached a fidelity of the others.")
     places = list(range(len(measured)))
     figure = go.Figure()
+    shown = [thinned(group.values, _MOST_OF_A_GROUP) for group in measured]
     figure.add_scatter(
-        x=[place for place, group in zip(places, measured, strict=True) for _ in group.values],
-        y=[value for group in measured for value in group.values],
+        x=[place for place, values in zip(places, shown, strict=True) for _ in values],
+        y=[value for values in shown for value in values],
         mode="markers", name="one trial", marker={"symbol": "circle-open", "color": GREY, "size": 8},
     )  # fmt: skip
     halves = [0.0 if group.interval is None else (group.interval[1] - group.interval[0]) / 2 for group in measured]
@@ -45,7 +47,9 @@ def question(answer: Answer, objective: Objective) -> Plot:
     figure.update_yaxes(title=objective.name)
     framed = f" Framed: the paper's answer, {asked.answer}." if published else ""
     where = answer.fidelity.where
-    return page_plot(title, figure, f"Trials {where}; 95 % intervals are Student's t over trials." + framed)
+    is_whole = sum(map(len, shown)) == sum(len(group.values) for group in measured)
+    some = "" if is_whole else " Of a value with many trials some are drawn."
+    return page_plot(title, figure, f"Trials {where}; 95 % intervals are Student's t over trials." + framed + some)
 
 
 def learning_curves(records: Records, rungs: list[RungRecord]) -> Plot:
@@ -56,7 +60,7 @@ def learning_curves(records: Records, rungs: list[RungRecord]) -> Plot:
     name = records.objectives[0].name
     best = records.ranked[0].number if records.ranked else None
     figure = go.Figure()  # Optuna's plot of them knows no failed trials and one objective only
-    for trial in records.trials:
+    for trial in records.listed:
         is_best = trial.number == best
         figure.add_scatter(
             x=list(trial.curve), y=list(trial.curve.values()), mode="lines+markers", showlegend=is_best,
@@ -74,7 +78,7 @@ def learning_curves(records: Records, rungs: list[RungRecord]) -> Plot:
         )  # fmt: skip
     figure.update_layout(yaxis_title=name, showlegend=True)
     figure.update_xaxes(title="fusion epoch", **whole_numbers(trial.epochs for trial in records.trials))
-    caption = "Solid: complete. Dotted: stopped. Dashed: running. Dash-dotted: failed."
+    caption = records.listed_line + "Solid: complete. Dotted: stopped. Dashed: running. Dash-dotted: failed."
     caption += "" if best is None else " The best trial is thick."
     caption += " Crosses: the rungs' cut-offs, of all trials that have ended." if cut else ""
     return page_plot(title, figure, caption)
@@ -110,6 +114,8 @@ def pareto(records: Records, title: str, cost_name: str, cost: Callable[[TrialRe
         if paid < cheapest:  # all that are as good or better cost more
             front.add(trial.number)
             cheapest = paid
+    listed = front | {trial.number for trial in records.listed}
+    points = [point for point in points if point[0].number in listed]
     figure = go.Figure()
     for is_whole, is_front in product((True, False), repeat=2):
         these = [point for point in points if (point[0].is_complete, point[0].number in front) == (is_whole, is_front)]
@@ -121,7 +127,7 @@ def pareto(records: Records, title: str, cost_name: str, cost: Callable[[TrialRe
             marker={"symbol": symbol if is_whole else f"{symbol}-open", "color": color, "size": 10},
         )  # fmt: skip
     figure.update_layout(xaxis_title=objective.name, yaxis_title=cost_name)
-    caption = (
+    caption = records.listed_line + (
         f"Better is towards less {cost_name} and {objective.direction}d {objective.name}. Each trial in its best "
         "epoch, however far it got; open: stopped early."
     )

@@ -114,7 +114,8 @@ def render(records: Records, standing: Standing, live: dict[str, Any] | None = N
     template = environment.get_template("report.html.jinja")
     rungs = rungs_of(records)
     board = standing.leaderboard
-    best = None if board.best is None else next(t for t in records.trials if t.number == board.best.trial)
+    leader, listed = board.best, {trial.number for trial in records.listed}
+    best = None if leader is None else next(trial for trial in records.trials if trial.number == leader.trial)
     commands = {} if best is None else _commands(experiment, best)
     confirmations = _confirmations(experiment.folder)
     metrics = list(dict.fromkeys(name for trial in records.trials for name in trial.best if name.startswith(VALID)))
@@ -126,6 +127,7 @@ def render(records: Records, standing: Standing, live: dict[str, Any] | None = N
         best=best,
         first_screen=best and headline.first_screen(records, standing, best, confirmations, commands),
         board=board,
+        rows=[row for row in board.rows if row.trial in listed],
         board_listed=_LISTED,
         missing=standing.missing,
         front=standing.front if len(records.objectives) > 1 else [],

@@ -1,6 +1,7 @@
 """Plots for a light and a dark page, and for readers who see no hue: symbols and dashes tell things apart."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +35,11 @@ def whole_numbers(values: Iterable[float]) -> dict[str, Any]:
     span = max(values, default=0.0)
     step = next(size for power in range(9) for digit in (1, 2, 5) if span / (size := digit * 10**power) <= 10)
     return {"tick0": 0, "dtick": step, "tickformat": "d"}
+
+
+def thinned(values: Sequence[float], most: int) -> Sequence[float]:
+    """Evenly chosen ones, at most so many."""
+    return values[:: max(1, math.ceil(len(values) / most))]
 
 
 def page_plot(title: str, figure: go.Figure, caption: str, *, height: int = 420, min_width: int = 0) -> Plot:

@@ -3,9 +3,11 @@
 One that needs more than there is, is a sentence that says so.
 """
 
+import random
 import warnings
 from collections.abc import Callable
 from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import optuna
@@ -18,8 +20,11 @@ from deepmlf.analysis.fidelity import NEEDED_FOR_IMPORTANCE, NEEDED_FOR_PLOT, Co
 from deepmlf.analysis.records import Records
 from deepmlf.analysis.report.plot import ACCENT, GREY, Plot, page_plot, whole_numbers
 from deepmlf.analysis.statistics.standout import SIGNIFICANCE, Effect, effects, standout
+from deepmlf.tune.experiment.study import Excerpt
 
 _TREES = 32  # with Optuna's 64, shares of 200 trials vary less with the seed, by 0.01 for 0.02, and take twice as long
+_COMPARED = 400  # trials that importances are of: fANOVA's time grows with the square of their number
+_DRAWN = 300  # trials in a plot that has a line or a point for each
 _SHOWN = 6  # settings, most important first, that fit into one look
 _SCALE = ((0.0, "#0b7fd6"), (1.0, GREY))
 
@@ -43,8 +48,8 @@ def history(records: Records, index: int) -> Plot:
             marker={"symbol": symbol, "color": GREY, "size": 9},
         )  # fmt: skip
     if len(records.objectives) == 1:  # of two, none is the best in all
-        so_far = [objective.best(value for _, value, _ in reached[: count + 1]) for count in range(len(reached))]
-        figure.add_scatter(x=[number for number, _, _ in reached], y=so_far, mode="lines", name="best so far",
+        so_far = accumulate((value for _, value, _ in reached), lambda best, value: objective.best((best, value)))
+        figure.add_scatter(x=[number for number, _, _ in reached], y=list(so_far), mode="lines", name="best so far",
                            line={"shape": "hv", "color": ACCENT, "width": 1.5})  # fmt: skip
     figure.update_xaxes(title="trial", rangemode="tozero", **whole_numbers(number for number, _, _ in reached))
     figure.update_yaxes(title=objective.name)
@@ -71,7 +76,8 @@ def parallel_coordinates(records: Records, params: list[str]) -> Plot:
     return page_plot(
         title,
         figure,
-        f"Left axis: {name} {common.where}. Solid: the best quarter of trials. {len(shown)} of {len(params)} settings "
+        f"Left axis: {name} {common.where}{_of_them(len(common.values), _DRAWN)}. Solid: the best quarter of these. "
+        f"{len(shown)} of {len(params)} settings "
         "are shown: the most important ones where one stands out, else those that explain most by themselves.",
         min_width=760,
     )
@@ -105,7 +111,7 @@ def explained(records: Records, index: int) -> tuple[Plot, list[Effect]]:
     figure.update_layout(height=140 + 34 * len(order))
     figure.update_xaxes(title="share of the variance of ranks", range=[0, 1])
     caption = (
-        f"{name} {common.where}; {len(trials)} trainings that differ. Hatched: a setting that does not matter stays "
+        f"{name} {common.where}; {_counted_words(records, common)}. Hatched: a setting that does not matter stays "
         "within it in 95 % of permutations of the results, so that one of twenty such lies beyond it by chance. A "
         "sampler that goes where it expects the best varies little of what it likes, and hides what it does."
     )
@@ -132,9 +138,8 @@ def importances(records: Records, index: int) -> tuple[Plot, dict[str, dict[str,
     first = standout([trial.params for trial in counted], values, varied, records.settings.seed)
     shares = {} if first is None else _shares(records, counted, index, varied)
     if first is None or not any(share and max(share, key=share.__getitem__) == first for share in shares.values()):
-        missing = (
-            f"In {len(counted)} trials {common.where}, no setting stands out from chance: importances would be noise."
-        )
+        among = f"In {_counted_words(records, common)} {common.where}"
+        missing = f"{among}, no setting stands out from chance: importances would be noise."
         return Plot(title, None, missing=missing), {}
     order = sorted(varied, key=lambda param: sum(share.get(param, 0.0) for share in shares.values()))
     figure = go.Figure()
@@ -143,7 +148,7 @@ def importances(records: Records, index: int) -> tuple[Plot, dict[str, dict[str,
                        marker={"pattern": {"shape": shape}, "line": {"width": 1, "color": GREY}})  # fmt: skip
     figure.update_layout(height=120 + 34 * len(order), xaxis_title="share of importance")
     caption = (
-        f"Of trials {common.where}. {first} stands out from chance (permutation test, "
+        f"Of {_counted_words(records, common)} {common.where}. {first} stands out from chance (permutation test, "
         f"{SIGNIFICANCE:.0%}); the order of the others may be noise. fANOVA: share of the variance over all of the "
         "space, of settings that every trial has. PED-ANOVA: what sets the best tenth apart, settings of "
         "single curricula included, roughly where few trials have them. Where both agree, trust them more."
@@ -235,27 +240,48 @@ def _varied(records: Records, common: CommonFidelity) -> list[str]:
 
 
 def _study(records: Records, common: CommonFidelity) -> optuna.Study:
-    """A copy of the study as if all trials had been trained to a fidelity and no further, under their numbers."""
-    study = optuna.create_study(directions=records.study.directions)
-    for trial in records.study.get_trials(deepcopy=False):
-        study.add_trial(_at(trial, common) if trial.number in common.values else create_trial(state=TrialState.FAIL))
-    return study
+    """A study as if trials had been trained to a fidelity and no further, under their numbers; of many some."""
+    known = records.study.get_trials(deepcopy=False)
+    drawn = [_at(known[number], common) for number in _some(sorted(common.values), _DRAWN, records)]
+    return Excerpt(optuna.create_study(directions=records.study.directions), drawn)
 
 
 def _counted(records: Records, common: CommonFidelity) -> list[FrozenTrial]:
-    """The trials that have reached a fidelity, as if trained no further, each training once."""
-    repeats = {trial.number for trial in records.trials if trial.repeats is not None}
+    """Trials that have reached a fidelity, as if trained no further, each training once; of many some."""
     known = records.study.get_trials(deepcopy=False)
-    return [_at(known[number], common) for number in sorted(common.values.keys() - repeats)]
+    return [_at(known[number], common) for number in _some(_distinct(records, common), _COMPARED, records)]
+
+
+def _distinct(records: Records, common: CommonFidelity) -> list[int]:
+    """The trials that have reached a fidelity, each training once, by their numbers."""
+    return sorted(common.values.keys() - {trial.number for trial in records.trials if trial.repeats is not None})
+
+
+def _some(numbers: list[int], most: int, records: Records) -> list[int]:
+    """So many of these numbers, drawn at random if there are more."""
+    if len(numbers) <= most:
+        return numbers
+    return sorted(random.Random(records.settings.seed).sample(numbers, most))
+
+
+def _of_them(count: int, most: int) -> str:
+    return "" if count <= most else f", {most} of them, drawn at random"
+
+
+def _counted_words(records: Records, common: CommonFidelity) -> str:
+    count = len(_distinct(records, common))
+    return f"{count} trainings that differ" + (f", {_COMPARED} of them drawn at random," if count > _COMPARED else "")
 
 
 def _at(trial: FrozenTrial, common: CommonFidelity) -> FrozenTrial:
-    return create_trial(
+    compared = create_trial(
         state=TrialState.COMPLETE,
         values=common.values[trial.number],
         params=trial.params,
         distributions=trial.distributions,
     )
+    compared.number = trial.number
+    return compared
 
 
 def _target(index: int) -> Callable[[FrozenTrial], float]:

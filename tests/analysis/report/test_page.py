@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks.parts.synthetic_experiment import FAILURE, REFUSAL, make_experiment
+from deepmlf.analysis import records as records_room
 from deepmlf.analysis.fidelity import common_fidelity
 from deepmlf.analysis.records import load_records
 from deepmlf.analysis.report import figures, study_figures
@@ -229,7 +230,7 @@ def test_trials_of_an_earlier_experiment_are_left_out_and_numbers_stay(tmp_path:
     facts = analyze(experiment, quiet=True)
     records = load_records(open_experiment(experiment))
     assert [trial.number for trial in records.trials] == list(range(5, 17))
-    assert facts["best_trial"] == records.complete[0].number == records.study.best_trial.number
+    assert facts["best_trial"] == records.complete[0].number
     assert not any(WARM_START in trial.user_attrs for trial in records.study.trials)
 
 
@@ -359,6 +360,34 @@ def test_two_hundred_trials_are_all_there(tmp_path: Path) -> None:
     experiment = make_experiment(tmp_path, 200, scheduler="none")
     page = Path(analyze(experiment, quiet=True)["report"]).read_text()
     assert re.findall(r'id="trial-(\d+)"', page) == [str(number) for number in range(200)]
+
+
+def test_of_very_many_trials_the_best_and_the_latest_are_shown_and_all_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records_room, "LISTED_BEST", 25)
+    monkeypatch.setattr(records_room, "LISTED_LATEST", 6)
+    monkeypatch.setattr(study_figures, "_COMPARED", 20)
+    monkeypatch.setattr(study_figures, "_DRAWN", 15)
+    experiment = make_experiment(tmp_path, 60, scheduler="none")
+    facts = analyze(experiment, quiet=True)
+    records = load_records(open_experiment(experiment))
+    page = Path(facts["report"]).read_text()
+    best = {trial.number for trial in records.ranked[:25]}
+    shown = sorted(best | set(range(54, 60)))
+    assert re.findall(r'id="trial-(\d+)"', page) == [str(number) for number in shown]
+    assert set(re.findall(r'href="#trial-(\d+)"', page)) == {str(number) for number in shown}
+    assert len(facts["leaderboard"]) == 60
+    assert f"{len(shown) - 20} more of the 60 trials" in page
+    # Curves and two costs, each as a caption and for who cannot see the plot, and the table.
+    assert page.count("Of 60 trials, the 25 best and the 6 latest. ") == 7
+    assert "reached by 60 of 60 trials, 15 of them, drawn at random" in page
+    assert "60 trainings that differ, 20 of them drawn at random," in page
+    drawn = study_figures.parallel_coordinates(records, records.params).figure
+    assert drawn is not None
+    assert len(drawn.data) == 15
+    again = study_figures.parallel_coordinates(records, records.params).figure
+    assert drawn == again
 
 
 def test_the_report_of_an_experiment_at_a_uri_is_put_there_and_not_fetched_again(

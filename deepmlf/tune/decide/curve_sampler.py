@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from scipy.spatial.distance import cdist
 from scipy.special import log_ndtr, ndtri
 from scipy.stats import rankdata
+from threadpoolctl import threadpool_limits
 
 from deepmlf.tune.decide.candidates import Nearby
 from deepmlf.tune.decide.curve_model import CurveModel, Points
@@ -66,6 +67,11 @@ class CurveSampler(WholeSampler):
 
     def _choose(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
         """The best candidate; nothing as long as there is little to learn from."""
+        # Matrices are small, and trials may hold all cores: a second thread would be waited for at each of them.
+        with threadpool_limits(limits=1, user_api="blas"):
+            return self._best_expected(study, trial)
+
+    def _best_expected(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
         number = trial.number
         sign = 1.0 if study.direction == StudyDirection.MINIMIZE else -1.0
         trials = [other for other in study.get_trials(deepcopy=False) if other.params and other.number != number]

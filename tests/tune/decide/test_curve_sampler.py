@@ -7,7 +7,9 @@ import numpy as np
 import optuna
 import pytest
 from optuna.trial import BaseTrial, TrialState
+from threadpoolctl import threadpool_info
 
+from deepmlf.tune.decide.curve_model import CurveModel, Points
 from deepmlf.tune.decide.curve_sampler import CurveSampler, _in_view
 
 EPOCHS = 9
@@ -194,3 +196,17 @@ def test_a_failed_trial_that_was_drawn_in_part_says_nothing() -> None:
         study.sampler = CurveSampler(space, EPOCHS, 77)
         drawn.append(space(study.ask()))
     assert drawn[0] == drawn[1]
+
+
+def test_one_thread_computes_while_trials_hold_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    fit = CurveModel.fit
+
+    def watched(model: CurveModel, points: Points) -> None:
+        seen.extend(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+        fit(model, points)
+
+    monkeypatch.setattr(CurveModel, "fit", watched)
+    search(seed=0, trials=12)
+    assert seen
+    assert set(seen) == {1}

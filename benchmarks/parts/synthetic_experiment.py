@@ -21,16 +21,17 @@ from deepmlf.tune.decide.orders import Orders
 from deepmlf.tune.decide.scheduler import make_scheduler
 from deepmlf.tune.driver.recorder import ExperimentRecorder
 from deepmlf.tune.driver.screen import SearchScreen
-from deepmlf.tune.experiment.layout import trial_folder
+from deepmlf.tune.experiment.layout import RAY, trial_folder
 from deepmlf.tune.experiment.manifest import Manifest, write_manifest
 from deepmlf.tune.experiment.study import BEST_VALUES, FAIL_REASON, OVERRIDES, RESTARTS, WARM_START, create_study
+from deepmlf.tune.material import Material
 from deepmlf.tune.messages import SearchTerms
 from deepmlf.tune.objective import Objective, make_objectives, values_of
 from deepmlf.tune.settings import SearchSettings
 from deepmlf.tune.space.base import Base
 from deepmlf.tune.space.bound import BoundSpace
 from deepmlf.tune.space.load import load_space
-from deepmlf.tune.worker.wire import config_of
+from deepmlf.tune.worker.wire import bare_config, config_of
 
 FAILURE = "NonFiniteLossError: the loss became <nan> & the trial ended in epoch 2"
 REFUSAL = "ConfigError: model.fusion_depth: 40 blocks do not fit into 30 layers"
@@ -58,6 +59,7 @@ def make_experiment(
     events: bool = False,
     warm: int = 0,
     seed: int = 0,
+    material: Material | None = None,
     **settings: Any,
 ) -> Path:
     """Write an experiment and return its folder.
@@ -72,6 +74,7 @@ def make_experiment(
         events: Whether to write TensorBoard events, too.
         warm: So many trials of an earlier experiment, better than any here, come before the first one.
         seed: Of settings and curves.
+        material: Data and language model of a search that can be gone on with; None: it can be looked at alone.
         **settings: Of the search, e.g. ``epochs``, ``objectives`` or ``scheduler``.
     """
     name = settings.pop("name", "synthetic")
@@ -83,13 +86,21 @@ def make_experiment(
     if len(objectives) > 1:
         search = search.model_copy(update={"scheduler": "none"})
     base = loaded.base | search.overrides | {"training.epochs": search.epochs}
+    lm, prints = LM, {"data_fingerprint": "0" * 64}
+    if material is not None:
+        base |= {"data.path": search.data, "model.language_model": search.lm}
+        lm = material.first.facts
+        prints = {"data_fingerprint": material.dataset.info.fingerprint}
+        prints["language_model_fingerprint"] = material.first.fingerprint
     experiment = storage / name
     experiment.mkdir(parents=True)
+    if material is not None:
+        _write_ray_records(experiment, trials)
     manifest = Manifest.now(
-        search, space_source=loaded.source, base=base, language_model=LM, data_fingerprint="0" * 64, secret=None
+        search, space_source=loaded.source, base=base, language_model=lm, data_fingerprint="", secret=None
     )
-    write_manifest(experiment, manifest)
-    bound = BoundSpace(loaded, Base.of(base), {"lm": LM})
+    write_manifest(experiment, manifest.model_copy(update=prints))
+    bound = BoundSpace(loaded, Base.of(base), {search.lm if material else "lm": lm})
     orders = Orders(bound, _TERMS.model_copy(update={"name": name}))
     drawn = _draw(bound, search)
     scheduler = make_scheduler(
@@ -137,6 +148,13 @@ def make_experiment(
             folder.mkdir(parents=True)
             (folder / "metrics.jsonl").write_text("".join(map(line_of, lines)))
     return experiment
+
+
+def _write_ray_records(experiment: Path, trials: int) -> None:
+    """What a resume looks for in Ray's records: that all trials had ended there."""
+    ended = [(json.dumps({"config": bare_config(number), "status": "TERMINATED"}), "{}") for number in range(trials)]
+    (experiment / RAY).mkdir()
+    (experiment / RAY / "experiment_state-1.json").write_text(json.dumps({"trial_data": ended}))
 
 
 def _draw(space: BoundSpace, search: SearchSettings) -> list[FrozenTrial]:

@@ -1,5 +1,6 @@
 """What driver and workers tell each other. How Ray carries it is known in :mod:`deepmlf.tune.worker.wire` alone."""
 
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -60,9 +61,17 @@ class TrialOrder(BaseModel):
     doomed: str | None = None
     """Why it is not trained any more, but fails."""
 
+    def __str__(self) -> str:
+        return f"trial {self.number}"  # Ray tags its trials with it, and writes the tags into its records, too
+
     def __reduce__(self) -> tuple[Any, ...]:
-        # Ray writes every trial's order into its records; what a config leaves at its default would be most of it.
-        return TrialOrder.model_validate_json, (self.model_dump_json(exclude_defaults=True),)
+        # Ray writes every trial's order into its records, five times over: what a config leaves at its default would be
+        # most of it, and a method of the class, which Ray's pickle takes apart to its code, most of the rest.
+        return _unpacked, (zlib.compress(self.model_dump_json(exclude_defaults=True).encode()),)
+
+
+def _unpacked(packed: bytes) -> TrialOrder:
+    return TrialOrder.model_validate_json(zlib.decompress(packed))
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ from deepmlf.tune.settings import SearchSettings
 from deepmlf.tune.space.columns import write_columns
 from deepmlf.tune.summary import SearchSummary, summarise
 from deepmlf.tune.worker.trainable import NO_SPACE, TrialWorker, is_out_of_space
-from deepmlf.tune.worker.wire import number_of
+from deepmlf.tune.worker.wire import folder_in_ray
 
 
 def run_search(settings: SearchSettings) -> SearchSummary:
@@ -235,7 +235,7 @@ def _tuner(
             num_samples=samples,
             max_concurrent_trials=settings.concurrent,
             reuse_actors=True,
-            trial_dirname_creator=lambda trial: f"{number_of(trial.config):04d}_{trial.trial_id}",
+            trial_dirname_creator=folder_in_ray,
         ),
         run_config=tune.RunConfig(
             name=RAY,

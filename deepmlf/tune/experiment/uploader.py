@@ -3,6 +3,7 @@
 import contextlib
 import stat
 import threading
+import time
 from pathlib import Path, PurePosixPath
 
 from deepmlf.errors import SearchError, first_line
@@ -10,6 +11,8 @@ from deepmlf.places import RemoteFolder
 from deepmlf.tune.experiment.layout import JOURNAL, RAY, TRIALS, is_of_the_driver, part_name
 from deepmlf.tune.experiment.lease import Lease
 from deepmlf.tune.experiment.parts import Part, journals_in, length, new_parts, went_apart
+
+_RECORDS_BYTES_PER_SECOND = 1 << 18
 
 
 class Uploader:
@@ -25,6 +28,7 @@ class Uploader:
     def __init__(self, local: Path, remote: RemoteFolder, lease: Lease, every: float = 10.0) -> None:
         self._local, self._remote, self._lease, self._every = local, remote, lease, every
         self._sent: dict[Path, tuple[int, int]] = {}
+        self._due: dict[Path, float] = {}  # when one of Ray's records may go again
         self._known: dict[Path, int] = {}  # how many bytes of a file are remote
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -58,6 +62,7 @@ class Uploader:
     def __exit__(self, *error: object) -> None:
         self._closing.set()
         self._thread.join()
+        self._due.clear()
         self.push()
 
     def push(self) -> None:
@@ -68,7 +73,7 @@ class Uploader:
         """
         if self._lease.lost:
             return
-        changed = self._changed()
+        changed = {path: state for path, state in self._changed().items() if time.monotonic() >= self._due.get(path, 0)}
         # The study must not know more than the trials' files do, nor Ray's records more than the study, wherever this
         # is cut short: they are read before and sent after what they must not be ahead of.
         last = [path for path in changed if path.name == JOURNAL]
@@ -80,6 +85,8 @@ class Uploader:
                     self._remote.upload(content, part_name(self._name(path), offset))
                     self._known[path] = offset + len(content)
                 self._sent[path] = changed[path]
+                if path.parent.name == RAY:  # they go up whole; what they lack is made up for by a resume
+                    self._due[path] = time.monotonic() + changed[path][0] / _RECORDS_BYTES_PER_SECOND
         except OSError as error:
             raise SearchError(
                 f"{self._remote.uri}: cannot be written ({first_line(error)}); all of it is in {self._local}: "

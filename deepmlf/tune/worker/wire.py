@@ -42,6 +42,11 @@ def number_of(config: Mapping[str, Any]) -> int:
     return int(config[_NUMBER])
 
 
+def folder_in_ray(trial: RayTrial) -> str:
+    """The name of a trial's folder among Ray's records: each driver's trial has one of its own."""
+    return f"{number_of(trial.config):04d}_{trial.trial_id}"
+
+
 def doom(trial: RayTrial, reason: str) -> None:
     """Let the next worker that gets a trial fail it instead of training."""
     trial.config[_ORDER] = order_of(trial.config).model_copy(update={"doomed": reason})

@@ -10,6 +10,7 @@ from filelock import FileLock
 from deepmlf.errors import SearchError
 from deepmlf.places import Place, RemoteFolder
 from deepmlf.tune.experiment import parts
+from deepmlf.tune.experiment import uploader as uploading
 from deepmlf.tune.experiment.layout import JOURNAL, LOCK, MANIFEST, TAKEN, journal_of
 from deepmlf.tune.experiment.lease import Lease
 from deepmlf.tune.experiment.parts import journals_in, length, read_from, went_apart
@@ -204,3 +205,20 @@ def test_a_trials_files_come_once_and_go_up_once(bucket: Bucket, monkeypatch: py
     sender.push()
     assert [name for name, _ in bucket.up] == [MANIFEST]
     assert length(journals_in(bucket.sizes())[JOURNAL]) == 30
+
+
+def test_rays_records_go_up_the_more_rarely_the_larger_they_are(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploading, "_RECORDS_BYTES_PER_SECOND", 1.0)  # one that has n bytes waits n seconds
+    clock = [0.0]
+    monkeypatch.setattr(uploading.time, "monotonic", lambda: clock[0])
+    record = tmp_path / "local" / "ray" / "experiment_state-1.json"
+    record.parent.mkdir(parents=True)
+    record.write_text("x" * 30)
+    with Uploader(tmp_path / "local", bucket, Lease(bucket), every=3600) as sender:
+        for clock[0], size in ((5.0, 40), (29.0, 50), (31.0, 60), (70.0, 70)):
+            record.write_text("x" * size)
+            sender.push()
+        assert [size for _, size in bucket.up] == [30, 60]
+    assert [size for _, size in bucket.up] == [30, 60, 70]

@@ -32,6 +32,7 @@ from deepmlf.analysis.results import results_of
 from deepmlf.data.synthetic import make_synthetic
 from deepmlf.places import Place, RemoteFolder
 from deepmlf.tune.driver.ray_records import ended_in_ray
+from deepmlf.tune.experiment import parts
 from deepmlf.tune.experiment.lease import lease_at
 from deepmlf.tune.experiment.remote import exists
 from deepmlf.tune.experiment.stored import open_experiment
@@ -43,8 +44,7 @@ EPOCH_SECONDS = 0.3
 NODES = 2
 CPUS_PER_NODE = 1
 TRIAL_TIMEOUT = 45.0
-STORAGE_SWITCHED_SECONDS = 20
-DRIVER_STOPPED_SECONDS = 120
+STORAGE_SWITCHED_SECONDS, DRIVER_STOPPED_SECONDS = 20, 120
 LOG_VARIABLE = "CLUSTER_FAULTS_LOG"
 HOME_VARIABLE = "DEEPMLF_HOME"
 
@@ -82,6 +82,7 @@ def drive(settings: SearchSettings, place: str, address: str, log: Path, home: P
     """One driver's process: begin the search, or go on with it."""
     os.environ[HOME_VARIABLE] = str(home)
     os.dup2(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT), sys.stderr.fileno())
+    parts.PART_BYTES = 1 << 14  # so that the journal has as many parts in a bucket as a long search's
     begun = exists(Place.of(place))
     summary = resume_search(place, address=address) if begun else run_search(settings)
     if summary.interrupted or summary.stop_reason:

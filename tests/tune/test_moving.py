@@ -16,7 +16,7 @@ from filelock import FileLock
 
 from benchmarks.parts.s3 import S3
 from deepmlf.places import Place, RemoteFolder
-from deepmlf.tune.experiment import lease, stop_request
+from deepmlf.tune.experiment import lease, parts, stop_request
 from deepmlf.tune.experiment.layout import COPYING, LEASE, LOCK, MANIFEST, STOP
 from deepmlf.tune.experiment.lease import Lease
 from deepmlf.tune.experiment.manifest import read_manifest
@@ -54,14 +54,14 @@ def drive(home: str, search: SearchSettings) -> None:
     """A driver that begins a search, at home there."""
     os.environ["DEEPMLF_HOME"] = home
     Uploader.__init__.__defaults__ = (0.5,)
-    lease.BEAT_SECONDS = 0.3
+    lease.BEAT_SECONDS, parts.PART_BYTES = 0.3, 1 << 12
     assert run_search(search).interrupted
 
 
 def go_on(home: str, place: str) -> None:
     """A driver that goes on with one."""
     os.environ["DEEPMLF_HOME"] = home
-    lease.BEAT_SECONDS = 0.3
+    lease.BEAT_SECONDS, parts.PART_BYTES = 0.3, 1 << 12
     assert resume_search(place).interrupted
 
 

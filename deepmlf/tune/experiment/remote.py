@@ -103,9 +103,10 @@ def refresh(place: Place) -> None:
     lock = FileLock(place.folder.with_name(f".{place.folder.name}.lock"))
     try:
         with locked(lock, f"another process that fetches {place.folder.name}"):
-            _forget_another(place.folder, place.remote)
-            _leave_branch(place.folder, place.remote)
-            pull(place.remote, place.folder)
+            versions = place.remote.versions()
+            _forget_another(place.folder, place.remote, versions)
+            _leave_branch(place.folder, place.remote, versions)
+            _pull(place.remote, place.folder, versions)
     except OSError as error:
         raise SearchError(f"{place}: cannot be read ({first_line(error)})") from None
 
@@ -119,15 +120,7 @@ def pull(remote: RemoteFolder, local: Path) -> None:
     Raises:
         OSError: If the file system cannot be reached.
     """
-    versions, taken = remote.versions(), _taken(local)
-    for name, parts in journals_in(_sizes(versions)).items():
-        grow(remote, parts, local / name)
-    due = [name for name, version in versions.items() if _is_due(name, version, local / name, taken)]
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        list(pool.map(lambda name: remote.download(name, local / name), due))
-    local.mkdir(parents=True, exist_ok=True)
-    with new_file(local / TAKEN) as temporary:
-        temporary.write_text(json.dumps({name: versions[name] for name in versions if _is_kept(PurePosixPath(name))}))
+    _pull(remote, local, remote.versions())
 
 
 def refresh_events(place: Place) -> None:
@@ -162,6 +155,18 @@ def open_trial(name: str | Path) -> Path:
     return place.folder
 
 
+def _pull(remote: RemoteFolder, local: Path, versions: dict[str, list[int]]) -> None:
+    taken = _taken(local)
+    for name, parts in journals_in(_sizes(versions)).items():
+        grow(remote, parts, local / name)
+    due = [name for name, version in versions.items() if _is_due(name, version, local / name, taken)]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        list(pool.map(lambda name: remote.download(name, local / name), due))
+    local.mkdir(parents=True, exist_ok=True)
+    with new_file(local / TAKEN) as temporary:
+        temporary.write_text(json.dumps({name: versions[name] for name in versions if _is_kept(PurePosixPath(name))}))
+
+
 def _is_due(name: str, version: list[int], target: Path, taken: dict[str, list[int]]) -> bool:
     """Whether a file must be taken; journals are not asked for here."""
     path = PurePosixPath(name)
@@ -188,9 +193,9 @@ def _sizes(versions: dict[str, list[int]]) -> dict[str, int]:
     return {name: size for name, (size, _) in versions.items()}
 
 
-def _forget_another(local: Path, remote: RemoteFolder) -> None:
+def _forget_another(local: Path, remote: RemoteFolder, versions: dict[str, list[int]]) -> None:
     manifest = local / MANIFEST
-    if manifest.is_file() and MANIFEST in remote.sizes():
+    if manifest.is_file() and MANIFEST in versions:
         here = _id_in(manifest)
         remote.download(MANIFEST, manifest)
         there = _id_in(manifest)
@@ -198,9 +203,9 @@ def _forget_another(local: Path, remote: RemoteFolder) -> None:
             shutil.rmtree(local)
 
 
-def _leave_branch(local: Path, remote: RemoteFolder) -> None:
+def _leave_branch(local: Path, remote: RemoteFolder, versions: dict[str, list[int]]) -> None:
     """Remove a copy that went on by itself: its driver lost the lease, and another one has gone on elsewhere."""
-    journal = journals_in(remote.sizes()).get(JOURNAL, [])
+    journal = journals_in(_sizes(versions)).get(JOURNAL, [])
     if not went_apart(remote, journal, local / JOURNAL):
         return
     with contextlib.suppress(Timeout), FileLock(local / LOCK, timeout=0):  # one that runs yet finds out by its lease

@@ -180,6 +180,14 @@ class RemoteFolder:
     @_persistent
     def upload(self, content: bytes, name: str) -> None:
         """Write a file; it is there whole or not at all."""
+        self.put(content, name)
+
+    def put(self, content: bytes, name: str) -> None:
+        """The same without a second try.
+
+        Raises:
+            OSError: If that fails.
+        """
         target = f"{self._root}/{name}"
         self._files.create_dir(str(PurePosixPath(target).parent))
         with self._files.open_output_stream(target) as stream:

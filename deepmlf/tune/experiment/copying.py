@@ -9,7 +9,7 @@ from deepmlf.errors import SearchError
 from deepmlf.files import new_folder
 from deepmlf.places import Place, RemoteFolder
 from deepmlf.tune.experiment.alone import alone_at
-from deepmlf.tune.experiment.layout import CONFIRMATIONS, COPYING, MANIFEST, is_of_the_experiment, journal_of
+from deepmlf.tune.experiment.layout import CONFIRMATIONS, COPYING, MANIFEST, is_of_the_experiment, part_of
 from deepmlf.tune.experiment.manifest import manifest_of, text_of
 from deepmlf.tune.experiment.parts import journals_in, read_from
 from deepmlf.tune.experiment.remote import check_writable
@@ -59,7 +59,7 @@ def copy_experiment(experiment: StoredExperiment, target: Place, progress: Progr
 def _names(place: Place) -> list[str]:
     """The files at a place, by their paths there."""
     if place.remote is not None:
-        return list({journal_of(name) or name: None for name in place.remote.sizes()})
+        return list({(part_of(name) or [name])[0]: None for name in place.remote.sizes()})
     return sorted(path.relative_to(place.folder).as_posix() for path in place.folder.rglob("*") if path.is_file())
 
 
@@ -80,7 +80,7 @@ def _content(place: Place, name: str) -> bytes:
 
 
 def _read(remote: RemoteFolder, name: str) -> bytes | None:
-    if journal_of(name) is None:
+    if part_of(name) is None:
         return remote.read(name)
     return read_from(remote, journals_in(remote.sizes())[name])
 

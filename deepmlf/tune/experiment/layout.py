@@ -4,7 +4,7 @@
 
     search.json          the manifest, once                                          driver
     optuna.journal       the study; with --study-storage a database has it           driver
-    optuna.journal.0…    in a bucket, what of it follows that byte                   driver
+    optuna.journal.N.M   in a bucket, what the N-th resume has it go on with at M    driver
     space.py             the source of the space, to be read by people               driver
     trials/0001_first/   see below
     trials/events.…      what TensorBoard shows of no single trial                   driver
@@ -53,6 +53,7 @@ REPORTED = "reported.jsonl"
 _OF_WORKERS = {CHECKPOINTS, BEST, AV_STORE, REPORTED}
 _GROWS = re.compile(rf"{re.escape(JOURNAL)}|{re.escape(METRICS)}|events\.out\.tfevents.*")
 _CHECKPOINT = re.compile(rf"{CHECKPOINTS}/(epoch_\d+)/.+")
+_JOURNAL_PART = re.compile(rf"{re.escape(JOURNAL)}(?:\.(\d+)\.(\d+))?")
 _TRIAL = re.compile(r"(\d{4,})_.+")
 
 
@@ -81,16 +82,16 @@ def trial_folders(experiment: Path) -> Iterator[tuple[int, Path]]:
             yield int(match[1]), folder
 
 
-def part_name(name: str, offset: int) -> str:
-    """What the part of a journal from an offset on is called, by the journal's path."""
-    return f"{name}.{offset:012d}" if offset else name
+def part_name(name: str, generation: int, offset: int) -> str:
+    """What the part of a journal is called that a driver has written from an offset on, by the journal's path."""
+    return f"{name}.{generation:04d}.{offset:012d}" if generation or offset else name
 
 
-def journal_of(name: str) -> str | None:
-    """The journal that a file is, or is a part of; None if it is none."""
+def part_of(name: str) -> tuple[str, int, int] | None:
+    """The journal that a file is a part of, the generation of the driver, and the offset; None if it is none."""
     path = PurePosixPath(name)
-    is_part = path.name.startswith(f"{JOURNAL}.") and path.suffix[1:].isdecimal()
-    return str(path.with_name(JOURNAL)) if path.name == JOURNAL or is_part else None
+    match = _JOURNAL_PART.fullmatch(path.name)
+    return match and (str(path.with_name(JOURNAL)), int(match[1] or 0), int(match[2] or 0))
 
 
 def confirmation_name(trials: list[int], seeds: int) -> str:

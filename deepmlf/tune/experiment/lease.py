@@ -7,10 +7,11 @@ import sys
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from deepmlf.errors import SearchError
-from deepmlf.places import RemoteFolder
+from deepmlf.places import STALL_SECONDS, RemoteFolder
 from deepmlf.tune.experiment.layout import LEASE, STOP
 
 BEAT_SECONDS = 5.0
@@ -38,6 +39,7 @@ class Lease:
         self._own = {"id": uuid.uuid4().hex, "host": socket.gethostname(), "pid": os.getpid()}
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
+        self._renewed: float | None = None
         self.lost = False
         self.asked_to_stop = False
 
@@ -45,7 +47,7 @@ class Lease:
         other = self._seen()
         if other is not None and not is_dead(other):
             self._wait_for(other)
-        self._renew()
+        self._renew(self._remote.upload)
         self._thread.start()
         return self
 
@@ -75,8 +77,22 @@ class Lease:
     def _read(self) -> dict[str, Any] | None:
         return _read(self._remote)
 
-    def _renew(self) -> None:
-        self._remote.upload(json.dumps(self._own | {"beat": uuid.uuid4().hex}).encode(), LEASE)
+    @property
+    def is_sure(self) -> bool:
+        """Whether nobody can have taken it yet: it was renewed not long ago, time in which all stood still included."""
+        return not self.lost and (self._renewed is None or _clock() - self._renewed < PATIENCE_SECONDS)
+
+    def wait_until_sure(self) -> bool:
+        """Wait until it is renewed or lost, for as long as storage may stall; whether it is either by then."""
+        deadline = _clock() + STALL_SECONDS
+        while not (self.is_sure or self.lost) and _clock() < deadline:
+            time.sleep(0.1)
+        return self.is_sure or self.lost
+
+    def _renew(self, write: Callable[[bytes, str], None]) -> None:
+        began = _clock()
+        write(json.dumps(self._own | {"beat": uuid.uuid4().hex}).encode(), LEASE)
+        self._renewed = began
 
     def _run(self) -> None:
         while not self._closing.wait(BEAT_SECONDS):
@@ -85,10 +101,15 @@ class Lease:
                 if found is not None and found["id"] != self._own["id"]:
                     self.lost = True
                     return
-                self._renew()
+                self._renew(self._remote.put)  # tried again only after another look at whose it is
                 self.asked_to_stop = self._remote.read(STOP) is not None
             except (OSError, ValueError):
                 continue  # storage that does not answer now, or not as it was written, may do so later
+
+
+def _clock() -> float:
+    """Seconds on a clock that goes on while this process or machine stands still, where there is one."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def lease_at(remote: RemoteFolder) -> dict[str, Any] | None:

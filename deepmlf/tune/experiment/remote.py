@@ -29,8 +29,8 @@ from deepmlf.tune.experiment.layout import (
     TAKEN,
     TRIALS,
     is_of_workers,
-    journal_of,
     only_grows,
+    part_of,
     takes_part_in_predictions,
 )
 from deepmlf.tune.experiment.parts import grow, journals_in, went_apart
@@ -170,7 +170,7 @@ def _pull(remote: RemoteFolder, local: Path, versions: dict[str, list[int]]) -> 
 def _is_due(name: str, version: list[int], target: Path, taken: dict[str, list[int]]) -> bool:
     """Whether a file must be taken; journals are not asked for here."""
     path = PurePosixPath(name)
-    if is_of_workers(path) or path.parts[0] in (REPORT, LEASE, STOP) or journal_of(name) is not None:
+    if is_of_workers(path) or path.parts[0] in (REPORT, LEASE, STOP) or part_of(name) is not None:
         return False
     size = target.stat().st_size if target.is_file() else -1
     return size < version[0] if only_grows(path) else not (size == version[0] and taken.get(name) == version)

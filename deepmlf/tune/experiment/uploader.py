@@ -8,9 +8,17 @@ from pathlib import Path, PurePosixPath
 
 from deepmlf.errors import SearchError, first_line
 from deepmlf.places import RemoteFolder
-from deepmlf.tune.experiment.layout import JOURNAL, RAY, TRIALS, is_of_the_driver, part_name
+from deepmlf.tune.experiment.layout import JOURNAL, RAY, TRIALS, is_of_the_driver, part_name, part_of
 from deepmlf.tune.experiment.lease import Lease
-from deepmlf.tune.experiment.parts import Part, journals_in, length, new_parts, went_apart
+from deepmlf.tune.experiment.parts import (
+    Part,
+    first_offset,
+    journals_in,
+    length,
+    new_parts,
+    next_generation,
+    went_apart,
+)
 
 _RECORDS_BYTES_PER_SECOND = 1 << 18
 
@@ -29,6 +37,8 @@ class Uploader:
         self._local, self._remote, self._lease, self._every = local, remote, lease, every
         self._sent: dict[Path, tuple[int, int]] = {}
         self._due: dict[Path, float] = {}  # when one of Ray's records may go again
+        self._generation: dict[Path, int] = {}  # of a journal's parts
+        self._replaced: dict[Path, list[str]] = {}  # parts of earlier drivers that the first one of this replaces
         self._known: dict[Path, int] = {}  # how many bytes of a file are remote
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -45,14 +55,19 @@ class Uploader:
             for path, state in self._changed().items():
                 name = self._name(path)
                 if path.name == JOURNAL:
-                    self._known[path] = self._bytes_in_common(path, journals.get(name, []))
-                    is_there = self._known[path] == state[0]
-                else:
-                    is_there = TRIALS in PurePosixPath(name).parts and sizes.get(name) == state[0]
-                if is_there:
+                    self._begin(path, journals.get(name, []))
+                elif TRIALS in PurePosixPath(name).parts and sizes.get(name) == state[0]:
                     self._sent[path] = state
         except OSError as error:
             raise SearchError(f"{self._remote.uri}: cannot be read ({first_line(error)})") from error
+
+    def _begin(self, journal: Path, parts: list[Part]) -> None:
+        """Go on with a journal: in parts of a new generation, which begins with the first push."""
+        if went_apart(self._remote, parts, journal):
+            raise SearchError(f"{self._remote.uri}: another driver has gone on with it meanwhile; resume it again")
+        self._generation[journal] = next_generation(parts)
+        self._known[journal] = min(journal.stat().st_size, length(parts))
+        self._replaced[journal] = [part.name for part in parts if part.offset >= first_offset(self._known[journal])]
 
     def __enter__(self) -> "Uploader":
         self.push()
@@ -63,16 +78,17 @@ class Uploader:
         self._closing.set()
         self._thread.join()
         self._due.clear()
+        if not self._lease.wait_until_sure():
+            raise self._unwritable("its lease could not be renewed")
         self.push()
+        self._send_what_differs()
 
     def push(self) -> None:
-        """Send every file that has changed; of a journal its new parts alone.
+        """Send every file that has changed; of a journal its new parts alone. Nothing as long as the lease is unsure.
 
         Raises:
             SearchError: If storage does not take it for as long as it may stall.
         """
-        if self._lease.lost:
-            return
         changed = {path: state for path, state in self._changed().items() if time.monotonic() >= self._due.get(path, 0)}
         # The study must not know more than the trials' files do, nor Ray's records more than the study, wherever this
         # is cut short: they are read before and sent after what they must not be ahead of.
@@ -81,35 +97,51 @@ class Uploader:
         try:
             contents = {path: self._content(path) for path in reversed(last)}
             for path in [*(path for path in changed if path not in contents), *last]:
-                for offset, content in contents[path] if path in contents else self._content(path):
-                    self._remote.upload(content, part_name(self._name(path), offset))
-                    self._known[path] = offset + len(content)
+                pieces = contents[path] if path in contents else self._content(path)
+                if not self._send(path, pieces):  # the next push goes on, or another driver
+                    return
                 self._sent[path] = changed[path]
                 if path.parent.name == RAY:  # they go up whole; what they lack is made up for by a resume
                     self._due[path] = time.monotonic() + changed[path][0] / _RECORDS_BYTES_PER_SECOND
         except OSError as error:
-            raise SearchError(
-                f"{self._remote.uri}: cannot be written ({first_line(error)}); all of it is in {self._local}: "
-                f"`deepmlf resume {self._remote.uri}` goes on from there"
-            ) from error
+            raise self._unwritable(first_line(error)) from error
+
+    def _send(self, path: Path, pieces: list[tuple[int, bytes]]) -> bool:
+        """Send what is new of a file, unless the lease is unsure; of a journal remove what that replaces."""
+        name, generation = self._name(path), self._generation.get(path, 0)
+        for offset, content in pieces:
+            if not self._lease.is_sure:
+                return False
+            self._remote.upload(content, part_name(name, generation, offset))
+            self._known[path] = offset + len(content)
+        if pieces:
+            for old in self._replaced.pop(path, []):
+                if part_of(old) != (name, 0, 0):  # where everybody looks first
+                    self._remote.delete(old)
+        return self._lease.is_sure
+
+    def _unwritable(self, reason: str) -> SearchError:
+        return SearchError(
+            f"{self._remote.uri}: cannot be written ({reason}); all of it is in {self._local}: "
+            f"`deepmlf resume {self._remote.uri}` goes on from there"
+        )
+
+    def _send_what_differs(self) -> None:
+        """Send again what the last request of a driver that had stood still may have overwritten."""
+        if self._lease.lost:
+            return
+        with contextlib.suppress(OSError):  # all of it was there
+            sizes = self._remote.sizes()
+            for path, (size, _) in list(self._sent.items()):
+                if path.name != JOURNAL and path.is_file() and sizes.get(self._name(path)) != size:
+                    del self._sent[path]
+        self.push()
 
     def _content(self, path: Path) -> list[tuple[int, bytes]]:
         """What is to be sent of a file: offset and bytes, all of it but of a journal."""
         if path.name == JOURNAL:
             return list(new_parts(path, self._known.get(path, 0)))
         return [(0, path.read_bytes())]
-
-    def _bytes_in_common(self, journal: Path, parts: list[Part]) -> int:
-        """How much of a journal is remote. What is there beyond it, a line that was torn, is removed."""
-        if went_apart(self._remote, parts, journal):
-            raise SearchError(f"{self._remote.uri}: another driver has gone on with it meanwhile; resume it again")
-        size = journal.stat().st_size
-        if size < length(parts):
-            self._remote.upload(journal.read_bytes(), self._name(journal))
-            for part in parts[1:]:
-                if part.end > size:
-                    self._remote.delete(part.name)
-        return min(size, length(parts))
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self._local).as_posix()

@@ -9,15 +9,16 @@ from filelock import FileLock
 
 from deepmlf.errors import SearchError
 from deepmlf.places import Place, RemoteFolder
+from deepmlf.tune.experiment import lease as leases
 from deepmlf.tune.experiment import parts
 from deepmlf.tune.experiment import uploader as uploading
-from deepmlf.tune.experiment.layout import JOURNAL, LOCK, MANIFEST, TAKEN, journal_of
+from deepmlf.tune.experiment.layout import JOURNAL, LOCK, MANIFEST, TAKEN, part_of
 from deepmlf.tune.experiment.lease import Lease
 from deepmlf.tune.experiment.parts import journals_in, length, read_from, went_apart
 from deepmlf.tune.experiment.remote import refresh
 from deepmlf.tune.experiment.uploader import Uploader
 
-SECOND, THIRD = f"{JOURNAL}.000000000100", f"{JOURNAL}.000000000200"
+SECOND, THIRD = f"{JOURNAL}.0000.000000000100", f"{JOURNAL}.0000.000000000200"
 
 
 class Bucket(RemoteFolder):
@@ -65,10 +66,10 @@ def journal_in(bucket: RemoteFolder) -> str:
 
 
 def test_what_is_a_journal_and_what_is_not() -> None:
-    assert journal_of("confirm-1-x3/optuna.journal.000001048576") == "confirm-1-x3/optuna.journal"
-    assert journal_of("optuna.journal") == "optuna.journal"
-    for name in ("optuna.journal.lock", "optuna.journals", "optuna.journal.", "my.journal.01", "optuna.journal/01"):
-        assert journal_of(name) is None, name
+    assert part_of("confirm-1-x3/optuna.journal.0002.000001048576") == ("confirm-1-x3/optuna.journal", 2, 1 << 20)
+    assert part_of("optuna.journal") == ("optuna.journal", 0, 0)
+    for name in ("optuna.journal.lock", "optuna.journals", "optuna.journal.01", "my.journal.1.1", "optuna.journal/1.1"):
+        assert part_of(name) is None, name
 
 
 def test_only_the_part_that_has_changed_goes_up(bucket: Bucket, tmp_path: Path) -> None:
@@ -80,7 +81,7 @@ def test_only_the_part_that_has_changed_goes_up(bucket: Bucket, tmp_path: Path) 
         (9, [(JOURNAL, 90)]),
         (25, [(JOURNAL, 100), (SECOND, 100), (THIRD, 50)]),
         (30, [(THIRD, 100)]),
-        (31, [(f"{JOURNAL}.000000000300", 10)]),
+        (31, [(f"{JOURNAL}.0000.000000000300", 10)]),
     ):
         bucket.up.clear()
         with (local / JOURNAL).open("a") as file:
@@ -107,7 +108,7 @@ def test_a_copy_grows_by_what_it_lacks(bucket: Bucket, tmp_path: Path) -> None:
     (place.folder / JOURNAL).write_text(lines(0, 55))
     parts.grow(bucket, journals_in(bucket.sizes())[JOURNAL], place.folder / JOURNAL)
     assert (place.folder / JOURNAL).read_text() == lines(0, 60)
-    assert bucket.down == [f"{JOURNAL}.000000000500"]
+    assert bucket.down == [f"{JOURNAL}.0000.000000000500"]
 
 
 def test_a_first_part_may_be_a_whole_journal(bucket: Bucket, tmp_path: Path) -> None:
@@ -119,7 +120,7 @@ def test_a_first_part_may_be_a_whole_journal(bucket: Bucket, tmp_path: Path) -> 
     bucket.up.clear()
     (place.folder / JOURNAL).write_text(lines(0, 45))
     sender.push()
-    assert [name for name, _ in bucket.up] == [f"{JOURNAL}.000000000300", f"{JOURNAL}.000000000400"]
+    assert [name for name, _ in bucket.up] == [f"{JOURNAL}.0001.000000000300", f"{JOURNAL}.0001.000000000400"]
     assert journal_in(bucket) == lines(0, 45)
     shutil.rmtree(place.folder)
     refresh(place)
@@ -135,11 +136,64 @@ def test_a_torn_line_in_the_bucket_goes(bucket: Bucket, tmp_path: Path) -> None:
     (local / JOURNAL).write_text(lines(0, 20))  # as a repair has left it
     sender = uploader(local, bucket)
     sender.compare()
-    assert THIRD not in bucket.sizes()
-    assert journal_in(bucket) == lines(0, 20)
     (local / JOURNAL).write_text(lines(0, 21))
     sender.push()
     assert journal_in(bucket) == lines(0, 21)
+
+
+def test_what_a_driver_sends_after_another_took_over_does_not_count(bucket: Bucket, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    for local in (first, second):
+        local.mkdir()
+        (local / JOURNAL).write_text(lines(0, 13))
+    stopped = uploader(first, bucket)
+    stopped.push()
+    other = uploader(second, bucket)
+    other.compare()
+    (second / JOURNAL).write_text(lines(0, 13) + lines(13, 16, "b"))
+    other.push()
+    (first / JOURNAL).write_text(lines(0, 45))
+    stopped.push()  # it wakes up and does not know yet
+    assert journal_in(bucket) == lines(0, 13) + lines(13, 16, "b")
+    (second / JOURNAL).write_text(lines(0, 13) + lines(13, 37, "b"))
+    other.push()
+    assert journal_in(bucket) == lines(0, 13) + lines(13, 37, "b")
+    third = uploader(second, bucket)
+    third.compare()
+    third.push()
+    assert journal_in(bucket) == lines(0, 13) + lines(13, 37, "b")
+    assert f"{JOURNAL}.0002.000000000300" in bucket.sizes()
+    assert f"{JOURNAL}.0001.000000000300" not in bucket.sizes()
+    assert f"{JOURNAL}.0001.000000000200" in bucket.sizes()
+
+
+def test_nothing_goes_up_while_the_lease_may_have_been_taken(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local = tmp_path / "local"
+    (local / "trials" / "0000_x").mkdir(parents=True)
+    metrics = local / "trials" / "0000_x" / "metrics.jsonl"
+    metrics.write_text("one\n")
+    now = [0.0]
+    monkeypatch.setattr(leases, "_clock", lambda: now[0])
+    monkeypatch.setattr(leases, "BEAT_SECONDS", 0.05)
+    with Lease(bucket) as lease, Uploader(local, bucket, lease, every=3600) as sender:
+        name = "trials/0000_x/metrics.jsonl"
+        put, bucket.put = bucket.put, refuse  # type: ignore[method-assign]  # storage that does not answer
+        now[0] = leases.PATIENCE_SECONDS + 1
+        metrics.write_text("one\ntwo\n")
+        sender.push()
+        assert bucket.sizes()[name] == 4
+        bucket.put = put  # type: ignore[method-assign]
+        assert lease.wait_until_sure()
+        sender.push()
+        assert bucket.sizes()[name] == 8
+        put(b"of a driver that stood still", name)
+    assert bucket.read(name) == b"one\ntwo\n"
+
+
+def refuse(content: bytes, name: str) -> None:
+    raise OSError("no answer")
 
 
 def test_a_part_that_is_missing_is_told(bucket: Bucket) -> None:
@@ -203,7 +257,7 @@ def test_a_trials_files_come_once_and_go_up_once(bucket: Bucket, monkeypatch: py
     sender.compare()
     bucket.up.clear()
     sender.push()
-    assert [name for name, _ in bucket.up] == [MANIFEST]
+    assert [name for name, _ in bucket.up] == [MANIFEST, f"{JOURNAL}.0001.000000000000"]
     assert length(journals_in(bucket.sizes())[JOURNAL]) == 30
 
 

@@ -123,6 +123,8 @@ class Records:
     @cached_property
     def listed(self) -> list[TrialRecord]:
         """The trials that a page has room for one by one, in their order: the best and the latest ones."""
+        if len(self.trials) <= LISTED_BEST + LISTED_LATEST:
+            return self.trials
         numbers = {trial.number for trial in self.ranked[:LISTED_BEST]}
         numbers |= {trial.number for trial in self.trials[-LISTED_LATEST:]}
         return [trial for trial in self.trials if trial.number in numbers]

@@ -369,6 +369,9 @@ def test_of_very_many_trials_the_best_and_the_latest_are_shown_and_all_are_count
     monkeypatch.setattr(records_room, "LISTED_LATEST", 6)
     monkeypatch.setattr(study_figures, "_COMPARED", 20)
     monkeypatch.setattr(study_figures, "_DRAWN", 15)
+    few = load_records(open_experiment(make_experiment(tmp_path, 31, failed=(2,), scheduler="none", name="few")))
+    assert few.listed == few.trials  # the one that failed is neither among the best nor the latest
+    assert not few.listed_line
     experiment = make_experiment(tmp_path, 60, scheduler="none")
     facts = analyze(experiment, quiet=True)
     records = load_records(open_experiment(experiment))

@@ -156,6 +156,8 @@ def open_trial(name: str | Path) -> Path:
 
 
 def _pull(remote: RemoteFolder, local: Path, versions: dict[str, list[int]]) -> None:
+    if not versions:
+        return
     taken = _taken(local)
     for name, parts in journals_in(_sizes(versions)).items():
         grow(remote, parts, local / name)

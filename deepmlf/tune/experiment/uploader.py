@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from deepmlf.errors import SearchError, first_line
 from deepmlf.places import RemoteFolder
-from deepmlf.tune.experiment.layout import JOURNAL, RAY, TRIALS, is_of_the_driver, part_name, part_of
+from deepmlf.tune.experiment.layout import JOURNAL, RAY, TRIALS, is_of_the_driver, only_grows, part_name, part_of
 from deepmlf.tune.experiment.lease import Lease
 from deepmlf.tune.experiment.parts import (
     Part,
@@ -127,13 +127,14 @@ class Uploader:
         )
 
     def _send_what_differs(self) -> None:
-        """Send again what the last request of a driver that had stood still may have overwritten."""
+        """Send metrics and events again that the last request of a driver which had stood still may have replaced."""
         if self._lease.lost:
             return
         with contextlib.suppress(OSError):  # all of it was there
             sizes = self._remote.sizes()
             for path, (size, _) in list(self._sent.items()):
-                if path.name != JOURNAL and path.is_file() and sizes.get(self._name(path)) != size:
+                name = self._name(path)
+                if path.name != JOURNAL and only_grows(PurePosixPath(name)) and sizes.get(name) != size:
                     del self._sent[path]
         self.push()
 

@@ -1,11 +1,12 @@
 """Folders on this machine or behind a URI, and this machine's copies of the latter."""
 
+import contextlib
 import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -269,9 +270,7 @@ def keep_copy(local: Path, is_current: Callable[[Path], bool], fill: Callable[[P
         is_current: Whether a folder, which need not exist, is what it should be.
         fill: Brings the content into an empty folder.
     """
-    local.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(local.with_name(f".{local.name}.lock"))
-    with locked(lock, f"another process that fetches {local.name}"):
+    with alone_with_copy(local):
         if is_current(local):
             return
         unfinished = local.with_name(f".{local.name}.unfinished")
@@ -280,3 +279,11 @@ def keep_copy(local: Path, is_current: Callable[[Path], bool], fill: Callable[[P
         fill(unfinished)
         shutil.rmtree(local, ignore_errors=True)
         unfinished.rename(local)
+
+
+@contextlib.contextmanager
+def alone_with_copy(local: Path) -> Iterator[None]:
+    """Be the only process that brings a copy, which need not exist, up to date; others wait."""
+    local.parent.mkdir(parents=True, exist_ok=True)
+    with locked(FileLock(local.with_name(f".{local.name}.lock")), f"another process that fetches {local.name}"):
+        yield

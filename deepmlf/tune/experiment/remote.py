@@ -16,8 +16,7 @@ from filelock import FileLock, Timeout
 
 from deepmlf.errors import DataError, SearchError, first_line
 from deepmlf.files import new_file, why_unwritable
-from deepmlf.locks import locked
-from deepmlf.places import Place, RemoteFolder
+from deepmlf.places import Place, RemoteFolder, alone_with_copy
 from deepmlf.seal import read_document
 from deepmlf.tune.experiment.layout import (
     JOURNAL,
@@ -99,10 +98,8 @@ def refresh(place: Place) -> None:
     """
     if place.remote is None:
         return
-    place.folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(place.folder.with_name(f".{place.folder.name}.lock"))
     try:
-        with locked(lock, f"another process that fetches {place.folder.name}"):
+        with alone_with_copy(place.folder):
             versions = place.remote.versions()
             _forget_another(place.folder, place.remote, versions)
             _leave_branch(place.folder, place.remote, versions)
